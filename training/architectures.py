@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from training.errors import UserError
+from training.layers import RandomFourierFeatures
 
 
 def inception_v3(weights):
@@ -63,6 +64,36 @@ def classifier(backbone, image_shape, size, classes, dropout=0.0):
     x = keras.layers.Dropout(dropout, seed=0)(x)
     x = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="softmax")(x)
     return keras.Model(pixels, x)
+
+
+def quasi_svm_head(recipe, features, scale, classes):
+    """Features → standardised → random Fourier features → softmax: a kernel machine that is linear in its weights.
+
+    Args:
+        recipe: `Recipe`, its `head_…` fields.
+        features: number of features d.
+        scale: width of the kernel, in units of the standardised features.
+        classes: number of classes.
+
+    Returns:
+        `keras.Model`, float32 [b, d] → probabilities [b, classes]. Adapt its layer `standardise` before training.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            keras.layers.Normalization(name="standardise"),
+            RandomFourierFeatures(recipe.head_features, recipe.head_kernel, scale, seed=recipe.seed, name="fourier"),
+            keras.layers.Dropout(recipe.head_dropout, seed=recipe.seed),
+            keras.layers.Dense(classes, activation="softmax", kernel_regularizer=keras.regularizers.L2(recipe.head_l2), name="softmax"),
+        ],
+        name="quasi_svm",
+    )
+
+
+def quasi_svm(backbone, head, image_shape, size):
+    """Photographs → enlarging → backbone → quasi-SVM: the network that ships, [b, h, w, 3] of 0 to 255 → [b, classes]."""
+    pixels = keras.Input((*image_shape, 3), name="pixels")
+    return keras.Model(pixels, head(backbone(preprocessing(size)(pixels))))
 
 
 def preprocessing(size):

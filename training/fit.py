@@ -10,10 +10,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
-from training.architectures import classifier
+from training.architectures import classifier, quasi_svm_head
 from training.balance import oversample
 from training.errors import UserError
+from training.files import atomically
 from training.pipeline import plain_batches, training_batches
 from training.thaw import thaw
 
@@ -30,9 +32,6 @@ def finetune(recipe, train, held, backbone_weights, out):
         out: run folder. Gets `checkpoint.npz`, `history.csv` and `best.weights.h5` (lowest validation loss; the last
             epoch where nothing is held out).
 
-    Returns:
-        The fine-tuned backbone with its best weights, dtype policy of the recipe.
-
     Raises:
         UserError: the loss became NaN or infinite.
     """
@@ -41,8 +40,6 @@ def finetune(recipe, train, held, backbone_weights, out):
     steps = math.ceil(len(rows) / recipe.batch)
     state = _read_checkpoint(out / "checkpoint.npz")
     history = state["history"] if state else []
-    if state and len(history) == recipe.epochs:
-        backbone_weights = "none"  # nothing is left to train: the best weights are read below
     sizes = [size for epochs, size in recipe.phases for _ in range(epochs)]
     network, arrays = None, state["arrays"] if state else None
     backbone = make_backbone(recipe, backbone_weights if not state else "none")
@@ -53,11 +50,9 @@ def finetune(recipe, train, held, backbone_weights, out):
             restore(network, arrays)
         history.append(_one_epoch(recipe, network, train, held, rows, epoch, sizes[epoch], history))
         if not len(held) or history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
-            _atomically(out / "best.weights.h5", backbone.save_weights)
+            atomically(out / "best.weights.h5", backbone.save_weights)
         _write_checkpoint(out / "checkpoint.npz", snapshot(network), history)
         write_history(out / "history.csv", history)
-    backbone.load_weights(out / "best.weights.h5")
-    return backbone
 
 
 def make_backbone(recipe, weights):
@@ -94,7 +89,13 @@ def write_history(path, history):
             writer.writeheader()
             writer.writerows(history)
 
-    _atomically(path, save)
+    atomically(path, save)
+
+
+def read_history(path):
+    """What `write_history` wrote: a list of dictionaries of numbers, columns that stayed empty left out."""
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _compiled(recipe, backbone, train, size, steps):
@@ -133,12 +134,15 @@ def _one_epoch(recipe, network, train, held, rows, epoch, size, history):
         callbacks=[keras.callbacks.TerminateOnNaN()],
         verbose="auto" if os.isatty(1) else 2,
     ).history
-    row = {"epoch": epoch + 1, "size": size, **{k: float(v[-1]) for k, v in logs.items()}, "seconds": round(time.monotonic() - began, 1)}
+    return {"size": size, **_row(epoch, logs, began, recipe, "learning_rate")}
+
+
+def _row(epoch, logs, began, recipe, rate):
+    """One epoch's line of the history. Raises a UserError where the loss is no longer a number."""
+    row = {"epoch": epoch + 1, **{name: float(values[-1]) for name, values in logs.items()}, "seconds": round(time.monotonic() - began, 1)}
     if not all(math.isfinite(value) for value in row.values()):
-        raise UserError(
-            f"the loss is no longer a number in epoch {epoch + 1}; the epochs before are kept: "
-            f"start again with a lower rate, for example --set learning_rate={recipe.learning_rate / 3:.1g}"
-        )
+        lower = f"--set {rate}={getattr(recipe, rate) / 3:.1g}"
+        raise UserError(f"the loss is no longer a number in epoch {epoch + 1}; the epochs before are kept: start a new run with {lower}")
     return row
 
 
@@ -160,7 +164,7 @@ def _write_checkpoint(path, arrays, history):
         with open(temporary, "wb") as file:
             np.savez(file, *arrays, history=np.array(json.dumps(history)))
 
-    _atomically(path, save)
+    atomically(path, save)
 
 
 def _read_checkpoint(path):
@@ -173,8 +177,63 @@ def _read_checkpoint(path):
         raise UserError(f"{path} is damaged ({error}); delete the run's folder and start again") from error
 
 
-def _atomically(path, save):
-    """Calls save(temporary path) and renames, so that a half-written file never stands under the real name."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    save(temporary)
-    os.replace(temporary, path)
+def fit_head(recipe, train_features, train_labels, held_features, held_labels, names, out):
+    """Trains the quasi-SVM on a frozen backbone's features; each epoch sees one random view of each image.
+
+    Args:
+        recipe: `Recipe`, its `head_…` fields and `repeats`.
+        train_features: float32 [views, n, d].
+        train_labels: int [n].
+        held_features: float32 [m, d]; m may be 0.
+        held_labels: int [m].
+        names: class names.
+        out: run folder. Gets `head_history.csv`.
+
+    Returns:
+        The trained head, `keras.Model` [b, d] → [b, classes], with the weights of its lowest validation loss, or of
+        the last epoch where nothing is held out.
+
+    Raises:
+        UserError: the loss became NaN or infinite.
+    """
+    views, _, width = train_features.shape
+    rows = oversample(train_labels, names, recipe.repeats)
+    keras.utils.set_random_seed(recipe.seed)
+    centre = train_features.mean(axis=(0, 1))
+    spread = train_features.std(axis=(0, 1))
+    scale = recipe.head_scale * median_distance((train_features[0] - centre) / np.maximum(spread, 1e-7), recipe.seed)
+    head = quasi_svm_head(recipe, width, scale, len(names))
+    head.get_layer("standardise").adapt(train_features.reshape(-1, width))
+    steps = math.ceil(len(rows) / recipe.head_batch)
+    rate = keras.optimizers.schedules.CosineDecay(recipe.head_learning_rate, recipe.head_epochs * steps)
+    head.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    rng, history, best = np.random.default_rng(recipe.seed), [], None
+    for epoch in tqdm(range(recipe.head_epochs), "training the quasi-SVM", unit="epoch", delay=2, leave=False):
+        order = rng.permutation(rows)
+        began = time.monotonic()
+        logs = head.fit(
+            train_features[rng.integers(views, size=len(order)), order],
+            train_labels[order],
+            validation_data=(held_features, held_labels) if len(held_labels) else None,
+            batch_size=recipe.head_batch,
+            shuffle=False,
+            callbacks=[keras.callbacks.TerminateOnNaN()],
+            verbose=0,
+        ).history
+        history.append(_row(epoch, logs, began, recipe, "head_learning_rate"))
+        if not len(held_labels) or history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
+            best = head.get_weights()
+    write_history(Path(out) / "head_history.csv", history)
+    head.set_weights(best)
+    return head
+
+
+def median_distance(features, seed, pairs=20_000):
+    """Median Euclidean distance between two different rows of [n, d], from a seeded sample of pairs.
+
+    The usual first guess for a Gaussian kernel's width (A. Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012).
+    """
+    rng = np.random.default_rng(seed)
+    first = rng.integers(len(features), size=pairs)
+    second = (first + rng.integers(1, len(features), size=pairs)) % len(features)
+    return float(np.median(np.linalg.norm(features[first] - features[second], axis=1)))

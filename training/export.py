@@ -1,0 +1,153 @@
+"""Trained network → a SavedModel of plain TensorFlow operations, for a server whose TensorFlow may be years older.
+
+No Keras object is in it: BatchNormalization is folded into the convolutions, all weights are constants, and they are
+kept at half precision. Preprocessing is in the graph, augmentation is not.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+# Constants below this many numbers stay at single precision: halving them saves nothing and costs exactness.
+SMALL = 1024
+
+
+def export(network, names, flips, folder, half=True):
+    """Writes a network as a SavedModel.
+
+    The SavedModel has two signatures: `probabilities` (pixels: float32 [b, h, w, 3] of 0 to 255 → probabilities:
+    float32 [b, classes]) and `about` (no input → names: string [classes], flips: string [k], size: int32 [2],
+    tensorflow: string []).
+
+    Args:
+        network: `keras.Model`, built under the float32 policy, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
+        names: class names in the order of the probabilities.
+        flips: views to average at prediction, some of none, horizontal, vertical, both.
+        folder: replaced if it exists, once the new one is complete.
+        half: keep large constants as float16.
+
+    Raises:
+        ValueError: a layer that has its own weights and was not built in float32, or names that do not fit.
+    """
+    if network.output_shape[-1] != len(names):
+        raise ValueError(f"{len(names)} names for {network.output_shape[-1]} outputs")
+    module = tf.Module()
+    module.probabilities = freeze(fold_batch_norm(network), half)
+    height, width = network.input_shape[1:3]
+
+    @tf.function(input_signature=[])
+    def about():
+        return {
+            "names": tf.constant(list(names)),
+            "flips": tf.constant(list(flips)),
+            "size": tf.constant([height, width], tf.int32),
+            "tensorflow": tf.constant(tf.__version__),
+        }
+
+    folder = Path(folder)
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    tf.saved_model.save(module, str(temporary), signatures={"probabilities": module.probabilities, "about": about})
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def fold_batch_norm(network):
+    """The same function with every BatchNormalization that follows a convolution folded into it.
+
+    y = (conv(x) - mean) / sqrt(variance + epsilon) * gamma + beta is a convolution with a scaled kernel and a bias.
+
+    Returns:
+        A new `keras.Model`; the given one is not changed.
+    """
+
+    def copy(layer):
+        if isinstance(layer, keras.Model):
+            return fold_batch_norm(layer)
+        if _normalised_by(layer) is not None:
+            return layer.__class__.from_config({**layer.get_config(), "use_bias": True})
+        if isinstance(layer, keras.layers.BatchNormalization) and _is_folded(layer):
+            return _Folded(name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    folded = keras.models.clone_model(network, clone_function=copy)
+    for layer, twin in zip(network.layers, folded.layers, strict=True):
+        if (norm := _normalised_by(layer)) is not None:
+            twin.set_weights(_folded_weights(layer, norm))
+        elif not isinstance(twin, (keras.Model, _Folded)):
+            twin.set_weights(layer.get_weights())
+    return folded
+
+
+def freeze(network, half):
+    """A network as a function of plain operations and constants: float32 [b, h, w, 3] → {"probabilities": [b, classes]}."""
+    signature = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32, name="pixels")
+    traced = tf.function(lambda pixels: network(pixels, training=False), input_signature=[signature])
+    frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
+    graph = frozen.graph.as_graph_def()
+    if half:
+        graph = halve(graph)
+    source, result = frozen.inputs[0].name, frozen.outputs[0].name
+
+    @tf.function(input_signature=[signature])
+    def probabilities(pixels):
+        (output,) = tf.graph_util.import_graph_def(graph, {source: pixels}, [result], name="")
+        return {"probabilities": output}
+
+    return probabilities
+
+
+def halve(graph):
+    """A GraphDef with its large float32 constants kept as float16, each followed by a Cast back."""
+    smaller = tf.compat.v1.GraphDef()
+    smaller.CopyFrom(graph)
+    del smaller.node[:]
+    for node in graph.node:
+        array = tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else np.zeros(0)
+        if array.dtype != np.float32 or array.size < SMALL:
+            smaller.node.add().CopyFrom(node)
+            continue
+        constant = smaller.node.add(op="Const", name=f"{node.name}/half")
+        constant.attr["dtype"].type = tf.float16.as_datatype_enum
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array.astype(np.float16)))
+        cast = smaller.node.add(op="Cast", name=node.name, input=[constant.name])
+        cast.attr["SrcT"].type = tf.float16.as_datatype_enum
+        cast.attr["DstT"].type = tf.float32.as_datatype_enum
+    return smaller
+
+
+class _Folded(keras.layers.Layer):
+    """Stands where a BatchNormalization was; takes the same arguments and does nothing."""
+
+    def call(self, inputs, training=None, mask=None):
+        return inputs
+
+
+def _normalised_by(layer):
+    """The BatchNormalization that is a convolution's only consumer, or None."""
+    if not isinstance(layer, keras.layers.Conv2D) or layer.activation is not keras.activations.linear:
+        return None
+    consumers = [node.operation for node in layer._outbound_nodes]
+    if len(consumers) == 1 and isinstance(consumers[0], keras.layers.BatchNormalization):
+        return consumers[0]
+    return None
+
+
+def _is_folded(norm):
+    producers = [node.operation for node in norm._inbound_nodes[-1].parent_nodes]
+    return len(producers) == 1 and _normalised_by(producers[0]) is norm
+
+
+def _folded_weights(conv, norm):
+    numpy = keras.ops.convert_to_numpy
+    gain = 1 / np.sqrt(numpy(norm.moving_variance).astype(np.float64) + norm.epsilon)
+    if norm.scale:
+        gain *= numpy(norm.gamma)
+    bias = numpy(conv.bias) if conv.use_bias else 0.0
+    shift = (bias - numpy(norm.moving_mean)) * gain + (numpy(norm.beta) if norm.center else 0.0)
+    return [(numpy(conv.kernel) * gain).astype(np.float32), shift.astype(np.float32)]
