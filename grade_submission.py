@@ -10,7 +10,6 @@ exit codes: 0 every check holds, 1 at least one does not, 2 wrong input, 130 int
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -234,7 +233,8 @@ def _summary(result):
     yield "verdict   " + (f"the server would not accept it: {', '.join(failed)}" if failed else "the server would accept it")
     if result.scores:
         s = result.scores
-        yield f"accuracy  {s['accuracy']:.2%} on {s['images']} images (95 % interval {s['accuracy_low']:.1%} to {s['accuracy_high']:.1%}), macro F1 {s['macro_f1']:.3f}"
+        interval = f"95 % interval {s['accuracy_low']:.1%} to {s['accuracy_high']:.1%}"
+        yield f"accuracy  {s['accuracy']:.2%} on {s['images']} images ({interval}), macro F1 {s['macro_f1']:.3f}"
     elif result.labelled:
         yield "accuracy  not measured, see the failed checks"
     else:
@@ -248,8 +248,8 @@ def _unprotected():
     return tuple(what for what, off in (("the network", allowed.network), ("writing outside its folder", allowed.files)) if not off)
 
 
-def _progress(elapsed, terminal=sys.stderr.isatty()):
-    if terminal and elapsed > 2:
+def _progress(elapsed):
+    if elapsed > 2 and sys.stderr.isatty():
         print(f"\rgrading: {elapsed:.0f} s", end="", file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,5 @@
 """The rules of a submission's zip, and unpacking it without trusting it."""
 
-import os
 import re
 import shutil
 import stat
@@ -146,9 +145,9 @@ def _root(names):
     for required, purpose in (("model.py", "the code"), ("metadata", "the mark of a code submission; without it the code never runs")):
         if required in names:
             continue
-        elsewhere = [name for name in names if os.path.basename(name) == required]
+        elsewhere = [name for name in names if PurePosixPath(name).name == required]
         if elsewhere:
-            reason = f"it stands in the folder {os.path.dirname(elsewhere[0])}/, not at the zip's root"
+            reason = f"it stands in the folder {PurePosixPath(elsewhere[0]).parent}/, not at the zip's root"
             yield Check(required, False, reason, "zip the folder's contents, not the folder")
         else:
             yield Check(required, False, f"there is no {required} ({purpose})", f"add {required} at the zip's root")

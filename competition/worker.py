@@ -1,5 +1,6 @@
 """Runs one program as the server's worker does: alone, limited, cut off from the network, and watched."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -184,10 +185,8 @@ def _resident_mb(pid):
 
 def _kill(process, mark):
     """Stops the program's process group, and every process that carries its mark, wherever it has moved to."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
     for other in psutil.process_iter():
         try:

@@ -120,9 +120,9 @@ def load_folder(folder, size=None):
     files = [(path, label) for label, (_, paths) in enumerate(classes) for path in paths]
     with ThreadPoolExecutor() as pool:
         results = list(tqdm(pool.map(_try_read, [path for path, _ in files]), "reading images", len(files), delay=2, leave=False))
-    good = [(path, label, *result) for (path, label), result in zip(files, results) if not isinstance(result, str)]
-    notes = [f"skipped {path}: {result}" for (path, _), result in zip(files, results) if isinstance(result, str)]
-    for label, (name, paths) in enumerate(classes):
+    good = [(path, label, *result) for (path, label), result in zip(files, results, strict=True) if not isinstance(result, str)]
+    notes = [f"skipped {path}: {result}" for (path, _), result in zip(files, results, strict=True) if isinstance(result, str)]
+    for label, (name, _) in enumerate(classes):
         if not any(g[1] == label for g in good):
             raise UserError(f"no readable image in {Path(folder) / name}: {notes[0] if notes else ''}")
     _refuse_conflicts([(path, label, digest) for path, label, _, _, digest in good], [name for name, _ in classes])
