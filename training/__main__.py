@@ -1,6 +1,7 @@
 """The command line of training: thin, every command is one call."""
 
 import argparse
+import ast
 import importlib
 import os
 import pkgutil
@@ -53,14 +54,13 @@ def load_recipe(name):
 
 def recipe_names():
     """The names of all recipes, sorted."""
-    import training.recipes
-
-    return sorted(module.name for module in pkgutil.iter_modules(training.recipes.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "recipes")]))
 
 
 def _list(options):
     for name in recipe_names():
-        print(f"{name:24}{importlib.import_module(f'training.recipes.{name}').__doc__.strip().splitlines()[0]}")
+        source = Path(__file__).parent / "recipes" / f"{name}.py"
+        print(f"{name:24}{ast.get_docstring(ast.parse(source.read_text('utf-8'))).splitlines()[0]}")
 
 
 def _run(options):

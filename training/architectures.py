@@ -60,7 +60,7 @@ def classifier(backbone, image_shape, size, classes, dropout=0.0):
         `keras.Model`, [b, height, width, 3] of 0 to 255 → float32 probabilities [b, classes].
     """
     pixels = keras.Input((*image_shape, 3), name="pixels")
-    x = backbone(preprocessing(size)(pixels))
+    x = backbone(preprocessing(size, image_shape)(pixels))
     x = keras.layers.Dropout(dropout, seed=0)(x)
     x = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="softmax")(x)
     return keras.Model(pixels, x)
@@ -93,14 +93,20 @@ def quasi_svm_head(recipe, features, scale, classes):
 def quasi_svm(backbone, head, image_shape, size):
     """Photographs → enlarging → backbone → quasi-SVM: the network that ships, [b, h, w, 3] of 0 to 255 → [b, classes]."""
     pixels = keras.Input((*image_shape, 3), name="pixels")
-    return keras.Model(pixels, head(backbone(preprocessing(size)(pixels))))
+    return keras.Model(pixels, head(backbone(preprocessing(size, image_shape)(pixels))))
 
 
-def preprocessing(size):
-    """Pixels 0 to 255 of any size → float32 [b, size, size, 3] of -1 to 1. The one copy: training and export share it."""
+def preprocessing(size, image_shape=None):
+    """Pixels 0 to 255 of any size → float32 [b, size, size, 3] of -1 to 1. The one copy: training and export share it.
+
+    Args:
+        size: side of the square that comes out, in pixels.
+        image_shape: (height, width) of what goes in; a larger image is smoothed as it shrinks.
+    """
+    smooth = {"antialias": True} if image_shape and max(image_shape) > size else {}
     return keras.Sequential(
         [
-            keras.layers.Resizing(size, size, interpolation="bicubic", dtype="float32"),
+            keras.layers.Resizing(size, size, interpolation="bicubic", dtype="float32", **smooth),
             keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32"),
         ],
         name="preprocessing",

@@ -14,6 +14,10 @@ from keras import ops
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
+# The mirror images averaged at prediction: the axes of [n, h, w, 3] that are turned round. Never 0, the batch.
+FLIPS = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (1, 2)}
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """How far a random view may be from its image; zeros and False leave it as it is."""

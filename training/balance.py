@@ -21,7 +21,8 @@ def oversample(labels, names, repeats):
     """
     unknown = sorted(set(repeats) - set(names))
     if unknown:
-        raise UserError(f"repeats: no class {', '.join(unknown)}; the data has {', '.join(names)}")
+        have = ", ".join(names)
+        raise UserError(f"repeats: no class {', '.join(unknown)}; the data has {have}: give --set repeats={{}} or your own classes")
     counts = np.array([repeats.get(name, 1) for name in names])
     rows = np.arange(len(labels))
     return np.concatenate([rows[counts[labels] > turn] for turn in range(counts.max())])

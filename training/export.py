@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-# Constants below this many numbers stay at single precision: halving them saves nothing and costs exactness.
+# Matrices and kernels of at least this many numbers are halved; for the rest it would save nothing and cost exactness.
 SMALL = 1024
 
 
@@ -109,7 +109,7 @@ def halve(graph):
     del smaller.node[:]
     for node in graph.node:
         array = tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else np.zeros(0)
-        if array.dtype != np.float32 or array.size < SMALL:
+        if array.dtype != np.float32 or array.ndim < 2 or array.size < SMALL:
             smaller.node.add().CopyFrom(node)
             continue
         constant = smaller.node.add(op="Const", name=f"{node.name}/half")

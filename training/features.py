@@ -23,7 +23,7 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, batch=32
     Returns:
         float32 [views, n, d].
     """
-    prepare = preprocessing(size)
+    prepare = preprocessing(size, images.shape[1:3])
     blocks = []
     with tqdm(total=views * len(images), desc="computing features", unit="image", delay=2, leave=False) as progress:
         for view in range(views):
@@ -36,4 +36,6 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, batch=32
                     pixels = apply_views(pixels, *(array[part] for array in drawn.arrays()))
                 blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(prepare(pixels))))
                 progress.update(len(pixels))
+    if not blocks:
+        return np.zeros((views, 0, backbone.output_shape[-1]), np.float32)
     return np.concatenate(blocks).reshape(views, len(images), -1).astype(np.float32)

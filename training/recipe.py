@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from training.architectures import inception_v3
-from training.augment import Augmentation
+from training.augment import FLIPS, Augmentation
 from training.errors import UserError
 from training.layers import KERNELS
 from training.thaw import Budget, Edges, Everything
@@ -76,8 +76,8 @@ class Recipe:
             "head_kernel": (self.head_kernel in KERNELS, f"one of {', '.join(KERNELS)}"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "test_flips": (
-                bool(self.test_flips) and set(self.test_flips) <= {"none", "horizontal", "vertical", "both"},
-                "some of none, horizontal, vertical, both",
+                bool(self.test_flips) and set(self.test_flips) <= set(FLIPS),
+                f"some of {', '.join(FLIPS)}",
             ),
         }
         for name, (holds, expected) in ranges.items():

@@ -12,6 +12,7 @@ import numpy as np
 
 from training import architectures
 from training.architectures import quasi_svm, quasi_svm_head
+from training.augment import FLIPS
 from training.data import load_folder, split
 from training.errors import UserError
 from training.evaluate import metrics, plot_confusion, plot_curves, summary
@@ -22,6 +23,7 @@ from training.recipe import Recipe
 from training.thaw import freeze
 
 NETWORK = "quasi_svm.weights.h5"
+FEATURES = "features.npz"
 
 
 def train(recipe, name, data, backbone_weights, out):
@@ -33,7 +35,8 @@ def train(recipe, name, data, backbone_weights, out):
         data: folder of class folders.
         backbone_weights: see `architectures`.
         out: run folder: `recipe.json`, `history.csv`, `head_history.csv`, `best.weights.h5` (backbone),
-            `quasi_svm.weights.h5` (whole network), `metrics.json`, `curves.png`, `confusion.png`.
+            `features.npz` (of the training views and of the validation images, each with its labels),
+            `quasi_svm.weights.h5` (whole network), `metrics.json`, `curves.png`, `head_curves.png`, `confusion.png`.
 
     Returns:
         The metrics on the validation part, as in `metrics.json`; {"images": 0, …} where nothing is held out.
@@ -51,26 +54,40 @@ def train(recipe, name, data, backbone_weights, out):
     print(f"{name}: {len(fitting)} images to train on, {len(held)} held out, {len(images.names)} classes")
 
     finetune(recipe, fitting, held, backbone_weights, out)
-    network = _in_float32(recipe, out)
-    features = extract(network, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
-    held_features = extract(network, held.images, recipe.size)[0] if len(held) else np.zeros((0, features.shape[-1]), np.float32)
-    head = fit_head(recipe, features, fitting.labels, held_features, held.labels, images.names, out)
-    whole = quasi_svm(network, head, images.images.shape[1:3], recipe.size)
+    backbone = _in_float32(recipe, out)
+    features = extract(backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
+    held_features = np.concatenate([extract(backbone, np.flip(held.images, FLIPS[flip]), recipe.size) for flip in recipe.test_flips])
+    atomically(out / FEATURES, _save(train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels))
+    head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out)
+    whole = quasi_svm(backbone, head, images.images.shape[1:3], recipe.size)
     atomically(out / NETWORK, whole.save_weights)
+    return _finish(out, head, held_features, held.labels, images.names)
 
+
+def _finish(out, head, held_features, held_labels, names):
+    """Pictures and metrics; `metrics.json`, written last, marks a finished run."""
     history = read_history(out / "history.csv")
     plot_curves(history, out / "curves.png")
     plot_curves(read_history(out / "head_history.csv"), out / "head_curves.png")
     result = {"images": 0}
-    if len(held):
-        result = metrics(held.labels, head.predict(held_features, verbose=0), images.names)
+    if len(held_labels):
+        probabilities = np.mean([head.predict(view, verbose=0) for view in held_features], axis=0)
+        result = metrics(held_labels, probabilities, names)
         plot_confusion(result, out / "confusion.png")
         print(summary(result))
     result["epochs"] = len(history)
-    result["finetuning_minutes"] = round(sum(float(row["seconds"]) for row in history) / 60, 1)
+    result["finetuning_minutes"] = round(sum(row["seconds"] for row in history) / 60, 1)
     result["finished"] = time.strftime("%Y-%m-%d")
     write_json(out / "metrics.json", result)
     return result
+
+
+def _save(**arrays):
+    def save(temporary):
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    return save
 
 
 def load_network(out):
