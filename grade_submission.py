@@ -23,6 +23,7 @@ from competition.drawings import draw_images
 from competition.worker import isolation, run
 from training.data import load_folder
 from training.errors import UserError
+from training.files import write_json
 
 PROGRAMS = Path(__file__).resolve().parent / "competition"
 TIME_LIMIT = 300  # seconds, CodaLab's default
@@ -48,7 +49,7 @@ class Grade:
     images: int
     labelled: bool
     names: tuple = ()
-    unprotected: tuple = ()
+    notes: tuple = ()
     seconds: float = 0.0
     peak_mb: float = 0.0
     checks: list = field(default_factory=list)
@@ -60,7 +61,15 @@ class Grade:
         return all(check.passed for check in self.checks)
 
 
-def grade(path, data=None, limit_mb=LIMIT_MB, time_limit=TIME_LIMIT, memory_limit_mb=MEMORY_LIMIT_MB, tick=lambda elapsed: None):
+def grade(
+    path,
+    data=None,
+    limit_mb=LIMIT_MB,
+    time_limit=TIME_LIMIT,
+    memory_limit_mb=MEMORY_LIMIT_MB,
+    python=sys.executable,
+    tick=lambda elapsed: None,
+):
     """Grades a zip in the server's two stages: prediction without labels, then scoring without the submission.
 
     Args:
@@ -68,6 +77,7 @@ def grade(path, data=None, limit_mb=LIMIT_MB, time_limit=TIME_LIMIT, memory_limi
         data: folder of class folders; None draws images, and then there are no scores.
         limit_mb, time_limit, memory_limit_mb: limits of the zip, in MB, of a stage, in seconds, and of its process
             tree, in MB.
+        python: the interpreter for the submission, for example one with the server's older TensorFlow.
         tick: called about ten times a second with the seconds gone by.
 
     Returns:
@@ -76,10 +86,12 @@ def grade(path, data=None, limit_mb=LIMIT_MB, time_limit=TIME_LIMIT, memory_limi
     Raises:
         UserError: `data` cannot be used.
     """
+    if not shutil.which(python):
+        raise UserError(f"--python {python}: no such program; give the path of a Python interpreter that has TensorFlow")
     labelled = load_folder(data) if data else None
     images = labelled.images if labelled else draw_images(DRAWN)
     names = labelled.names if labelled else tuple(f"Species{number}" for number in range(1, 9))
-    result = Grade(str(path), len(images), bool(labelled), names, _unprotected())
+    result = Grade(str(path), len(images), bool(labelled), names, (*_unprotected(), *(labelled.notes if labelled else ())))
     result.checks = inspect(path, limit_mb)
     if not result.passed:
         return result
@@ -93,17 +105,17 @@ def grade(path, data=None, limit_mb=LIMIT_MB, time_limit=TIME_LIMIT, memory_limi
             return result
         np.save(prediction / "input_data" / "images.npy", images)
         _write_lines(prediction / "input_data" / "classes.txt", names)
-        _predict(result, prediction, time_limit, memory_limit_mb, tick)
+        _predict(result, prediction, time_limit, memory_limit_mb, python, tick)
         if labelled and (prediction / "output" / "predictions.txt").is_file():
             _score(result, _lay_out(folder / "scoring", "scoring_program", ("input", "output")), prediction, labelled)
     return result
 
 
-def _predict(result, stage, time_limit, memory_limit_mb, tick):
+def _predict(result, stage, time_limit, memory_limit_mb, python, tick):
     """Stage one: the submission meets the images."""
     before = _listing(stage)
     arguments = [stage / name for name in ("input_data", "output", "program", "ingested_program")]
-    outcome = run(stage / "program" / "ingestion.py", arguments, stage, time_limit, memory_limit_mb, tick)
+    outcome = run(stage / "program" / "ingestion.py", arguments, stage, time_limit, memory_limit_mb, python, tick)
     result.seconds, result.peak_mb, result.log = round(outcome.seconds, 1), round(outcome.peak_mb), outcome.log
     records = _read_checks(stage / "output" / "checks.json")
     for name in STEPS:
@@ -209,7 +221,7 @@ def report(result):
         lines.append(f"{'pass' if check.passed else 'FAIL'}  {check.name:{width}}  {check.reason}".rstrip())
         if check.mend and not check.passed:
             lines.append(f"      {'':{width}}  → {check.mend}")
-    lines += [f"note  this system does not allow to take {what} away from the submission" for what in result.unprotected]
+    lines += [f"note  {note}" for note in result.notes]
     if result.log.strip() and not result.passed:
         lines += ["", "the end of its log:", *("  " + line for line in result.log.strip().splitlines()[-15:])]
     if result.scores:
@@ -245,7 +257,8 @@ def _summary(result):
 
 def _unprotected():
     allowed = isolation()
-    return tuple(what for what, off in (("the network", allowed.network), ("writing outside its folder", allowed.files)) if not off)
+    powers = (("the network", allowed.network), ("writing outside its folder", allowed.files))
+    return tuple(f"this system does not allow to take {what} away from the submission" for what, off in powers if not off)
 
 
 def _progress(elapsed):
@@ -261,15 +274,17 @@ def main(arguments=None):
     parser.add_argument("--limit-mb", type=float, default=LIMIT_MB, help="largest zip (default %(default)s)")
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, help="seconds for the predictions (default %(default)s)")
     parser.add_argument("--memory-limit-mb", type=float, default=MEMORY_LIMIT_MB, help="default %(default)s")
+    parser.add_argument("--python", default=sys.executable, help="interpreter for the submission, to try an older TensorFlow")
     parser.add_argument("--json", metavar="FILE", help="write the grade there as well")
     options = parser.parse_args(arguments)
     try:
-        result = grade(options.zip, options.data, options.limit_mb, options.time_limit, options.memory_limit_mb, _progress)
+        result = grade(options.zip, options.data, options.limit_mb, options.time_limit, options.memory_limit_mb, options.python, _progress)
         if sys.stderr.isatty():
             print("\r", end="", file=sys.stderr)
         print(report(result))
         if options.json:
-            Path(options.json).write_text(json.dumps({**asdict(result), "passed": result.passed}, indent=2) + "\n", "utf-8")
+            Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+            write_json(Path(options.json), {**asdict(result), "passed": result.passed})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

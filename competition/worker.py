@@ -78,7 +78,7 @@ def isolation():
     return Isolation(False, False)
 
 
-def run(program, arguments, folder, seconds, memory_mb, tick=lambda elapsed: None):
+def run(program, arguments, folder, seconds, memory_mb, python=sys.executable, tick=lambda elapsed: None):
     """Runs a Python program in a fresh isolated interpreter.
 
     The program sees an environment without this project, a home and a temporary folder of its own, and no network
@@ -92,6 +92,7 @@ def run(program, arguments, folder, seconds, memory_mb, tick=lambda elapsed: Non
             it, the only one that it can write to.
         seconds: limit of wall time.
         memory_mb: limit of resident memory of the whole tree, in MB of 1,000,000 bytes.
+        python: the interpreter, this one by default.
         tick: called about ten times a second with the seconds gone by.
 
     Returns:
@@ -115,7 +116,7 @@ def run(program, arguments, folder, seconds, memory_mb, tick=lambda elapsed: Non
         [
             *allowed.command(folder),
             *([str(working)] if allowed.files else []),  # entered again, for the folder is mounted anew
-            *(sys.executable, "-I", "-B", str(program)),
+            *(str(python), "-I", "-B", str(program)),
             *map(str, arguments),
         ],
         cwd=working,

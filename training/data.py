@@ -15,6 +15,9 @@ from tqdm import tqdm
 from training.errors import UserError
 
 
+NAMED = 20  # skipped files that are named one by one
+
+
 @dataclass(frozen=True)
 class Images:
     """Labelled images.
@@ -122,6 +125,8 @@ def load_folder(folder, size=None):
         results = list(tqdm(pool.map(_try_read, [path for path, _ in files]), "reading images", len(files), delay=2, leave=False))
     good = [(path, label, *result) for (path, label), result in zip(files, results, strict=True) if not isinstance(result, str)]
     notes = [f"skipped {path}: {result}" for (path, _), result in zip(files, results, strict=True) if isinstance(result, str)]
+    if len(notes) > NAMED:
+        notes[NAMED:] = [f"skipped {len(notes) - NAMED} more files that are no readable images"]
     for label, (name, _) in enumerate(classes):
         if not any(g[1] == label for g in good):
             raise UserError(f"no readable image in {Path(folder) / name}: {notes[0] if notes else ''}")

@@ -1,0 +1,68 @@
+"""The released model, and that the documents say of it what was measured."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from build_submission import build
+from competition.drawings import draw_images
+from grade_submission import grade
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / "submission" / "SubmissionModel"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    return build(out=tmp_path_factory.mktemp("dist") / "submission.zip")
+
+
+def test_size():
+    assert sum(path.stat().st_size for path in MODEL.rglob("*") if path.is_file()) <= 50e6
+
+
+def test_the_server_would_accept_it(released):
+    result = grade(released)
+    assert result.passed, [check for check in result.checks if not check.passed]
+    assert not result.scores
+
+
+def test_classes_and_views():
+    from submission.model import model
+
+    network = model(ROOT / "submission")
+    assert network.names == tuple(f"Species{number}" for number in range(1, 9))
+    probabilities = network.predict_proba(draw_images(3))
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
+    # The four mirror images are averaged, so a mirrored image has the same answer.
+    assert np.allclose(network.predict_proba(draw_images(3)[:, :, ::-1]), probabilities, atol=1e-4)
+
+
+def test_documents_repeat_the_grade():
+    graded = json.loads((ROOT / "docs" / "grade_phase1.json").read_text("utf-8"))
+    scores = graded["scores"]
+    assert graded["passed"]
+    claims = [f"{scores['accuracy']:.2%}", f"{scores['accuracy_low']:.1%}", f"{scores['accuracy_high']:.1%}"]
+    claims += [f"{scores[f'f1_{number}']:.3f}" for number in range(8)]
+    for document in (ROOT / "README.md", ROOT / "docs" / "model_card.md"):
+        text = document.read_text("utf-8").replace(" %", "%")
+        assert not [claim for claim in claims if claim not in text], document.name
+
+
+def test_documents_repeat_the_run():
+    metrics = json.loads((ROOT / "docs" / "runs" / "inception_svm_192" / "metrics.json").read_text("utf-8"))
+    card = (ROOT / "docs" / "model_card.md").read_text("utf-8").replace(" %", "%")
+    assert f"{metrics['accuracy']:.1%}" in card
+    assert re.search(rf"\b{metrics['finetuning_minutes']:.0f} minutes", card)
+
+
+@pytest.mark.slow
+def test_phase1_accuracy(released, leaves):
+    result = grade(released, leaves / "phase1")
+    recorded = json.loads((ROOT / "docs" / "grade_phase1.json").read_text("utf-8"))["scores"]
+    assert result.passed
+    assert abs(result.scores["accuracy"] - recorded["accuracy"]) < 0.003
+    assert result.scores["accuracy"] >= 0.9
