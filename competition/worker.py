@@ -60,7 +60,7 @@ while read -r _ point kind _; do
 done < /proc/self/mounts
 shift
 cd "$1" && shift || exit 1
-[ -w / ] && touch "/.write-test-$$" 2>/dev/null && { rm -f "/.write-test-$$"; exit 1; }
+for place in $PROBE; do [ -w "$place" ] && exit 1; done
 exec "$@"
 """
 
@@ -70,10 +70,11 @@ def isolation():
     """Finds out what this system allows: `Isolation`."""
     if not shutil.which("unshare"):
         return Isolation(False, False)
+    environment = {**os.environ, "PROBE": f"/ {tempfile.gettempdir()} {Path.home()}"}  # none of these may stay writable
     with tempfile.TemporaryDirectory(prefix="isolation-") as folder:
         for candidate in (Isolation(True, True), Isolation(True, False)):
             where = [folder] if candidate.files else []
-            if subprocess.run([*candidate.command(folder), *where, "true"], capture_output=True).returncode == 0:
+            if subprocess.run([*candidate.command(folder), *where, "true"], capture_output=True, env=environment).returncode == 0:
                 return candidate
     return Isolation(False, False)
 

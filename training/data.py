@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from training.errors import UserError
 
-
 NAMED = 20  # skipped files that are named one by one
 
 
