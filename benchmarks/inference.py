@@ -10,6 +10,7 @@ submission/SubmissionModel; its probabilities are compared with the shipped mode
 import argparse
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from benchmarks import interleaved, record, table
 from competition.drawings import draw_images
 from training.architectures import inception_v3, quasi_svm, quasi_svm_head
+from training.data import natural_key
 from training.files import write_json
 from training.recipe import Recipe
 
@@ -57,8 +59,8 @@ def keras_model():
         found = [constant(n.name) for n in nodes if f"/{layer}" in n.name and n.op == "Const"]
         return [value for value in found if value.size > 1]
 
-    kernels = [constant(node.input[1]) for node in nodes if node.op == "Conv2D"]
-    biases = [constant(node.input[1]).ravel() for node in nodes if node.op == "BiasAdd" and "conv2d" in node.name]
+    kernels = [constant(node.input[1]) for node in _in_order_of_creation(nodes, "Conv2D")]
+    biases = [constant(node.input[1]).ravel() for node in _in_order_of_creation(nodes, "BiasAdd")]
     mean, deviation = head_constants("standardise")
     frequencies, phase = head_constants("fourier")
     scale = next(constant(n.name) for n in nodes if "/fourier" in n.name and "truediv" in n.name and n.op == "Const")
@@ -74,9 +76,16 @@ def keras_model():
     return quasi_svm(backbone, head, tuple(signature.inputs[0].shape[1:3]), int(size))
 
 
+def _in_order_of_creation(nodes, op):
+    """The backbone's nodes of one kind, sorted by the number in the name that Keras gave the layer."""
+    chosen = [(re.search(r"/(conv2d(?:_\d+)*)/", node.name), node) for node in nodes if node.op == op]
+    return [node for found, node in sorted(((m[1], n) for m, n in chosen if m), key=lambda pair: natural_key(pair[0]))]
+
+
 def _fill(backbone, kernels, biases):
     """Puts folded convolutions into layers that normalise: their BatchNormalization keeps the bias and changes nothing else."""
     convolutions = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
+    convolutions.sort(key=lambda layer: natural_key(layer.name))
     for layer, kernel, bias in zip(convolutions, kernels, biases, strict=True):
         norm = layer._outbound_nodes[0].operation
         layer.set_weights([kernel])

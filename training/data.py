@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 from training.errors import UserError
+from training.progress import progress
 
 NAMED = 20  # skipped files that are named one by one
 
@@ -121,7 +121,7 @@ def load_folder(folder, size=None):
     classes = class_folders(folder)
     files = [(path, label) for label, (_, paths) in enumerate(classes) for path in paths]
     with ThreadPoolExecutor() as pool:
-        results = list(tqdm(pool.map(_try_read, [path for path, _ in files]), "reading images", len(files), delay=2, leave=False))
+        results = list(progress(pool.map(_try_read, [path for path, _ in files]), "reading images", len(files)))
     good = [(path, label, *result) for (path, label), result in zip(files, results, strict=True) if not isinstance(result, str)]
     notes = [f"skipped {path}: {result}" for (path, _), result in zip(files, results, strict=True) if isinstance(result, str)]
     if len(notes) > NAMED:

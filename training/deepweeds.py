@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from training.errors import UserError
+from training.progress import progress
 
 ARCHIVES = {
     "images.zip": "https://drive.usercontent.google.com/download?id=1xnK3B6K6KekDI55vwJ0vnc2IGoDga9cj&export=download&confirm=t",
@@ -70,7 +70,7 @@ def rebuild(images, labels, out, counts=COUNTS):
 
     try:
         with ThreadPoolExecutor() as pool:
-            list(tqdm(pool.map(convert, chosen), "scaling images", len(chosen), unit="image", delay=2, leave=False))
+            list(progress(pool.map(convert, chosen), "scaling images", len(chosen), unit="image"))
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

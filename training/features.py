@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from training.architectures import preprocessing
 from training.augment import apply_views, draw_views
+from training.progress import progress
 
 
 def extract(backbone, images, size, augmentation=None, views=1, seed=0, batch=32):
@@ -25,7 +25,7 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, batch=32
     """
     prepare = preprocessing(size, images.shape[1:3])
     blocks = []
-    with tqdm(total=views * len(images), desc="computing features", unit="image", delay=2, leave=False) as progress:
+    with progress(total=views * len(images), desc="computing features", unit="image") as bar:
         for view in range(views):
             if augmentation is not None:
                 drawn = draw_views(augmentation, len(images), images.shape[1:], np.random.default_rng((seed, view)))
@@ -35,7 +35,7 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, batch=32
                 if augmentation is not None:
                     pixels = apply_views(pixels, *(array[part] for array in drawn.arrays()))
                 blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(prepare(pixels))))
-                progress.update(len(pixels))
+                bar.update(len(pixels))
     if not blocks:
         return np.zeros((views, 0, backbone.output_shape[-1]), np.float32)
     return np.concatenate(blocks).reshape(views, len(images), -1).astype(np.float32)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from training.architectures import classifier, quasi_svm_head
 from training.balance import oversample
 from training.errors import UserError
 from training.files import atomically
 from training.pipeline import plain_batches, training_batches
+from training.progress import progress
 from training.thaw import thaw
 
 COLUMNS = ("epoch", "size", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
@@ -208,7 +208,7 @@ def fit_head(recipe, train_features, train_labels, held_features, held_labels, n
     rate = keras.optimizers.schedules.CosineDecay(recipe.head_learning_rate, recipe.head_epochs * steps)
     head.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     rng, history, best = np.random.default_rng(recipe.seed), [], None
-    for epoch in tqdm(range(recipe.head_epochs), "training the quasi-SVM", unit="epoch", delay=2, leave=False):
+    for epoch in progress(range(recipe.head_epochs), "training the quasi-SVM", unit="epoch"):
         order = rng.permutation(rows)
         began = time.monotonic()
         logs = head.fit(
