@@ -54,6 +54,7 @@ def build(run=None, out="dist/submission.zip", limit_mb=LIMIT_MB):
             temporary = Path(folder) / out.name
             pack(_files(model), temporary)
             _refuse(inspect(temporary, limit_mb))
+            saved_with(temporary)
             os.replace(temporary, out)
     except OSError as error:
         raise Refused(f"cannot write {out}: {error.strerror or error}; free the disk or give another --out") from error
@@ -88,11 +89,15 @@ def describe(path):
 
 def saved_with(path):
     """The version of TensorFlow that saved the model in a zip."""
+    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     with zipfile.ZipFile(path) as archive:
-        saved = SavedModel.FromString(archive.read(f"{MODEL}/saved_model.pb"))
-    return saved.meta_graphs[0].meta_info_def.tensorflow_version
+        data = archive.read(f"{MODEL}/saved_model.pb")
+    try:
+        return SavedModel.FromString(data).meta_graphs[0].meta_info_def.tensorflow_version
+    except (DecodeError, IndexError) as error:
+        raise Refused(f"{MODEL}/saved_model.pb is damaged ({error}); restore it from the repository, or give --run") from error
 
 
 def _exported(run, folder):

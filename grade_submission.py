@@ -96,7 +96,7 @@ def grade(
     if not result.passed:
         return result
     with tempfile.TemporaryDirectory(prefix="grade-") as folder:
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         prediction = _lay_out(folder / "prediction", "ingestion_program", ("input_data", "output", "ingested_program"))
         try:
             extract(path, prediction / "ingested_program")
@@ -122,6 +122,8 @@ def _predict(result, stage, time_limit, memory_limit_mb, python, tick):
         result.checks.append(_step(name, records.get(name), outcome))
         if not result.checks[-1].passed and name in STEPS[:4]:
             break  # the later steps never came, or say no more
+    if outcome.code and all(check.passed for check in result.checks):
+        result.checks.append(Check("end of the process", False, _ending(outcome), "end with exit code 0; the server does not score else"))
     stop = outcome.stopped
     result.checks.append(Check("limits", not stop, stop or _used(outcome, time_limit, memory_limit_mb), _mend_stop(stop)))
     mend = "keep files in memory, or in the temporary folder, and remove them"
@@ -180,20 +182,24 @@ def _read_checks(path):
     """The journal of stage one as name → record; it comes from beside the submission, so it is taken for no more
     than it says."""
     try:
-        if path.is_symlink() or path.stat().st_size > 1_000_000:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > 1_000_000:
             return {}
         records = json.loads(path.read_text("utf-8", "replace"))
         return {
             str(r["name"]): {
                 "passed": r["passed"] if r["passed"] is None else r["passed"] is True,
-                "reason": str(r["reason"])[:1000],
-                "mend": str(r["mend"])[:1000],
+                "reason": _printable(str(r["reason"])[:1000]),
+                "mend": _printable(str(r["mend"])[:1000]),
                 "seconds": float(r["seconds"]),
             }
             for r in records
         }
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}
+
+
+def _printable(text):
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _lay_out(stage, program, folders):
@@ -206,7 +212,7 @@ def _lay_out(stage, program, folders):
 def _listing(folder):
     """Files in the folders of a stage; home and tmp are the submission's own, and are thrown away."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return {str(path) for path in files if path.parts[0] not in ("home", "tmp")}
+    return {_printable(str(path)) for path in files if path.parts[0] not in ("home", "tmp")}
 
 
 def _write_lines(path, values):

@@ -47,7 +47,7 @@ class Isolation:
         if not self.network:
             return []
         mount = ["--mount", "sh", "-c", READ_ONLY, "sh", str(folder)] if self.files else []
-        return ["unshare", "--map-root-user", "--net", *mount]
+        return ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", *mount]
 
 
 # Every mounted disk becomes read-only in the program's own view; the bind mount of its folder keeps that writable.
@@ -61,7 +61,8 @@ done < /proc/self/mounts
 shift
 cd "$1" && shift || exit 1
 for place in $PROBE; do [ -w "$place" ] && exit 1; done
-exec "$@"
+setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+exit $?
 """
 
 
@@ -72,6 +73,7 @@ def isolation():
         return Isolation(False, False)
     environment = {**os.environ, "PROBE": f"/ {tempfile.gettempdir()} {Path.home()}"}  # none of these may stay writable
     with tempfile.TemporaryDirectory(prefix="isolation-") as folder:
+        folder = Path(folder).resolve()
         for candidate in (Isolation(True, True), Isolation(True, False)):
             where = [folder] if candidate.files else []
             if subprocess.run([*candidate.command(folder), *where, "true"], capture_output=True, env=environment).returncode == 0:
@@ -146,7 +148,10 @@ def run(program, arguments, folder, seconds, memory_mb, python=sys.executable, t
     finally:
         _kill(process, mark)
     output.thread.join(timeout=5)
-    return Outcome(process.returncode, stopped, elapsed, peak, bytes(output.tail).decode("utf-8", "replace"))
+    code = process.returncode
+    if allowed.files and code > 128:  # as a shell puts a signal
+        code = 128 - code
+    return Outcome(code, stopped, elapsed, peak, bytes(output.tail).decode("utf-8", "replace"))
 
 
 class _Output:

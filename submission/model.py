@@ -126,7 +126,8 @@ def _as_images(X):
 def _as_pixels(images, start, odd):
     """A few rows as clean RGB: float32 [b, h, w, 3], 0 to 255. Appends to `odd`: reason → row numbers."""
     may_be_scaled = images.dtype.kind not in "ui"
-    pixels = images.astype(np.float32)
+    with np.errstate(over="ignore"):
+        pixels = images.astype(np.float32)
     for row, image in enumerate(pixels):
         finite = np.isfinite(image)
         whole = finite.all()
@@ -165,9 +166,11 @@ def _read(path):
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image)
-            if image.mode == "RGBA" or "transparency" in image.info:
+            if image.mode.startswith("I;16"):  # Pillow would clip it to white
+                image = Image.fromarray((np.asarray(image, np.float64) / 257).round().astype(np.uint8))
+            if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError("{}, got a file that is no readable image: {} ({})".format(EXPECTED, path, error)) from error

@@ -25,7 +25,7 @@ def test_nothing_is_repeated_unasked():
 
 
 def test_an_unknown_class_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="Oak.*a, b, c"):
+    with pytest.raises(UserError, match="Oak.*a, b, c.*--set repeats="):
         oversample(LABELS, NAMES, {"Oak": 2, "a": 2})
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from competition.drawings import draw_folder, draw_images
-from training.data import class_folders, load_folder, read_image, split
+from training.data import NAMED, class_folders, load_folder, read_image, split
 from training.deepweeds import COUNTS
 from training.errors import UserError
 
@@ -137,8 +137,20 @@ def test_what_is_no_image_is_skipped_and_named(leaf_folder):
         assert "\n" not in note
 
 
+def test_many_skipped_files_are_summed_up(leaf_folder):
+    for number in range(NAMED + 5):
+        (leaf_folder / "Species1" / f"{number}.txt").write_text("no image")
+    notes = load_folder(leaf_folder).notes
+    assert len(notes) == NAMED + 1
+    assert notes[-1].startswith("skipped 5 more files")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG", "AVIF"])
 def test_a_damaged_file_of_any_format_is_skipped(leaf_folder, kind):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
     bad = leaf_folder / "Species3" / f"bad.{kind.lower()}"
     Image.fromarray(LEAF).save(bad, kind)
     data = bad.read_bytes()

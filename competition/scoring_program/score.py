@@ -36,9 +36,10 @@ def refuse_failed_ingestion(path):
     """Raises ValueError if the worker noted that stage one failed: it starts stage two all the same."""
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace") as file:
-            code = re.search(r"^(?:ingestionExitCode|exitCode):\s*(-?\d+)", file.read(10_000), re.MULTILINE)
-        if code and int(code.group(1)):
-            raise ValueError("the prediction stage ended with exit code {}".format(code.group(1)))
+            codes = re.findall(r"^(?:ingestionExitCode|exitCode):\s*(-?\d+)", file.read(10_000), re.MULTILINE)
+        for code in codes:
+            if int(code):
+                raise ValueError("the prediction stage ended with exit code {}".format(code))
 
 
 def read_predictions(path, count, classes):

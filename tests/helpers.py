@@ -1,0 +1,121 @@
+"""What several test files share: a tiny network whose answers differ, its submission, stub zips, and fresh processes."""
+
+import atexit
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+NAMES = tuple(f"Species{number}" for number in range(1, 9))
+
+# A submission that passes every check; `{answers}` is an expression of x, int64 [n, h, w, c].
+STUB = """
+import numpy as np
+
+class model:
+    def __init__(self, path):
+        pass
+
+    def predict(self, X):
+        x = np.asarray(X).astype(np.int64)
+        good = x[:, ::7, ::5].sum((1, 2, 3)) % 8
+        return {answers}
+"""
+
+
+def stub(answers="good"):
+    """The source of a stub submission."""
+    return STUB.format(answers=answers)
+
+
+def stub_zip(path, source, metadata=""):
+    """Writes a submission of one model.py. Returns the path."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.py", source)
+        archive.writestr("metadata", metadata)
+    return path
+
+
+def randomise(network, rng):
+    """Draws every convolution and BatchNormalization anew, so that no statistic is the trivial 0 or 1."""
+    import keras
+
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            randomise(layer, rng)
+        elif isinstance(layer, keras.layers.Conv2D):
+            fan_in = layer.kernel.shape[0] * layer.kernel.shape[1] * layer.kernel.shape[2]
+            layer.kernel.assign(rng.normal(0, (2 / fan_in) ** 0.5, layer.kernel.shape))
+            if layer.use_bias:
+                layer.bias.assign(rng.normal(0, 0.3, layer.bias.shape))
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.moving_mean.shape
+            layer.moving_mean.assign(rng.normal(0, 0.3, shape))
+            layer.moving_variance.assign(rng.uniform(0.3, 2, shape))
+            if layer.scale:
+                layer.gamma.assign(rng.uniform(0.5, 1.5, shape))
+            if layer.center:
+                layer.beta.assign(rng.normal(0, 0.3, shape))
+
+
+def tiny_network(size=24, filters=(16, 32, 64), seed=0):
+    """[b, 96, 96, 3] of 0 to 255 → 8 probabilities; a second to build, and all classes come up."""
+    import keras
+    import numpy as np
+
+    from competition.drawings import draw_images
+    from training.architectures import preprocessing
+
+    rng = np.random.default_rng(seed)
+    pixels = keras.Input((96, 96, 3))
+    x = preprocessing(size)(pixels)
+    for count in filters:
+        x = keras.layers.Conv2D(count, 3, strides=1 if count == filters[0] else 2, use_bias=False)(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.ReLU()(x)
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    network = keras.Model(pixels, keras.layers.Dense(len(NAMES), activation="softmax")(pooled))
+    randomise(network, rng)
+    features = keras.Model(pixels, pooled).predict(draw_images(64, seed=seed + 100), verbose=0)
+    kernel = rng.normal(0, 0.3, (filters[-1], len(NAMES))) / (features.std(axis=0)[:, None] + 1e-3)
+    network.layers[-1].set_weights([kernel, -features.mean(axis=0) @ kernel])
+    return network
+
+
+@functools.cache
+def tiny_submission(flips=("none", "horizontal")):
+    """A folder as a submission unpacks to: model.py, metadata, SubmissionModel. Shared by the tests: copy it to change it."""
+    from training.export import export
+
+    folder = Path(tempfile.mkdtemp(prefix="tiny-submission-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("model.py", "metadata"):
+        shutil.copy(ROOT / "submission" / name, folder / name)
+    export(tiny_network(), NAMES, flips, folder / "SubmissionModel")
+    return folder
+
+
+def load_module(path, name="loaded"):
+    """A Python file as a module of its own, not kept in sys.modules."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def python(*arguments, cwd=None, isolated=True, environment=None, timeout=300):
+    """Runs a fresh interpreter, isolated from this project unless told. Returns the `subprocess.CompletedProcess`."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", **(environment or {})}
+    command = [sys.executable, *(["-I"] if isolated else []), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout)

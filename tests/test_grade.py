@@ -1,0 +1,518 @@
+"""grade_submission.py: what it says of good submissions, and that no bad one gets past it or takes it down."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from helpers import NAMES, ROOT, load_module, python, stub, stub_zip, tiny_submission
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+import grade_submission
+from competition import worker
+from competition.drawings import draw_folder
+from competition.worker import Isolation, isolation
+from grade_submission import STEPS, grade, report
+from training.data import load_folder
+
+FIRST = "import and constructor"
+
+
+@pytest.fixture(scope="module")
+def leaves(tmp_path_factory):
+    """Eight classes of four drawn leaves."""
+    folder = tmp_path_factory.mktemp("leaves") / "drawn"
+    draw_folder(folder, 4)
+    return folder
+
+
+def failed(result):
+    """Name → check of what does not hold; the report names each, with its reason, and the verdict lists them."""
+    text = report(result)
+    checks = {check.name: check for check in result.checks if not check.passed}
+    for check in checks.values():
+        assert re.search(rf"^FAIL  {re.escape(check.name)} ", text, re.MULTILINE)
+        assert check.reason
+        assert check.reason.splitlines()[0] in text
+        assert check.mend
+        assert f"→ {check.mend}\n" in text
+    if checks:
+        assert f"verdict   the server would not accept it: {', '.join(checks)}\n" in text
+    assert result.passed == (not checks)
+    return checks
+
+
+def graded(tmp_path, source, **options):
+    """The failed checks of a stub."""
+    return failed(grade(stub_zip(tmp_path / "stub.zip", source), **options))
+
+
+def command(*arguments, **options):
+    """The command line in a process of its own."""
+    return python(ROOT / "grade_submission.py", *arguments, isolated=False, **options)
+
+
+def same_numbers(text, saved):
+    """The text and the JSON give the same checks and the same numbers."""
+    for check in saved["checks"]:
+        line = next(line for line in text.splitlines() if re.match(rf"(pass|FAIL)  {re.escape(check['name'])}( |$)", line))
+        assert line.startswith("pass" if check["passed"] else "FAIL")
+        assert line.endswith(check["reason"])
+    assert saved["passed"] == ("verdict   the server would accept it\n" in text)
+    assert f"used      {saved['seconds']:.1f} s and at most {saved['peak_mb']:,} MB for {saved['images']} images" in text
+    scores = saved["scores"]
+    if scores:
+        assert f"accuracy  {scores['accuracy']:.2%} on {saved['images']} images" in text
+        assert f"(95 % interval {scores['accuracy_low']:.1%} to {scores['accuracy_high']:.1%})" in text
+        assert f"macro F1 {scores['macro_f1']:.3f}" in text
+        for row, name in enumerate(saved["names"]):
+            numbers = [f"{scores[f'{key}_{row}']:.3f}" for key in ("precision", "recall", "f1")]
+            counts = [str(scores[f"confusion_{row}_{column}"]) for column in range(len(saved["names"]))]
+            assert [name, *numbers, *counts] in [line.split() for line in text.splitlines()]
+
+
+# --- good submissions
+
+
+def test_real_submission_without_labels(tmp_path):
+    with zipfile.ZipFile(tmp_path / "real.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in tiny_submission().rglob("*.*"):
+            if "__pycache__" not in path.parts:
+                archive.write(path, path.relative_to(tiny_submission()))
+        archive.write(tiny_submission() / "metadata", "metadata")
+    done = command("real.zip", "--json", "new/grade.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved = json.loads((tmp_path / "new" / "grade.json").read_text())
+    same_numbers(done.stdout, saved)
+    assert [check["name"] for check in saved["checks"]][-len(STEPS) - 2 :] == [*STEPS, "limits", "no files left"]
+    assert "accuracy  not measured: the 64 images were drawn by this project; give labelled ones with --data" in done.stdout
+    assert not saved["labelled"]
+    assert saved["scores"] == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "real.zip"]
+
+
+def test_known_answers(tmp_path, leaves, capsys):
+    """A stub that knows every image's answer, some of them wrong: the grade must find exactly that."""
+    images = load_folder(leaves)
+    answers = images.labels.copy()
+    answers[::5] = (answers[::5] * 3 + 1) % 7
+    sums = images.images.astype(np.int64)[:, ::2].sum((1, 2, 3))
+    assert len(set(sums)) == len(images) == 32
+    table = dict(zip(sums.tolist(), answers.tolist(), strict=True))
+    source = stub(f"np.array([{table}[int(s)] for s in x[:, ::2].sum((1, 2, 3))], np.int64)")
+    path = stub_zip(tmp_path / "known.zip", source)
+    assert grade_submission.main([str(path), "--data", str(leaves), "--json", str(tmp_path / "grade.json")]) == 0
+    text, saved = capsys.readouterr().out, json.loads((tmp_path / "grade.json").read_text())
+    same_numbers(text, saved)
+    scores = saved["scores"]
+    assert saved["names"] == list(NAMES)
+    assert 0.5 < scores["accuracy"] < 1
+    assert scores["accuracy"] == pytest.approx(accuracy_score(images.labels, answers))
+    assert scores["macro_f1"] == pytest.approx(f1_score(images.labels, answers, average="macro", labels=range(8), zero_division=0))
+    table = confusion_matrix(images.labels, answers, labels=range(8))
+    assert [[scores[f"confusion_{row}_{column}"] for column in range(8)] for row in range(8)] == table.tolist()
+
+
+# --- submissions that fail before the first image: a second each
+
+EARLY = {
+    "raises at import": ("raise KeyError('weights')", FIRST, r"^KeyError: 'weights'$"),
+    "is no Python": ("class model(:", FIRST, "^SyntaxError: "),
+    "raises in the constructor": ("class model:\n    def __init__(self, path):\n        1 / 0", FIRST, "^ZeroDivisionError: "),
+    "no class model": ("class Model: pass", FIRST, "^model.py has no class model$"),
+    "imports the project": ("import training", FIRST, "^model.py cannot be imported: No module named 'training'$"),
+    "imports the grader": ("import competition", FIRST, "^model.py cannot be imported: No module named 'competition'$"),
+    "leaves with a smile": ("import os\nos._exit(0)", FIRST, "ended by itself with exit code 0$"),
+    "raises SystemExit": ("raise SystemExit(0)", FIRST, "ended by itself with exit code 0$"),
+    "kills itself": ("import os\nos.kill(os.getpid(), 9)", FIRST, "ended by signal 9$"),
+    "several lines": ("raise ValueError('one\\ntwo')", FIRST, "^ValueError: one"),
+}
+
+
+@pytest.mark.parametrize("case", EARLY)
+def test_submission_that_fails_early(tmp_path, case):
+    source, name, reason = EARLY[case]
+    checks = graded(tmp_path, source)
+    assert list(checks) == [name]
+    assert re.search(reason, checks[name].reason)
+
+
+def test_hanging_submission(tmp_path):
+    checks = graded(tmp_path, "import time\ntime.sleep(3600)", time_limit=3)
+    assert list(checks) == [FIRST, "limits"]
+    for check in checks.values():
+        assert "it ran longer than the limit of 3 s" in check.reason
+    assert "smaller network" in checks["limits"].mend
+
+
+def test_submission_that_eats_memory(tmp_path):
+    source = "import time\nimport numpy as np\nhoard = []\nwhile True:\n    hoard.append(np.ones(5_000_000))\n    time.sleep(0.02)"
+    checks = graded(tmp_path, source, memory_limit_mb=400)
+    assert list(checks) == [FIRST, "limits"]
+    for check in checks.values():
+        assert "it used more memory than the limit of 400 MB" in check.reason
+    assert checks["limits"].mend == "predict in batches"
+
+
+def test_children_count_for_the_memory(tmp_path):
+    hoard = "import time, numpy as np; a = np.ones(50_000_000); time.sleep(3600)"
+    source = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', '{hoard}'])\ntime.sleep(3600)"
+    checks = graded(tmp_path, source, memory_limit_mb=300, time_limit=60)
+    assert "it used more memory than the limit of 300 MB" in checks["limits"].reason
+
+
+def test_submission_that_prints_without_end(tmp_path):
+    result = grade(stub_zip(tmp_path / "a.zip", "while True:\n    print('x' * 99_999)"))
+    checks = failed(result)
+    assert list(checks) == [FIRST, "limits"]
+    assert checks["limits"].reason == "it printed more than 100 MB"
+    assert checks["limits"].mend == "print less"
+    assert len(result.log) <= 20_000
+
+
+@pytest.mark.parametrize("environment", ["os.environ", "{}"], ids=["marked", "unmarked"])
+def test_no_process_stays_behind(tmp_path, environment):
+    """A child in a session of its own, which has also shed the environment that would give it away."""
+    if environment == "{}" and not isolation().network:
+        pytest.skip("this system allows no namespaces: such a process cannot be found")
+    seconds = f"{os.getpid()}{time.time_ns() % 10**9}"
+    source = f"import os, subprocess\nsubprocess.Popen(['sleep', '{seconds}'], start_new_session=True, env={environment})\n1 / 0"
+    try:
+        checks = graded(tmp_path, source)
+        assert checks[FIRST].reason == "ZeroDivisionError: division by zero"  # so the child has been started
+    finally:
+        left = [process for process in psutil.process_iter(["cmdline"]) if seconds in (process.info["cmdline"] or [])]
+        for process in left:
+            process.kill()
+    assert left == []
+
+
+def test_files_left_behind(tmp_path):
+    source = """
+import os, sys, tempfile
+here = os.path.dirname(os.path.abspath(__file__))
+tempfile.mkstemp()  # its own temporary folder is its own matter
+open(os.path.expanduser("~/cache"), "w").close()
+for name in ("weights.tmp", "cache/a", "cache/b", "cache/c"):
+    os.makedirs(os.path.dirname(os.path.join(here, name)), exist_ok=True)
+    open(os.path.join(here, name), "w").close()
+raise RuntimeError("done")
+"""
+    checks = graded(tmp_path, source)
+    assert checks[FIRST].reason == "RuntimeError: done"
+    assert checks["no files left"].reason == (
+        "it wrote ingested_program/cache/a, ingested_program/cache/b, ingested_program/cache/c and 1 more"
+    )
+
+
+def test_the_labels_are_not_there(tmp_path, leaves):
+    source = "import os, sys\nraise RuntimeError([sorted(os.listdir(folder)) for folder in sys.argv[1:5]])"
+    expected = [["classes.txt", "images.npy"], ["checks.json"], ["ingestion.py", "metadata.yaml"], ["metadata", "model.py"]]
+    result = grade(stub_zip(tmp_path / "a.zip", source), data=leaves)
+    assert failed(result)[FIRST].reason == f"RuntimeError: {expected}"
+    assert result.labelled
+    assert "accuracy  not measured, see the failed checks" in report(result)
+
+
+def test_environment(tmp_path, monkeypatch):
+    """Nothing of the grader's own environment reaches the submission."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SECRET", "x")
+    source = f"""
+import os, sys
+raise RuntimeError([[name for name in ("HOME", "SECRET", "PYTHONPATH") if name in os.environ], {str(ROOT)!r} in sys.path])
+"""
+    assert graded(tmp_path, source)[FIRST].reason == "RuntimeError: [['HOME'], False]"
+
+
+# --- submissions that attack
+
+REMOUNT = """
+import subprocess
+for line in open("/proc/self/mounts"):
+    subprocess.run(["mount", "-o", "remount,bind,rw", line.split()[1]], stderr=subprocess.DEVNULL)
+"""
+
+
+@pytest.mark.parametrize("prelude", ["", REMOUNT], ids=["plainly", "after mounting the disks anew"])
+def test_writing_elsewhere_and_the_network_are_cut_off(tmp_path, prelude):
+    if isolation() != Isolation(True, True):
+        pytest.skip("this system does not allow to cut a process off from its disks and the network")
+    name = f"written-by-a-stub-{os.getpid()}"
+    places = [ROOT / name, tmp_path / name, Path(tempfile.gettempdir()) / name, Path.home() / name, Path("/dev/shm") / name]
+    places = [str(place) for place in places if place.parent.is_dir()]
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        server.settimeout(0)
+        source = f"""{prelude}
+import os, socket, tempfile
+wrote = []
+for place in {places}:
+    try:
+        open(place, "w").close()
+        wrote.append(place)
+    except OSError:
+        pass
+with tempfile.NamedTemporaryFile() as file:
+    wrote.append("its own temporary folder")
+print("wrote", wrote)
+socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), timeout=5)
+"""
+        try:
+            result = grade(stub_zip(tmp_path / "a.zip", source))
+            there = [place for place in places if os.path.lexists(place)]
+        finally:
+            for place in places:
+                Path(place).unlink(missing_ok=True)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert there == []
+    assert "wrote ['its own temporary folder']" in result.log
+    assert re.search("^OSError: .*Network is unreachable", failed(result)[FIRST].reason)
+    assert result.notes == ()
+
+
+def test_a_system_that_allows_no_isolation_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "isolation", lambda: Isolation(False, False))
+    monkeypatch.setattr(grade_submission, "isolation", lambda: Isolation(False, False))
+    result = grade(stub_zip(tmp_path / "a.zip", "import os\nos._exit(7)"))
+    assert "ended by itself with exit code 7" in failed(result)[FIRST].reason
+    for what in ("the network", "writing outside its folder"):
+        assert f"note  this system does not allow to take {what} away from the submission\n" in report(result)
+
+
+@pytest.mark.parametrize("name", ["plain", "with a space", "link"])
+def test_any_temporary_folder_will_do(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    if name == "link":
+        (tmp_path / "target").mkdir()
+        folder.symlink_to(tmp_path / "target")
+    else:
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    checks = graded(tmp_path, "import os\nos._exit(7)")
+    assert checks[FIRST].reason == "it never came to an end: the process ended by itself with exit code 7"
+    assert list(folder.iterdir()) == []
+
+
+# A submission may write to the journal of its checks, for it runs in the same process.
+FORGED = {
+    "no JSON": "'{'",
+    "no list": "'3'",
+    "no records": "'[1, 2]'",
+    "other values": '\'[{"name": "one image", "passed": "yes", "reason": 1, "mend": null, "seconds": "x"}]\'',
+    "nested too deeply": "'[' * 200_000",
+    "too large": "' ' * 2_000_000",
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_damaged_journal(tmp_path, case):
+    source = f"import os, sys\nwith open(os.path.join(sys.argv[2], 'checks.json'), 'w') as f:\n    f.write({FORGED[case]})\nos._exit(0)"
+    checks = graded(tmp_path, source)
+    assert list(checks) == [FIRST]
+    assert checks[FIRST].reason == "the process ended by itself with exit code 0"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_journal_that_is_no_file(tmp_path, kind):
+    """Reading a pipe would never end, hence the process of its own."""
+    make = {"pipe": "os.mkfifo(p)", "link": "os.symlink('/dev/zero', p)", "folder": "os.mkdir(p)"}[kind]
+    source = f"import os, sys\np = os.path.join(sys.argv[2], 'checks.json')\nos.remove(p)\n{make}\nos._exit(0)"
+    (tmp_path / "tmp").mkdir()
+    stub_zip(tmp_path / "a.zip", source)
+    done = command("a.zip", cwd=tmp_path, timeout=30, environment={"TMPDIR": str(tmp_path / "tmp")})
+    assert done.returncode == 1, done.stderr
+    assert f"FAIL  {FIRST}  the process ended by itself with exit code 0\n" in re.sub(" +  ", "  ", done.stdout)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+BYTES = {
+    "in the reason": ("raise RuntimeError('\\udc80 bad')", "bad"),
+    "in a file name": ("import os\nopen(os.path.dirname(os.path.abspath(__file__)).encode() + b'/\\xff', 'w').close()\n1 / 0", "it wrote"),
+    "in the log": ("import os\nos.write(1, b'\\xff\\xfe bytes')\n1 / 0", "bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BYTES)
+def test_bytes_that_are_no_text(tmp_path, case):
+    source, expected = BYTES[case]
+    stub_zip(tmp_path / "a.zip", source)
+    done = command("a.zip", "--json", "grade.json", cwd=tmp_path, environment={"PYTHONIOENCODING": "utf-8:strict"})
+    assert done.returncode == 1, done.stderr
+    assert "verdict   the server would not accept it" in done.stdout
+    assert expected in done.stdout
+    assert not json.loads((tmp_path / "grade.json").read_text("utf-8"))["passed"]
+
+
+# --- submissions that answer wrongly: these start TensorFlow, so each is graded once
+
+ANSWERS = {
+    "column": ("good[:, None]", "one image", r"the shape \[1, 1\] for 1 images"),
+    "one-hot": ("np.eye(8, dtype=np.int64)[good]", "one image", r"the shape \[1, 8\] for 1 images"),
+    "floats": ("good / 1.0", "one image", "float64, not integers"),
+    "out of range": ("good + 8", "one image", r"(\d+) to \1, there are 8 classes"),
+    "list": ("good.tolist()", "one image", "list, not a tensor"),
+    "wrong length": ("good[: max(1, len(x) // 4 * 4)]", "odd batch", r"the shape \[4\] for 7 images"),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_answers_of_the_wrong_form(tmp_path, case):
+    answers, name, reason = ANSWERS[case]
+    checks = graded(tmp_path, stub(answers))
+    assert list(checks) == [name]
+    assert re.search(f"^predict returned {reason}", checks[name].reason)
+    assert "[1]" in checks[name].mend or "[7]" in checks[name].mend or "0 to 7" in checks[name].mend
+
+
+def test_answers_that_depend_on_neighbours(tmp_path):
+    checks = graded(tmp_path, stub("(good + x.sum() // len(x)) % 8"))
+    assert list(checks) == ["independence of neighbours"]
+    assert "gets other answers than the same rows among all" in checks["independence of neighbours"].reason
+    assert "no batch statistics" in checks["independence of neighbours"].mend
+
+
+def test_answers_that_depend_on_the_order(tmp_path):
+    """Equal for equal beginnings of the rows, as for a shift along the batch."""
+    checks = graded(tmp_path, stub("(good + np.concatenate([[0], good[:-1]])) % 8"))
+    assert list(checks) == ["row permutation", "repeatability", "uint8 images"]  # all of them ask for the permuted rows
+    assert "change with the order" in checks["row permutation"].reason
+
+
+def test_random_answers(tmp_path):
+    checks = graded(tmp_path, stub("np.random.default_rng().integers(0, 8, len(x))"))
+    assert {"row permutation", "repeatability", "uint8 images"} <= set(checks)
+    assert re.search(r"^a second call gives other answers \(\d+ of 64\)", checks["repeatability"].reason)
+
+
+def test_answers_that_depend_on_the_type(tmp_path):
+    checks = graded(tmp_path, stub("good if np.asarray(X).dtype != np.uint8 else (good + 1) % 8"))
+    assert list(checks) == ["uint8 images"]
+    assert checks["uint8 images"].reason == "uint8 images give other answers than float32 (64 of 64)"
+
+
+def test_a_failure_at_the_very_end(tmp_path):
+    """The answers are there, but the server sees the exit code and refuses to score them."""
+    checks = graded(tmp_path, "import atexit, os\natexit.register(os._exit, 3)\n" + stub())
+    assert checks
+    assert any("exit code 3" in check.reason for check in checks.values())
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        "good - 8",
+        "good * 1000",
+        "good.astype(bool)",
+        "good.astype(complex)",
+        "good.astype(str)",
+        "good.astype(object)",
+        "None",
+        "3",
+        "x",
+        "{0: 1}",
+    ],
+)
+def test_other_answers_of_the_wrong_form(answers):
+    """As above, without a process for each."""
+    ingestion = load_module(ROOT / "competition" / "ingestion_program" / "ingestion.py", "ingestion")
+    source = {}
+    exec(stub(answers), source)
+    images = np.random.default_rng(0).integers(0, 256, (5, 96, 96, 3), np.uint8)
+    with pytest.raises(ingestion.Failed) as caught:
+        ingestion._answers(source["model"](""), images, "float32", 8)
+    reason, mend = caught.value.args
+    assert reason.startswith("predict returned ")
+    assert mend.startswith("return ")
+
+
+@pytest.mark.parametrize("answers", ["good", "good.astype(np.uint8)", "good.astype(np.int32)", "__import__('tensorflow').constant(good)"])
+def test_answers_of_a_right_form(answers):
+    ingestion = load_module(ROOT / "competition" / "ingestion_program" / "ingestion.py", "ingestion")
+    source = {}
+    exec(stub(answers), source)
+    images = np.random.default_rng(0).integers(0, 256, (5, 96, 96, 3), np.uint8)
+    got = ingestion._answers(source["model"](""), images, "uint8", 8)
+    assert got.dtype == np.int64
+    assert got.tolist() == (images.astype(np.int64)[:, ::7, ::5].sum((1, 2, 3)) % 8).tolist()
+
+
+# --- zips and arguments
+
+
+def test_a_zip_that_is_refused_never_runs(tmp_path, capsys):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("submission/model.py", stub())
+        archive.writestr("submission/metadata", "")
+    result = grade(path)
+    checks = failed(result)
+    assert list(checks) == ["model.py", "metadata"]
+    assert not set(STEPS) & {check.name for check in result.checks}
+    assert grade_submission.main([str(path), "--json", str(tmp_path / "grade.json")]) == 1
+    assert "it stands in the folder submission/, not at the zip's root" in capsys.readouterr().out
+    assert not json.loads((tmp_path / "grade.json").read_text())["passed"]
+
+
+def test_a_zip_that_cannot_be_unpacked(tmp_path):
+    path = stub_zip(tmp_path / "a.zip", stub())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a", "x")
+        archive.writestr("a/b", "x")
+    checks = failed(grade(path))
+    assert set(checks) <= {"names", "unpacking"}
+    assert checks
+
+
+def test_size_limit(tmp_path):
+    path = stub_zip(tmp_path / "a.zip", stub())
+    assert list(failed(grade(path, limit_mb=0.0001))) == ["size"]
+
+
+def test_no_zip(tmp_path, capsys):
+    assert grade_submission.main([str(tmp_path / "none.zip")]) == 1
+    assert f"no file at {tmp_path / 'none.zip'}" in capsys.readouterr().out
+
+
+WRONG = {
+    "no data": ["--data", "{tmp}/nothing"],
+    "empty data": ["--data", "{tmp}"],
+    "no interpreter": ["--python", "{tmp}/python"],
+    "JSON in a file": ["--json", "{tmp}/a.txt/grade.json"],
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input(tmp_path, capsys, case):
+    (tmp_path / "a.txt").write_text("no zip")
+    arguments = [argument.format(tmp=tmp_path) for argument in WRONG[case]]
+    assert grade_submission.main([str(tmp_path / "a.txt"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert str(tmp_path) in error
+    assert error.count("\n") == 1
+
+
+def test_help():
+    done = command("--help")
+    assert done.returncode == 0
+    assert re.search(r"examples:\n( +python grade_submission\.py.*\n){2,}", done.stdout)
+    assert "exit codes: 0" in done.stdout
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    locked = "import os\nos.makedirs(os.path.expanduser('~/locked/in'))\nos.chmod(os.path.expanduser('~/locked'), 0)\n1 / 0"
+    (tmp_path / "zips").mkdir()
+    grade(stub_zip(tmp_path / "zips" / "a.zip", locked))
+    shutil.rmtree(tmp_path / "zips")
+    assert list(tmp_path.iterdir()) == []

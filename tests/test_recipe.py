@@ -1,0 +1,210 @@
+"""Recipes: every one makes sense and keeps its docstring's word, and overrides are strict."""
+
+import dataclasses
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from training.__main__ import load_recipe, recipe_names
+from training.augment import Augmentation
+from training.errors import UserError
+from training.recipe import Recipe, override
+from training.thaw import Budget, Edges, Everything, thaw
+
+RECIPE = Recipe()
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "value"),
+    [
+        ("batch=16", "batch", 16),
+        (" batch = 16 ", "batch", 16),
+        ("learning_rate=1", "learning_rate", 1.0),
+        ("learning_rate=3e-4", "learning_rate", 3e-4),
+        ("batch_norm=False", "batch_norm", False),
+        ("precision=mixed_bfloat16", "precision", "mixed_bfloat16"),
+        ("precision='mixed_float16'", "precision", "mixed_float16"),
+        ("phases=((5, 96),)", "phases", ((5, 96),)),
+        ("phases=((2, 75), (3, 150))", "phases", ((2, 75), (3, 150))),
+        ("repeats={'Species1': 2}", "repeats", {"Species1": 2}),
+        ("thaw=Edges(15, 15)", "thaw", Edges(15, 15)),
+        ("thaw=Budget(6_000_000)", "thaw", Budget(6_000_000)),
+        ("thaw=Everything()", "thaw", Everything()),
+        ("test_flips=('none', 'both')", "test_flips", ("none", "both")),
+        ("augmentation.rotation=45", "augmentation", dataclasses.replace(Augmentation(), rotation=45.0)),
+        ("augmentation.quarter_turns=True", "augmentation", dataclasses.replace(Augmentation(), quarter_turns=True)),
+    ],
+)
+def test_a_setting_changes_its_field_and_no_other(setting, field, value):
+    changed = override(RECIPE, [setting])
+    assert changed == dataclasses.replace(RECIPE, **{field: value})
+    assert type(getattr(changed, field)) is type(value)
+
+
+def test_settings_add_up_and_the_last_one_wins():
+    changed = override(RECIPE, ["augmentation.zoom=0.5", "batch=8", "augmentation.shift=0.3", "batch=4"])
+    assert (changed.batch, changed.augmentation.zoom, changed.augmentation.shift) == (4, 0.5, 0.3)
+    assert Recipe() == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("batsh=16", "batch"),
+        ("lerning_rate=1", "learning_rate"),
+        ("augmentation.rotate=5", "rotation"),
+        ("qqq=1", "validation, repeats"),
+        ("=5", "no field"),
+        ("augmentation.=5", "no field"),
+        ("batch", "field=value"),
+        ("batch.x=5", "batch has no fields"),
+        ("augmentation.rotation.x=5", "rotation has no fields"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_near_ones(setting, named):
+    with pytest.raises(UserError, match=named) as error:
+        override(RECIPE, [setting])
+    assert setting in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("batch=16.0", "expected int, got float"),
+        ("batch='16'", "expected int, got str"),
+        ("batch=True", "expected int, got bool"),
+        ("batch=None", "expected int, got NoneType"),
+        ("batch_norm=1", "expected bool, got int"),
+        ("learning_rate=True", "expected float, got bool"),
+        ("precision=16", "expected str, got int"),
+        ("phases=[[5, 96]]", "expected tuple, got list"),
+        ("repeats=2", "expected dict, got int"),
+        ("thaw=15", "got int"),
+        ("batch=Budget(3)", "expected int, got Budget"),
+        ("augmentation=3", "expected Augmentation, got int"),
+        ("backbone='inception_v3'", "recipe file"),
+        ("backbone=inception_v3", "backbone"),
+        ("learning_rate=fast", "no Python literal"),
+        ("learning_rate=nan", "no Python literal"),
+        ("batch=4*4", "no Python literal"),
+        ("batch=", "no Python literal"),
+        ("thaw=Edges(15)", "Edges"),
+        ("thaw=Everything", "Everything"),
+        ("phases=open('x')", "no Python literal"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(setting, named):
+    with pytest.raises(UserError, match=named):
+        override(RECIPE, [setting])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "validation=1.0",
+        "validation=-0.1",
+        "phases=()",
+        "phases=((5, 74),)",
+        "phases=((0, 96),)",
+        "phases=((5, 96, 1),)",
+        "phases=(5, 96)",
+        "phases=(('five', 96),)",
+        "phases=((5, '96'),)",
+        "phases=((1.5, 96),)",
+        "phases=((5, 96.5),)",
+        "repeats={'Species1': 0}",
+        "repeats={'Species1': 1.5}",
+        "repeats={'Species1': 'twice'}",
+        "learning_rate=0",
+        "learning_rate=1e999",
+        "head_learning_rate=-1",
+        "warmup=11",
+        "warmup=-1",
+        "weight_decay=-0.1",
+        "label_smoothing=1",
+        "dropout=1",
+        "head_dropout=-0.1",
+        "head_l2=-1",
+        "head_scale=0",
+        "head_kernel=polynomial",
+        "head_views=0",
+        "head_epochs=0",
+        "head_features=0",
+        "head_batch=0",
+        "batch=0",
+        "seed=-1",
+        "precision=float8",
+        "test_flips=()",
+        "test_flips=('diagonal',)",
+        "test_flips=(['none'],)",
+        "thaw=Edges(-1, 5)",
+        "thaw=Edges('a', 5)",
+        "thaw=Edges(15, 15, last=3)",
+        "thaw=Budget('all')",
+        "augmentation.rotation=-5",
+        "augmentation.zoom=-0.1",
+    ],
+)
+def test_a_recipe_that_makes_no_sense_cannot_be_built(setting):
+    with pytest.raises(UserError, match=setting.split("=")[0].split(".")[0]) as error:
+        override(RECIPE, [setting])
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RECIPE.batch = 3
+
+
+def test_epochs_and_size_follow_from_the_phases():
+    recipe = dataclasses.replace(RECIPE, phases=((2, 80), (3, 160)))
+    assert (recipe.epochs, recipe.size) == (5, 160)
+
+
+def test_to_json_is_plain_and_whole():
+    recipe = dataclasses.replace(RECIPE, thaw=Edges(3, 4), repeats={"Species1": 2})
+    plain = recipe.to_json()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain.keys() == {field.name for field in dataclasses.fields(Recipe)}
+    assert plain["backbone"] == "inception_v3"
+    assert plain["thaw"] == {"name": "Edges", "first": 3, "last": 4}
+    assert plain["augmentation"]["rotation"] == 20.0
+    assert plain["phases"] == [[10, 96]]
+    assert recipe.to_json() != RECIPE.to_json()
+
+
+def test_an_unknown_recipe_is_refused_with_the_near_ones():
+    with pytest.raises(UserError, match="inception_smv.*inception_svm"):
+        load_recipe("inception_smv")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_built_and_says_what_it_is(name):
+    recipe = load_recipe(name)
+    assert isinstance(recipe, Recipe)
+    assert recipe.to_json() == dataclasses.replace(recipe).to_json()
+    assert len(importlib.import_module(f"training.recipes.{name}").__doc__.strip().splitlines()[0]) > 20
+
+
+def test_inception_svm_fine_tunes_both_ends_within_six_million_parameters(inception):
+    recipe = load_recipe("inception_svm")
+    count = thaw(inception, recipe.thaw, recipe.batch_norm)
+    flags = [bool(layer.trainable_variables) for layer in inception.layers]
+    assert 5_000_000 < count <= 6_000_000
+    assert any(flags[:15])
+    assert any(flags[-15:])
+    assert not any(flags[140:180])
+    assert not recipe.batch_norm
+    assert recipe.size == 96
+    assert recipe.repeats == {"Species1": 2, "Species6": 2}
+
+
+def test_inception_svm_192_fine_tunes_everything_on_small_images_first(inception):
+    recipe = load_recipe("inception_svm_192")
+    assert thaw(inception, recipe.thaw, recipe.batch_norm) == 21_768_352
+    sizes = [size for _, size in recipe.phases]
+    assert sizes == sorted(set(sizes))
+    assert np.all(np.diff(sizes) > 0)
+    assert recipe.size == 192
