@@ -61,7 +61,7 @@ def keras_model():
 
     kernels = [constant(node.input[1]) for node in _in_order_of_creation(nodes, "Conv2D")]
     biases = [constant(node.input[1]).ravel() for node in _in_order_of_creation(nodes, "BiasAdd")]
-    mean, deviation = head_constants("standardise")
+    mean, variance = head_constants("standardise")
     frequencies, phase = head_constants("fourier")
     scale = next(constant(n.name) for n in nodes if "/fourier" in n.name and "truediv" in n.name and n.op == "Const")
     weights, bias = head_constants("softmax")
@@ -70,7 +70,8 @@ def keras_model():
     backbone = inception_v3("none")
     _fill(backbone, kernels, biases)
     head = quasi_svm_head(Recipe(head_features=len(phase)), mean.size, 1.0, len(bias))
-    head.get_layer("standardise").set_weights([mean.ravel(), deviation.ravel() ** 2, np.array(1)])
+    head.get_layer("standardise").set_weights([mean.ravel(), variance.ravel(), np.array(1)])
+    head.get_layer("standardise").finalize_state()
     head.get_layer("fourier").set_weights([frequencies, phase, scale])
     head.get_layer("softmax").set_weights([weights, bias])
     return quasi_svm(backbone, head, tuple(signature.inputs[0].shape[1:3]), int(size))

@@ -64,10 +64,11 @@ def _list(options):
 
 
 def _run(options):
+    recipe = load_recipe(options.recipe)
     from training.recipe import override
     from training.run import train
 
-    train(override(load_recipe(options.recipe), options.set), options.recipe, options.data, options.backbone_weights, options.out)
+    train(override(recipe, options.set), options.recipe, options.data, options.backbone_weights, options.out)
     print(f"done: {options.out}; next: python build_submission.py --run {options.out}")
 
 

@@ -120,12 +120,14 @@ def download(folder):
     import keras
 
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)  # Keras would save elsewhere
     try:
         labels = keras.utils.get_file("labels.csv", ARCHIVES["labels.csv"], cache_dir=folder, cache_subdir="")
         unpacked = keras.utils.get_file("images.zip", ARCHIVES["images.zip"], cache_dir=folder, cache_subdir="", extract=True)
     except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"could not download DeepWeeds ({str(error).splitlines()[0]}); fetch images.zip and labels.csv by hand from "
+            f"could not download DeepWeeds ({reason}); fetch images.zip and labels.csv by hand from "
             "github.com/AlexOlsen/DeepWeeds and give --images and --labels"
         ) from error
     return check_count(unpacked), Path(labels)

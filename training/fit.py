@@ -51,12 +51,13 @@ def finetune(recipe, train, held, backbone_weights, out):
         history.append(_one_epoch(recipe, network, train, held, rows, epoch, sizes[epoch], history))
         if not len(held) or history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
             atomically(out / "best.weights.h5", backbone.save_weights)
-        _write_checkpoint(out / "checkpoint.npz", snapshot(network), history)
         write_history(out / "history.csv", history)
+        _write_checkpoint(out / "checkpoint.npz", snapshot(network), history)  # last: what it holds is done
 
 
 def make_backbone(recipe, weights):
     """The recipe's backbone under its dtype policy, thawed."""
+    keras.utils.set_random_seed(recipe.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
     try:
@@ -103,9 +104,14 @@ def _compiled(recipe, backbone, train, size, steps):
     network = classifier(backbone, train.images.shape[1:3], size, len(train.names), recipe.dropout)
     total, warmup = recipe.epochs * steps, round(recipe.warmup * steps)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else recipe.learning_rate, total - warmup, warmup_target=recipe.learning_rate if warmup else None, warmup_steps=warmup
+        0.0 if warmup else recipe.learning_rate,
+        max(1, total - warmup),
+        warmup_target=recipe.learning_rate if warmup else None,
+        warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+    if recipe.precision == "mixed_float16":  # small gradients would vanish
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     network.compile(optimizer, _loss(recipe, len(train.names)), metrics=["accuracy"])
     optimizer.build(network.trainable_variables)
     return network
@@ -173,7 +179,7 @@ def _read_checkpoint(path):
     try:
         with np.load(path) as file:
             return {"arrays": [file[f"arr_{i}"] for i in range(len(file.files) - 1)], "history": json.loads(str(file["history"]))}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); delete the run's folder and start again") from error
 
 
@@ -202,6 +208,8 @@ def fit_head(recipe, train_features, train_labels, held_features, held_labels, n
     centre = train_features.mean(axis=(0, 1))
     spread = train_features.std(axis=(0, 1))
     scale = recipe.head_scale * median_distance((train_features[0] - centre) / np.maximum(spread, 1e-7), recipe.seed)
+    if not scale > 0:
+        raise UserError("all training images have the same features; is the backbone trained, are the images readable?")
     head = quasi_svm_head(recipe, width, scale, len(names))
     head.get_layer("standardise").adapt(train_features.reshape(-1, width))
     steps = math.ceil(len(rows) / recipe.head_batch)

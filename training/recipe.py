@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -53,36 +54,29 @@ class Recipe:
     test_flips: tuple = ("none",)  # views averaged at prediction: none, horizontal, vertical, both
 
     def __post_init__(self):
-        ranges = {
-            "validation": (0 <= self.validation < 1, "a share from 0 to below 1"),
-            "phases": (
-                bool(self.phases) and all(len(p) == 2 and p[0] >= 1 and p[1] >= 75 for p in self.phases),
-                "((epochs, side), …) with at least one epoch and a side of at least 75 pixels",
-            ),
-            "repeats": (all(isinstance(n, int) and n >= 1 for n in self.repeats.values()), "whole numbers from 1"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "head_learning_rate": (self.head_learning_rate > 0, "above 0"),
-            "warmup": (0 <= self.warmup <= self.epochs, f"0 to the {self.epochs} epochs of all phases"),
-            "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
-            "dropout": (0 <= self.dropout < 1, "from 0 to below 1"),
-            "head_dropout": (0 <= self.head_dropout < 1, "from 0 to below 1"),
-            "head_l2": (self.head_l2 >= 0, "0 or more"),
-            "head_scale": (self.head_scale > 0, "above 0"),
-            "batch": (self.batch >= 1, "at least 1"),
-            "head_batch": (self.head_batch >= 1, "at least 1"),
-            "head_views": (self.head_views >= 1, "at least 1"),
-            "head_epochs": (self.head_epochs >= 1, "at least 1"),
-            "head_features": (self.head_features >= 1, "at least 1"),
-            "head_kernel": (self.head_kernel in KERNELS, f"one of {', '.join(KERNELS)}"),
-            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-            "test_flips": (
-                bool(self.test_flips) and set(self.test_flips) <= set(FLIPS),
-                f"some of {', '.join(FLIPS)}",
-            ),
-        }
-        for name, (holds, expected) in ranges.items():
-            if not holds:
-                raise UserError(f"recipe: {name}={getattr(self, name)!r}, expected {expected}")
+        """Raises a UserError that names the first field that makes no sense."""
+        sizes = isinstance(self.phases, tuple) and self.phases and all(map(_is_phase, self.phases))
+        self._expect("phases", sizes, "((epochs, side), …): whole numbers, at least one epoch and 75 pixels")
+        self._expect("repeats", all(_is_whole(n, 1) for n in self.repeats.values()), "whole numbers from 1")
+        self._expect("seed", _is_whole(self.seed, 0), "a whole number from 0")
+        for name in ("batch", "head_views", "head_epochs", "head_features", "head_batch"):
+            self._expect(name, _is_whole(getattr(self, name), 1), "a whole number from 1")
+        for name in ("validation", "label_smoothing", "dropout", "head_dropout"):
+            self._expect(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
+        for name in ("learning_rate", "head_learning_rate", "head_scale"):
+            self._expect(name, 0 < getattr(self, name) < math.inf, "a number above 0")
+        for name in ("weight_decay", "head_l2"):
+            self._expect(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        self._expect("warmup", 0 <= self.warmup <= self.epochs, f"0 to the {self.epochs} epochs of all phases")
+        self._expect("augmentation", _is_augmentation(self.augmentation), "numbers from 0")
+        self._expect("head_kernel", self.head_kernel in KERNELS, f"one of {', '.join(KERNELS)}")
+        self._expect("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        flips = self.test_flips and all(isinstance(flip, str) and flip in FLIPS for flip in self.test_flips)
+        self._expect("test_flips", flips, f"some of {', '.join(FLIPS)}")
+
+    def _expect(self, name, holds, expected):
+        if not holds:
+            raise UserError(f"recipe: {name}={getattr(self, name)!r}, expected {expected}")
 
     @property
     def epochs(self):
@@ -139,7 +133,8 @@ def _literal(text, current, setting):
     try:
         tree = ast.parse(text, mode="eval").body
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in makers:
-            value = makers[tree.func.id](*(ast.literal_eval(a) for a in tree.args))
+            names = {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords}
+            value = makers[tree.func.id](*(ast.literal_eval(a) for a in tree.args), **names)
         else:
             value = ast.literal_eval(tree)
     except (SyntaxError, ValueError, TypeError):
@@ -155,6 +150,18 @@ def _literal(text, current, setting):
     if isinstance(value, bool) != isinstance(current, bool):
         raise UserError(f"--set {setting}: expected {type(current).__name__}, got {type(value).__name__}")
     return value
+
+
+def _is_whole(value, least):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_phase(phase):
+    return isinstance(phase, tuple) and len(phase) == 2 and _is_whole(phase[0], 1) and _is_whole(phase[1], 75)
+
+
+def _is_augmentation(augmentation):
+    return all(0 <= value < math.inf for value in dataclasses.astuple(augmentation))
 
 
 def _plain(value):

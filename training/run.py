@@ -154,6 +154,9 @@ def _claim(out, identity):
         return
     if (out / "metrics.json").exists():
         raise UserError(f"{out} holds a finished run; give another --out")
+    if not (out / "checkpoint.npz").exists():  # nothing was trained yet, so nothing is lost
+        write_json(record, identity)
+        return
     before = json.loads(record.read_text("utf-8"))
     for key in ("recipe", "classes", "data_sha256", "backbone_weights"):
         if before.get(key) != json.loads(json.dumps(identity[key])):

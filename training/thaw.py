@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import keras
 
+from training.errors import UserError
+
 
 @dataclass(frozen=True)
 class Everything:
@@ -21,6 +23,9 @@ class Edges:
     first: int
     last: int
 
+    def __post_init__(self):
+        _expect_whole(self, self.first, self.last)
+
     def choose(self, layers):
         return layers[: self.first] + layers[max(self.first, len(layers) - self.last) :]
 
@@ -30,6 +35,9 @@ class Budget:
     """Layers from both ends inwards, in turn, for as long as their parameters fit into the budget."""
 
     parameters: int
+
+    def __post_init__(self):
+        _expect_whole(self, self.parameters)
 
     def choose(self, layers):
         front, back, spent, chosen = 0, len(layers) - 1, 0, []
@@ -68,3 +76,8 @@ def thaw(backbone, which, batch_norm):
 def freeze(backbone):
     """Makes no layer of the backbone trainable."""
     backbone.trainable = False
+
+
+def _expect_whole(which, *numbers):
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+        raise UserError(f"thaw={which}, expected whole numbers from 0, for example Edges(15, 15) or Budget(6_000_000)")
