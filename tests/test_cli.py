@@ -84,7 +84,7 @@ def test_an_unknown_recipe_is_one_line_on_stderr(tmp_path):
     ("arguments", "named"),
     [
         (["run", "inception_svm", "--set", "batsh=3"], "--set batsh=3.*did you mean.*batch"),
-        (["run", "inception_svm", "--set", "batch=0"], "batch=0, expected at least 1"),
+        (["run", "inception_svm", "--set", "batch=0"], "batch=0, expected a whole number from 1"),
         (["run", "inception_svm"], "nowhere"),
         (["split"], "nowhere"),
         (["split", "--validation", "2"], "nowhere"),

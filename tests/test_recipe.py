@@ -196,7 +196,7 @@ def test_inception_svm_fine_tunes_both_ends_within_six_million_parameters(incept
     assert any(flags[:15])
     assert any(flags[-15:])
     assert not any(flags[140:180])
-    assert not recipe.batch_norm
+    assert recipe.batch_norm
     assert recipe.size == 96
     assert recipe.repeats == {"Species1": 2, "Species6": 2}
 

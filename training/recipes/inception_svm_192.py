@@ -1,4 +1,9 @@
-"""The released model: `inception_svm` with the whole backbone fine-tuned, small images first, then 192×192."""
+"""The released model: `inception_svm` with the whole backbone fine-tuned, small images first, then 192×192.
+
+Ours: 93.5 % on the tenth held out, 92.9 % on phase 1; 55 minutes of fine-tuning on two CPU cores that other work shared,
+and six for the quasi-SVM. Numbers and files: docs/model_card.md.
+Command: python -m training run inception_svm_192 --data data/leaves/train --out runs/inception_svm_192
+"""
 
 from dataclasses import replace
 
