@@ -49,6 +49,7 @@ lint: .venv/ready-test  ## style
 
 bench: .venv/ready  ## the benchmarks (half an hour, an idle machine)
 	@$(BIN)/python -m benchmarks.inference
+	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.training $(if $(DATA),--data "$(DATA)")
 
 clean:  ## remove dist and caches, keep .venv and runs

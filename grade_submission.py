@@ -290,7 +290,8 @@ def main(arguments=None):
         print(report(result))
         if options.json:
             Path(options.json).parent.mkdir(parents=True, exist_ok=True)
-            write_json(Path(options.json), {**asdict(result), "passed": result.passed})
+            log = "" if result.passed else result.log  # only a failure's is worth keeping
+            write_json(Path(options.json), {**asdict(result), "passed": result.passed, "log": log})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -50,12 +50,13 @@ class Isolation:
         return ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", *mount]
 
 
-# Every mounted disk becomes read-only in the program's own view; the bind mount of its folder keeps that writable.
+# Every mounted disk becomes read-only in the program's own view; the bind mount of its folder keeps that writable, and
+# shared memory is its own.
 READ_ONLY = """
-mount --bind "$1" "$1" || exit 1
+mount --bind "$1" "$1" && mount -t tmpfs -o size=1g tmpfs /dev/shm || exit 1
 while read -r _ point kind _; do
   case "$kind" in ext*|xfs|btrfs|overlay|tmpfs|zfs|f2fs|nfs*|fuse*) ;; *) continue;; esac
-  case "$point" in "$1") continue;; esac
+  case "$point" in "$1"|/dev/shm) continue;; esac
   mount -o remount,bind,ro "$point" 2>/dev/null
 done < /proc/self/mounts
 shift
@@ -101,35 +102,8 @@ def run(program, arguments, folder, seconds, memory_mb, python=sys.executable, t
     Returns:
         `Outcome`.
     """
-    home, temporary = folder / "home", folder / "tmp"
-    for path in (home, temporary):
-        path.mkdir(parents=True, exist_ok=True)
     mark = f"worker-{os.getpid()}-{time.monotonic_ns()}"
-    environment = {
-        "PATH": os.defpath,
-        "HOME": str(home),
-        "TMPDIR": str(temporary),
-        "LANG": "C.UTF-8",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "WORKER_MARK": mark,  # finds the processes that leave the session
-    }
-    allowed, working = isolation(), Path(program).parent
-    process = subprocess.Popen(
-        [
-            *allowed.command(folder),
-            *([str(working)] if allowed.files else []),  # entered again, for the folder is mounted anew
-            *(str(python), "-I", "-B", str(program)),
-            *map(str, arguments),
-        ],
-        cwd=working,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_limit_files,
-    )
+    process = _start(program, arguments, folder, python, mark)
     output = _Output(process.stdout)
     began, peak, stopped = time.monotonic(), 0.0, ""
     try:
@@ -149,9 +123,40 @@ def run(program, arguments, folder, seconds, memory_mb, python=sys.executable, t
         _kill(process, mark)
     output.thread.join(timeout=5)
     code = process.returncode
-    if allowed.files and code > 128:  # as a shell puts a signal
+    if isolation().files and code > 128:  # as a shell puts a signal
         code = 128 - code
     return Outcome(code, stopped, elapsed, peak, bytes(output.tail).decode("utf-8", "replace"))
+
+
+def _start(program, arguments, folder, python, mark):
+    """Starts a program in its own session, isolated as far as the system allows."""
+    home, temporary = folder / "home", folder / "tmp"
+    for path in (home, temporary):
+        path.mkdir(parents=True, exist_ok=True)
+    allowed, working = isolation(), Path(program).parent
+    return subprocess.Popen(
+        [
+            *allowed.command(folder),
+            *([str(working)] if allowed.files else []),  # entered again, for the folder is mounted anew
+            *(str(python), "-I", "-B", str(program)),
+            *map(str, arguments),
+        ],
+        cwd=working,
+        env={
+            "PATH": os.defpath,
+            "HOME": str(home),
+            "TMPDIR": str(temporary),
+            "LANG": "C.UTF-8",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "WORKER_MARK": mark,  # finds the processes that leave the session
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_limit_files,
+    )
 
 
 class _Output:

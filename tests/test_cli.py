@@ -147,12 +147,17 @@ def test_split_overwrites_nothing(leaf_folder, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
+def hear_ctrl_c():
+    """In the child: a background shell makes its commands ignore Ctrl-C, and they hand that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes to wait on")
 def test_ctrl_c_ends_without_a_traceback(tmp_path):
     pipe = tmp_path / "labels.csv"
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "training", "deepweeds", "--images", tmp_path, "--labels", pipe, "--out", tmp_path / "out"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c) as child:
         try:
             writer = open_for_writing(pipe, child)  # now the child reads its labels, and there are none
             child.send_signal(signal.SIGINT)
@@ -194,7 +199,7 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(leaf_folder, tmp_path)
     out = tmp_path / "out"
     command = [sys.executable, "-c", TINY, ROOT, ROOT / "tests", "run", "tiny", "--data", leaf_folder, "--out", out]
     command += ["--backbone-weights", "none"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c) as child:
         try:
             for line in child.stdout:
                 if line.startswith("epoch 2/2"):
