@@ -66,3 +66,14 @@ def test_phase1_accuracy(released, leaves):
     assert result.passed
     assert abs(result.scores["accuracy"] - recorded["accuracy"]) < 0.003
     assert result.scores["accuracy"] >= 0.9
+
+
+def test_readme_repeats_the_benchmarks():
+    files = {
+        name: json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8")) for name in ("inference", "training", "memory")
+    }
+    text = (ROOT / "README.md").read_text("utf-8")
+    shipped, pipeline = files["inference"]["submission/model.py"], files["training"]["tf.data pipeline"]
+    for numbers in (shipped, pipeline, files["training"]["flow_from_directory"]):
+        assert "{ratio_median:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**numbers) in text
+    assert f"{files['memory']['beyond_mb']:,.0f} MB beyond" in text
