@@ -107,8 +107,8 @@ def _exported(run, folder):
 
     try:
         export(*load_network(run), folder)
-    except UserError as error:
-        raise Refused(str(error)) from error
+    except (UserError, ValueError) as error:
+        raise Refused(f"cannot export {run}: {error}") from error
     return folder
 
 

@@ -301,3 +301,23 @@ def test_inception_v3_is_folded():
     np.testing.assert_allclose(folded(x[:4]).numpy(), expected, rtol=0, atol=1e-4)
     assert kinds(folded).count("BatchNormalization") == 0
     assert kinds(folded).count("Conv2D") == len(norms) == 94
+
+
+def test_weights_that_half_precision_would_spoil_are_kept_whole(tmp_path, capsys):
+    """All classes share a large weight, and half precision rounds away what tells them apart."""
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
+    network = keras.Model(pixels, keras.layers.Dense(len(NAMES), activation="softmax")(x))
+    kernel, bias = network.layers[-1].get_weights()
+    network.layers[-1].set_weights([np.random.default_rng(0).normal(1000, 1, kernel.shape), bias])
+    export(network, NAMES, ("none",), tmp_path / "model")
+    assert "single precision" in capsys.readouterr().out
+    inputs = np.random.default_rng(1).uniform(0, 255, (9, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(answers(tmp_path / "model", inputs), network.predict(inputs, verbose=0), atol=1e-3)
+
+
+def test_another_function_is_never_saved(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.export.fold_batch_norm", keras.models.clone_model)  # with weights of its own
+    with pytest.raises(ValueError, match="differ from the network's"):
+        export(network, NAMES, ("none",), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 # Matrices and kernels of at least this many numbers are halved; for the rest it would save nothing and cost exactness.
 SMALL = 1024
 CHECKED = 16  # images on which the SavedModel is compared with the network
-TOLERANCE = 1e-2  # of a probability, at half precision
+TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2  # of a probability, at single and at half precision
 
 
 def export(network, names, flips, folder, half=True):
@@ -31,7 +31,7 @@ def export(network, names, flips, folder, half=True):
         names: class names in the order of the probabilities.
         flips: views to average at prediction, some of none, horizontal, vertical, both.
         folder: replaced if it exists, once the new one is complete.
-        half: keep large constants as float16.
+        half: keep large constants as float16, unless that changes a probability by more than 0.01.
 
     Raises:
         ValueError: a layer that has its own weights and was not built in float32, names that do not fit, or a
@@ -58,23 +58,30 @@ def export(network, names, flips, folder, half=True):
     folder = Path(folder)
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    tf.saved_model.save(module, str(temporary), signatures={"probabilities": module.probabilities, "about": about})
-    _verify(network, temporary)
-    (temporary / "fingerprint.pb").unlink(missing_ok=True)  # a random number: without it, equal weights give equal bytes
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    try:
+        tf.saved_model.save(module, str(temporary), signatures={"probabilities": module.probabilities, "about": about})
+        (temporary / "fingerprint.pb").unlink(missing_ok=True)  # a random number: without it, equal weights give equal bytes
+        difference = _difference(network, temporary)
+        if difference <= (HALF_TOLERANCE if half else TOLERANCE):
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+            return
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if not half:
+        raise ValueError(f"the SavedModel's probabilities differ from the network's by {difference:.2g}, more than {TOLERANCE}")
+    print(f"note: half precision would change a probability by {difference:.2g}, so the weights are kept at single precision")
+    export(network, names, flips, folder, half=False)
 
 
-def _verify(network, folder):
-    """Makes sure that what was saved is the same function, on noise of many kinds of light."""
+def _difference(network, folder):
+    """Largest difference of a probability between a network and what was saved of it, on noise of many kinds of light."""
     height, width = network.input_shape[1:3]
     rng = np.random.default_rng(0)
     pixels = rng.uniform(0, 255, (CHECKED, 1, 1, 3)) + rng.normal(0, 40, (CHECKED, height, width, 3))
     pixels = np.clip(pixels, 0, 255).astype(np.float32)
     saved = tf.saved_model.load(str(folder)).signatures["probabilities"](pixels=tf.constant(pixels))["probabilities"]
-    difference = float(np.abs(saved.numpy() - keras.ops.convert_to_numpy(network(pixels, training=False))).max())
-    if not difference <= TOLERANCE:
-        raise ValueError(f"the SavedModel's probabilities differ from the network's by {difference:.2g}, more than {TOLERANCE}")
+    return float(np.abs(saved.numpy() - keras.ops.convert_to_numpy(network(pixels, training=False))).max())
 
 
 def fold_batch_norm(network):
