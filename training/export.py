@@ -44,17 +44,7 @@ def export(network, names, flips, folder, half=True):
             raise ValueError(f"the layer {layer.name} was built in {layer.dtype_policy.name}, not in float32")
     module = tf.Module()
     module.probabilities = freeze(fold_batch_norm(network), half)
-    height, width = network.input_shape[1:3]
-
-    @tf.function(input_signature=[])
-    def about():
-        return {
-            "names": tf.constant(list(names)),
-            "flips": tf.constant(list(flips)),
-            "size": tf.constant([height, width], tf.int32),
-            "tensorflow": tf.constant(tf.__version__),
-        }
-
+    about = _about(names, flips, network.input_shape[1:3])
     folder = Path(folder)
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -72,6 +62,21 @@ def export(network, names, flips, folder, half=True):
         raise ValueError(f"the SavedModel's probabilities differ from the network's by {difference:.2g}, more than {TOLERANCE}")
     print(f"note: half precision would change a probability by {difference:.2g}, so the weights are kept at single precision")
     export(network, names, flips, folder, half=False)
+
+
+def _about(names, flips, size):
+    """A function without input that says what the model is: names, flips, size and TensorFlow's version."""
+
+    @tf.function(input_signature=[])
+    def about():
+        return {
+            "names": tf.constant(list(names)),
+            "flips": tf.constant(list(flips)),
+            "size": tf.constant(size, tf.int32),
+            "tensorflow": tf.constant(tf.__version__),
+        }
+
+    return about
 
 
 def _difference(network, folder):

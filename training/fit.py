@@ -14,7 +14,7 @@ import numpy as np
 from training.architectures import classifier, quasi_svm_head
 from training.balance import oversample
 from training.errors import UserError
-from training.files import atomically
+from training.files import atomically, write_arrays
 from training.pipeline import plain_batches, training_batches
 from training.progress import progress
 from training.thaw import thaw
@@ -166,11 +166,7 @@ def _variables(network):
 
 
 def _write_checkpoint(path, arrays, history):
-    def save(temporary):
-        with open(temporary, "wb") as file:
-            np.savez(file, *arrays, history=np.array(json.dumps(history)))
-
-    atomically(path, save)
+    write_arrays(path, *arrays, history=np.array(json.dumps(history)))
 
 
 def _read_checkpoint(path):

@@ -17,7 +17,7 @@ from training.data import load_folder, split
 from training.errors import UserError
 from training.evaluate import metrics, plot_confusion, plot_curves, summary
 from training.features import extract
-from training.files import atomically, write_json
+from training.files import atomically, write_arrays, write_json
 from training.fit import finetune, fit_head, read_history
 from training.recipe import Recipe
 from training.thaw import freeze
@@ -57,7 +57,7 @@ def train(recipe, name, data, backbone_weights, out):
     backbone = _in_float32(recipe, out)
     features = extract(backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
     held_features = np.concatenate([extract(backbone, np.flip(held.images, FLIPS[flip]), recipe.size) for flip in recipe.test_flips])
-    atomically(out / FEATURES, _save(train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels))
+    write_arrays(out / FEATURES, train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels)
     head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out)
     whole = quasi_svm(backbone, head, images.images.shape[1:3], recipe.size)
     atomically(out / NETWORK, whole.save_weights)
@@ -80,14 +80,6 @@ def _finish(out, head, held_features, held_labels, names):
     result["finished"] = time.strftime("%Y-%m-%d")
     write_json(out / "metrics.json", result)
     return result
-
-
-def _save(**arrays):
-    def save(temporary):
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-
-    return save
 
 
 def load_network(out):
