@@ -23,7 +23,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from benchmarks import interleaved, record, table
 from competition.drawings import draw_images
-from training.architectures import inception_v3, quasi_svm, quasi_svm_head
+from training.architectures import inception_v3, quasi_svm_head, whole_network
 from training.data import natural_key
 from training.files import write_json
 from training.recipe import Recipe
@@ -74,7 +74,7 @@ def keras_model():
     head.get_layer("standardise").finalize_state()
     head.get_layer("fourier").set_weights([frequencies, phase, scale])
     head.get_layer("softmax").set_weights([weights, bias])
-    return quasi_svm(backbone, head, tuple(signature.inputs[0].shape[1:3]), int(size))
+    return whole_network(backbone, head, tuple(signature.inputs[0].shape[1:3]), int(size))
 
 
 def _in_order_of_creation(nodes, op):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from competition.drawings import draw_images
-from training.augment import GREY, Augmentation, Views, apply_views, draw_views
-from training.pipeline import plain_batches, training_batches
+from training.augment import GREY, NO_CHANGE, Augmentation, Views, apply_views, draw_views
+from training.data import Images
+from training.pipeline import array_batches, plain_batches
+from training.recipe import Recipe
 
-NOTHING = Augmentation(flips=False, rotation=0.0, zoom=0.0, shift=0.0)
 EVERYTHING = Augmentation(quarter_turns=True, rotation=30, zoom=0.3, shift=0.2, brightness=0.5, contrast=0.5, saturation=0.5, tint=0.2)
 LEAVES = draw_images(12, side=40)
 
@@ -34,7 +35,7 @@ def symmetries(image):
 
 
 def test_zeros_leave_the_image_as_it_is():
-    views, _ = view(LEAVES, NOTHING)
+    views, _ = view(LEAVES, NO_CHANGE)
     np.testing.assert_allclose(views, LEAVES, atol=1e-3)
 
 
@@ -145,13 +146,20 @@ def test_views_hold_one_row_for_each_image():
 NUMBERED = np.repeat(np.arange(50, dtype=np.uint8), 8 * 8 * 3).reshape(50, 8, 8, 3)
 
 
-def rows_of(rows, batch, seed=0):
-    """The rows of each batch of one epoch; their labels, 100 + row, are checked on the way."""
+def images_of(pixels):
+    """Every image a class of its own, the last image's first."""
+    count = len(pixels)
+    return Images(pixels, np.arange(count)[::-1].copy(), tuple(f"c{n}" for n in range(count)), ("",) * count)
+
+
+def rows_of(rows, batch, seed=0, epoch=0):
+    """The rows of each batch of one epoch; their one-hot labels, 49 - row, are checked on the way."""
     batches = []
-    for pixels, labels in training_batches(NUMBERED, 100 + np.arange(50), np.asarray(rows), NOTHING, batch, seed):
-        assert pixels.dtype == np.float32
+    recipe = Recipe(augmentation=NO_CHANGE, batch=batch, seed=seed)
+    for pixels, labels in array_batches(images_of(NUMBERED), np.asarray(rows), recipe, epoch):
+        assert pixels.dtype == labels.dtype == np.float32
         found = np.asarray(pixels)[:, 0, 0, 0].round().astype(int)
-        np.testing.assert_array_equal(np.asarray(labels), 100 + found)
+        np.testing.assert_array_equal(np.asarray(labels), np.eye(50)[49 - found])
         batches.append(found)
     return batches
 
@@ -177,24 +185,23 @@ def test_repeated_rows_are_seen_repeatedly():
 
 
 def test_batches_depend_on_seed_and_epoch_alone():
-    first = np.concatenate(rows_of(range(50), 16, (7, 1)))
-    np.testing.assert_array_equal(first, np.concatenate(rows_of(range(50), 16, (7, 1))))
-    assert not np.array_equal(first, np.concatenate(rows_of(range(50), 16, (7, 2))))
-    assert not np.array_equal(first, np.concatenate(rows_of(range(50), 16, (8, 1))))
+    first = np.concatenate(rows_of(range(50), 16, 7, 1))
+    np.testing.assert_array_equal(first, np.concatenate(rows_of(range(50), 16, 7, 1)))
+    assert not np.array_equal(first, np.concatenate(rows_of(range(50), 16, 7, 2)))
+    assert not np.array_equal(first, np.concatenate(rows_of(range(50), 16, 8, 1)))
 
 
 def test_pixels_repeat_with_the_seed_and_change_with_the_epoch():
     def epoch(number):
-        return np.concatenate(
-            [np.asarray(x) for x, _ in training_batches(LEAVES, np.arange(12), np.arange(12), EVERYTHING, 4, (0, number))]
-        )
+        recipe = Recipe(augmentation=EVERYTHING, batch=4)
+        return np.concatenate([np.asarray(x) for x, _ in array_batches(images_of(LEAVES), np.arange(12), recipe, number)])
 
     np.testing.assert_array_equal(epoch(1), epoch(1))
     assert np.abs(epoch(1) - epoch(2)).mean() > 1
 
 
 def test_validation_batches_are_the_images_in_order():
-    batches = list(plain_batches(LEAVES, np.arange(12), 5))
+    batches = list(plain_batches(images_of(LEAVES), 5))
     assert [len(labels) for _, labels in batches] == [5, 5, 2]
     np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), LEAVES)
-    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), np.arange(12))
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), np.eye(12)[::-1])

@@ -37,7 +37,7 @@ def test_help_shows_examples():
     assert "exit codes" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["list", "run", "split", "deepweeds"])
+@pytest.mark.parametrize("command", ["list", "run", "tune", "compare", "split", "deepweeds"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -45,18 +45,21 @@ def test_every_command_has_help(command, capsys):
     assert f"python -m training {command}" in capsys.readouterr().out
 
 
+COMMANDS = {"_list", "_run", "_tune", "_compare", "_split", "_deepweeds"}
+
+
 def test_every_example_is_understood(capsys, monkeypatch):
     from training import __main__ as cli
 
     done = []
-    for name in ("_list", "_run", "_split", "_deepweeds"):
+    for name in COMMANDS:
         monkeypatch.setattr(cli, name, lambda options, name=name: done.append(name))
     lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("python -m training ")]
     for line in lines:
         import shlex
 
         assert cli.main(shlex.split(line)[3:]) == 0
-    assert set(done) == {"_list", "_run", "_split", "_deepweeds"}
+    assert set(done) == COMMANDS
 
 
 @pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "inception_svm"], ["split", "--data", "x", "--out", "y", "--seed", "z"]])
@@ -71,8 +74,11 @@ def test_list_names_every_recipe_with_its_first_line():
     done = training("list")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == recipe_names()
-    assert all(len(line.split()) > 5 for line in lines)
+    names = [number for number, line in enumerate(lines) if not line.startswith(" ")]
+    assert [lines[number] for number in names] == recipe_names()
+    for start, end in zip(names, [*names[1:], len(lines)], strict=True):
+        assert len(lines[start + 1].split()) > 5
+        assert any(line.strip().startswith("Command: python -m training run") for line in lines[start:end])
 
 
 def test_an_unknown_recipe_is_one_line_on_stderr(tmp_path):
@@ -83,6 +89,10 @@ def test_an_unknown_recipe_is_one_line_on_stderr(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["run"], "name the recipes to run, or give --all"),
+        (["run", "online", "--all"], "name the recipes to run, or give --all"),
+        (["run", "online", "smote"], "--out is the folder of one run; .*--runs"),
+        (["run", "online", "--seeds", "2"], "--out is the folder of one run; .*--runs"),
         (["run", "inception_svm", "--set", "batsh=3"], "--set batsh=3.*did you mean.*batch"),
         (["run", "inception_svm", "--set", "batch=0"], "batch=0, expected a whole number from 1"),
         (["run", "inception_svm"], "nowhere"),

@@ -46,7 +46,7 @@ def shipped():
     backbone = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
     recipe = SimpleNamespace(head_features=256, head_kernel="gaussian", head_dropout=0.2, head_l2=1e-4, seed=0)
     head = architectures.quasi_svm_head(recipe, 32, 4.0, len(NAMES))
-    network = architectures.quasi_svm(backbone, head, (96, 96), 32)
+    network = architectures.whole_network(backbone, head, (96, 96), 32)
     randomise(network, np.random.default_rng(0))
     sample = architectures.preprocessing(32)(draw_images(200).astype(np.float32))
     head.get_layer("standardise").adapt(backbone.predict(sample, verbose=0))

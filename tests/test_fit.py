@@ -12,8 +12,7 @@ from scipy.spatial.distance import pdist
 
 from competition.drawings import draw_folder, draw_images
 from training import architectures, fit, run
-from training.__main__ import load_recipe, recipe_names
-from training.architectures import preprocessing
+from training.architectures import preprocessing, softmax_head, whole_network
 from training.augment import Augmentation
 from training.data import load_folder, split
 from training.errors import UserError
@@ -22,9 +21,9 @@ from training.fit import finetune, fit_head, make_backbone, median_distance, rea
 from training.recipe import Recipe
 from training.thaw import Edges
 
-STAYS = {  # every file of a run that the documentation names
+STAYS = {  # every file of a run that the documentation names, and the two it needs to go on
     *("recipe.json", "history.csv", "head_history.csv", "best.weights.h5", "features.npz", "quasi_svm.weights.h5", "metrics.json"),
-    *("curves.png", "head_curves.png", "confusion.png"),
+    *("curves.png", "head_curves.png", "confusion.png", "checkpoint.npz", ".lock"),
 }
 
 
@@ -60,7 +59,7 @@ def start(tmp_path_factory):
 def straight(parts, start, tmp_path_factory):
     """The folder of three epochs without interruption."""
     out = tmp_path_factory.mktemp("straight")
-    finetune(PHASED, *parts, start, out)
+    finetune(PHASED, *parts, start, out, out / "features")
     return out
 
 
@@ -81,7 +80,20 @@ def interrupt(monkeypatch, after, recipe, parts, start, out):
     with monkeypatch.context() as patch:
         patch.setattr(fit, "_write_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            finetune(recipe, *parts, start, out)
+            finetune(recipe, *parts, start, out, out.parent / "features")
+
+
+def best(out, recipe=PHASED, classes=3):
+    """The network that a fine-tuning has kept."""
+    backbone = tiny("none")
+    network = whole_network(backbone, softmax_head(recipe, 8, classes), (32, 32), recipe.size)
+    network.load_weights(out / "best.weights.h5")
+    return network
+
+
+def compiled(recipe, parts, steps):
+    backbone = make_backbone(recipe, "none")
+    return fit._compiled(recipe, backbone, softmax_head(recipe, 8, 3), parts[0], 75, steps)
 
 
 def without_time(path):
@@ -91,12 +103,13 @@ def without_time(path):
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_interrupted_run_ends_with_the_same_weights(parts, start, straight, tmp_path, monkeypatch, after):
     interrupt(monkeypatch, after, PHASED, parts, start, tmp_path)
-    finetune(PHASED, *parts, start, tmp_path)
+    finetune(PHASED, *parts, start, tmp_path, tmp_path.parent / "features")
     expected, found = arrays(straight), arrays(tmp_path)
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_allclose(found[name].astype(float), array.astype(float), atol=1e-5, err_msg=name)
-    one, other = (tiny(str(folder / "best.weights.h5")) for folder in (straight, tmp_path))
+    one, other = (best(folder) for folder in (straight, tmp_path))
+    assert len(one.get_weights()) == len(tiny("none").get_weights()) + 2
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     rows, again = without_time(straight / "history.csv"), without_time(tmp_path / "history.csv")
@@ -108,10 +121,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(parts, start, straight, t
 def test_training_changes_the_weights_and_the_history_tells_of_each_epoch(start, straight):
     history = read_history(straight / "history.csv")
     assert [row["size"] for row in history] == [75, 75, 80]
+    assert [row["images"] for row in history] == [24, 24, 24]  # 18, and 6 that fill the last batch up
     for row in history:
         assert row.keys() == set(fit.COLUMNS)
         assert 0 <= row["accuracy"] <= 1
-    before, after = tiny(start), tiny(str(straight / "best.weights.h5"))
+    before, after = tiny(start), best(straight).get_layer("backbone")
     assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(before.get_weights(), after.get_weights(), strict=True))
 
 
@@ -121,20 +135,20 @@ def test_the_best_epoch_is_kept(parts, tmp_path, monkeypatch):
 
     def scored(recipe, network, *args):
         row = {**one_epoch(recipe, network, *args), "val_loss": next(losses)}
-        kept.append(network.get_layer("backbone").get_weights())
+        kept.append(network.get_weights())
         return row
 
     monkeypatch.setattr(fit, "_one_epoch", scored)
-    finetune(replace(PHASED, phases=((3, 75),)), *parts, "none", tmp_path)
-    best = tiny(str(tmp_path / "best.weights.h5"))
-    same = [all(np.array_equal(a, b) for a, b in zip(best.get_weights(), weights, strict=True)) for weights in kept]
+    finetune(replace(PHASED, phases=((3, 75),)), *parts, "none", tmp_path, tmp_path.parent / "features")
+    found = best(tmp_path).get_weights()
+    same = [all(np.array_equal(a, b) for a, b in zip(found, weights, strict=True)) for weights in kept]
     assert same == [False, True, False]
 
 
 def test_frozen_layers_stay_as_they_came(parts, start, tmp_path):
     recipe = replace(PHASED, thaw=Edges(0, 4), batch_norm=False, phases=((1, 75),))  # leaves the second convolution
-    finetune(recipe, *parts, start, tmp_path)
-    before, after = tiny(start), tiny(str(tmp_path / "best.weights.h5"))
+    finetune(recipe, *parts, start, tmp_path, tmp_path.parent / "features")
+    before, after = tiny(start), best(tmp_path).get_layer("backbone")
     changed = []
     for number, layers in enumerate(zip(before.layers, after.layers, strict=True)):
         one, other = (layer.get_weights() for layer in layers)
@@ -156,10 +170,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_there(parts, 
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {"checkpoint.npz", "best.weights.h5"} <= before.keys()
     with pytest.raises(UserError, match="no longer a number in epoch 2.*learning_rate=") as error:
-        finetune(replace(recipe, learning_rate=1e30), *parts, start, tmp_path)
+        finetune(replace(recipe, learning_rate=1e30), *parts, start, tmp_path, tmp_path.parent / "features")
     assert "\n" not in str(error.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    finetune(recipe, *parts, start, tmp_path)
+    finetune(recipe, *parts, start, tmp_path, tmp_path.parent / "features")
     assert len(read_history(tmp_path / "history.csv")) == 2
 
 
@@ -171,7 +185,7 @@ def test_a_damaged_checkpoint_is_named(parts, straight, tmp_path, damage):
     data = {"empty": b"", "text": b"not a checkpoint", "cut": data[: len(data) // 2], "flipped": data}[damage]
     (tmp_path / "checkpoint.npz").write_bytes(data)
     with pytest.raises(UserError, match=r"checkpoint\.npz is damaged") as error:
-        finetune(PHASED, *parts, "none", tmp_path)
+        finetune(PHASED, *parts, "none", tmp_path, tmp_path.parent / "features")
     assert "\n" not in str(error.value)
 
 
@@ -182,14 +196,14 @@ def test_half_precision_scales_its_loss_and_keeps_whole_weights(parts):
     assert backbone.layers[1].compute_dtype == "float16"
     assert {v.dtype for v in backbone.weights} == {"float32"}
     # Without it, gradients below 6e-8 would be zero in half precision.
-    network = fit._compiled(recipe, backbone, parts[0], 75, 3)
+    network = compiled(recipe, parts, 3)
     assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0, 2.0])
 def test_the_learning_rate_rises_and_falls_within_the_run(parts, warmup):
     recipe = replace(PHASED, phases=((2, 75),), warmup=warmup)
-    optimizer = fit._compiled(recipe, make_backbone(recipe, "none"), parts[0], 75, 10).optimizer
+    optimizer = compiled(recipe, parts, 10).optimizer
     rates = []
     for step in range(21):
         optimizer.iterations.assign(step)
@@ -201,11 +215,12 @@ def test_the_learning_rate_rises_and_falls_within_the_run(parts, warmup):
     assert peak == 20 or rates[-1] == pytest.approx(0, abs=1e-9)
 
 
-def test_label_smoothing_is_the_formula():
+def test_label_smoothing_is_the_formula(parts):
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
-    loss = fit._loss(replace(PHASED, label_smoothing=0.3), 3)(np.array([[0], [1]]), probabilities)
+    network = compiled(replace(PHASED, label_smoothing=0.3), parts, 3)
+    loss = network.loss(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], np.float32), probabilities)
     targets = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    np.testing.assert_allclose(loss, -(targets * np.log(probabilities)).sum(axis=1), rtol=1e-5)
+    assert float(loss) == pytest.approx(-(targets * np.log(probabilities)).sum(axis=1).mean(), rel=1e-5)
 
 
 def test_history_is_read_as_it_was_written(tmp_path):
@@ -235,7 +250,8 @@ def unfinished(finished, tmp_path):
 
 def test_a_run_leaves_everything_about_it(finished, drawn):
     recipe, out, result = finished
-    assert {path.name for path in out.iterdir()} == {*STAYS, "checkpoint.npz"}
+    assert {path.name for path in out.iterdir()} == STAYS
+    assert {path.name for path in out.parent.iterdir()} == {"first", ".features"}
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in out.glob("*.png"))
     record = json.loads((out / "recipe.json").read_text("utf-8"))
     assert record["name"] == "tiny"
@@ -248,6 +264,8 @@ def test_a_run_leaves_everything_about_it(finished, drawn):
     assert [row["epoch"] for row in read_history(out / "head_history.csv")] == [1, 2, 3, 4]
     assert json.loads((out / "metrics.json").read_text("utf-8")) == result
     assert result["epochs"] == 2
+    assert result["training_images"] == 18
+    assert result["trainable_parameters"] == sum(np.prod(v.shape) for v in best(out, recipe).trainable_variables)
 
 
 def test_validation_is_not_repeated(finished):
@@ -285,11 +303,12 @@ def test_a_run_goes_on_at_its_very_end(finished, unfinished, drawn, capsys):
     result = run.train(finished[0], "tiny", drawn, "none", unfinished)
     assert "going on" in capsys.readouterr().out
     assert result["confusion"] == finished[2]["confusion"]
-    assert {path.name for path in unfinished.iterdir()} == {*STAYS, "checkpoint.npz"}
+    assert {path.name for path in unfinished.iterdir()} == STAYS
 
 
 @pytest.mark.parametrize("other", ["recipe", "backbone_weights", "data"])
-def test_another_run_s_folder_is_refused(finished, unfinished, drawn, tmp_path, other):
+def test_another_run_s_folder_is_refused(finished, unfinished, drawn, tmp_path, monkeypatch, other):
+    monkeypatch.setattr(run, "PRETRAINED", (tiny,))  # else no weights are read, so none are other ones
     recipe, weights, data = finished[0], "none", drawn
     if other == "recipe":
         recipe = replace(recipe, learning_rate=2e-2)
@@ -347,17 +366,8 @@ def test_a_run_may_hold_nothing_out(drawn, tmp_path):
     recipe = replace(shrunk(Recipe(validation=0.0)), phases=((1, 75),), warmup=0.0)
     result = run.train(recipe, "tiny", drawn, "none", tmp_path / "out")
     assert result["images"] == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*STAYS, "checkpoint.npz"} - {"confusion.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == STAYS - {"confusion.png"}
     assert "val_loss" not in read_history(tmp_path / "out" / "history.csv")[0]
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_trains_a_shrunk_epoch(tmp_path, name):
-    draw_folder(tmp_path / "leaves", 10, classes=8, side=32)
-    recipe = replace(shrunk(load_recipe(name)), phases=((1, 75),), head_epochs=1, warmup=0.5)
-    result = run.train(recipe, name, tmp_path / "leaves", "none", tmp_path / "out")
-    assert result["images"] == round(80 * recipe.validation)
-    assert np.isfinite(read_history(tmp_path / "out" / "history.csv")[0]["loss"])
 
 
 # Features and the head
@@ -399,7 +409,7 @@ def test_the_head_learns_what_no_straight_line_parts(tmp_path):
     assert (probabilities.argmax(axis=1) == held_labels).mean() > 0.97
     history = read_history(tmp_path / "head_history.csv")
     assert len(history) == 30
-    assert head.evaluate(held, held_labels, verbose=0)[0] == pytest.approx(min(row["val_loss"] for row in history), abs=1e-4)
+    assert head.evaluate(held, np.eye(2)[held_labels], verbose=0)[0] == pytest.approx(min(row["val_loss"] for row in history), abs=1e-4)
 
 
 def test_the_head_repeats_and_depends_on_the_seed(tmp_path):

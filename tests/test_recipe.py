@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from training.__main__ import load_recipe, recipe_names
-from training.augment import Augmentation
+from training.augment import Augmentation, cut_mix, mix_up, rand_augment
+from training.balance import oversample, smote, svmsmote
 from training.errors import UserError
+from training.pipeline import folder_batches
 from training.recipe import Recipe, override
+from training.schedules import constant, exponential
 from training.thaw import Budget, Edges, Everything, thaw
 
 RECIPE = Recipe()
@@ -30,6 +33,12 @@ RECIPE = Recipe()
         ("phases=((2, 75), (3, 150))", "phases", ((2, 75), (3, 150))),
         ("repeats={'Species1': 2}", "repeats", {"Species1": 2}),
         ("thaw=Edges(15, 15)", "thaw", Edges(15, 15)),
+        ("dense=(64, 32)", "dense", (64, 32)),
+        ("phases=((0, 32), (10, 64))", "phases", ((0, 32), (10, 64))),
+        ("offline=((('a', 'b'), 1), ((), 3))", "offline", ((("a", "b"), 1), ((), 3))),
+        ("class_weights=True", "class_weights", True),
+        ("head=softmax", "head", "softmax"),
+        ("offline_augmentation.rotation=5", "offline_augmentation", dataclasses.replace(Augmentation(), rotation=5.0)),
         ("thaw=Budget(6_000_000)", "thaw", Budget(6_000_000)),
         ("thaw=Everything()", "thaw", Everything()),
         ("test_flips=('none', 'both')", "test_flips", ("none", "both")),
@@ -55,7 +64,9 @@ def test_settings_add_up_and_the_last_one_wins():
         ("batsh=16", "batch"),
         ("lerning_rate=1", "learning_rate"),
         ("augmentation.rotate=5", "rotation"),
-        ("qqq=1", "validation, repeats"),
+        ("qqq=1", "validation, split_seed, seed"),
+        ("frozen_epoch=1", "frozen_epochs"),
+        ("head_feature=1", "head_features"),
         ("=5", "no field"),
         ("augmentation.=5", "no field"),
         ("batch", "field=value"),
@@ -82,6 +93,11 @@ def test_an_unknown_field_is_refused_with_the_near_ones(setting, named):
         ("phases=[[5, 96]]", "expected tuple, got list"),
         ("repeats=2", "expected dict, got int"),
         ("thaw=15", "got int"),
+        ("resampling='smote'", "recipe file"),
+        ("pipeline='folder_batches'", "recipe file"),
+        ("schedule='constant'", "recipe file"),
+        ("class_weights=1", "expected bool, got int"),
+        ("offline=3", "expected tuple, got int"),
         ("batch=Budget(3)", "expected int, got Budget"),
         ("augmentation=3", "expected Augmentation, got int"),
         ("backbone='inception_v3'", "recipe file"),
@@ -106,8 +122,10 @@ def test_a_value_of_another_kind_is_refused(setting, named):
         "validation=1.0",
         "validation=-0.1",
         "phases=()",
-        "phases=((5, 74),)",
-        "phases=((0, 96),)",
+        "phases=((5, 31),)",
+        "phases=((-1, 96),)",
+        "phases=((True, 96),)",
+        "phases=((1, 96), (0, 31))",
         "phases=((5, 96, 1),)",
         "phases=(5, 96)",
         "phases=(('five', 96),)",
@@ -134,6 +152,26 @@ def test_a_value_of_another_kind_is_refused(setting, named):
         "head_features=0",
         "head_batch=0",
         "batch=0",
+        "replicas=0",
+        "frozen_epochs=-1",
+        "frozen_epochs=1.5",
+        "frozen_learning_rate=0",
+        "split_seed=-1",
+        "dense=(0,)",
+        "dense=(64, 1.5)",
+        "dense=('wide',)",
+        "dense_l2=-1",
+        "dense_dropout=1",
+        "activation=rellu",
+        "head=svm",
+        "offline=(3,)",
+        "offline=((3,),)",
+        "offline=(((), 0),)",
+        "offline=(((), 1.5),)",
+        "offline=(('Species1', 1),)",
+        "offline=(((1,), 1),)",
+        "offline=(((), 1, 1),)",
+        "offline_augmentation.zoom=-0.1",
         "seed=-1",
         "precision=float8",
         "test_flips=()",
@@ -148,9 +186,54 @@ def test_a_value_of_another_kind_is_refused(setting, named):
     ],
 )
 def test_a_recipe_that_makes_no_sense_cannot_be_built(setting):
-    with pytest.raises(UserError, match=setting.split("=")[0].split(".")[0]) as error:
-        override(RECIPE, [setting])
+    field = setting.split("=")[0].split(".")[0]
+    with pytest.raises(UserError, match=rf"^(recipe: |--set .*)?{field}=") as error:
+        # Without a warm-up, so that none is in the way of fewer epochs.
+        override(RECIPE if field == "warmup" else dataclasses.replace(RECIPE, warmup=0.0), [setting])
     assert "\n" not in str(error.value)
+
+
+FOLDERS = {"pipeline": folder_batches}
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("class_weights", {"class_weights": True, "layers": (cut_mix,)}),
+        ("class_weights", {"class_weights": True, "layers": (rand_augment, mix_up)}),
+        ("resampling", {**FOLDERS, "resampling": smote}),
+        ("resampling", {**FOLDERS, "resampling": svmsmote}),
+        ("offline", {**FOLDERS, "offline": (((), 1),)}),
+        ("layers", {**FOLDERS, "layers": (rand_augment,)}),
+        ("warmup", {"schedule": exponential}),
+        ("warmup", {"schedule": constant, "warmup": 0.5}),
+        ("warmup", {"phases": ((2, 96), (1, 96)), "warmup": 3.5}),
+        ("batch", {"batch": 9, "replicas": 2}),
+        ("head", {"head": "softmax", "phases": ((0, 96),), "warmup": 0.0}),
+    ],
+)
+def test_fields_that_contradict_each_other_make_no_recipe(field, changes):
+    with pytest.raises(UserError, match=f"^recipe: {field}=") as error:
+        dataclasses.replace(RECIPE, **changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_weights": True, "layers": (rand_augment,)},
+        {"layers": (rand_augment, cut_mix, mix_up)},
+        {**FOLDERS, "resampling": oversample, "class_weights": True},
+        {"resampling": smote, "offline": (((), 1),), "layers": (cut_mix,)},
+        {"schedule": exponential, "warmup": 0.0},
+        {"batch": 8, "replicas": 2},
+        {"head": "softmax", "phases": ((0, 96),), "warmup": 0.0, "frozen_epochs": 1},
+        {"phases": ((0, 96),), "warmup": 0.0},
+        {"phases": ((0, 96), (3, 32)), "warmup": 3.0},
+    ],
+)
+def test_fields_that_do_not_contradict_each_other_make_one(changes):
+    dataclasses.replace(RECIPE, **changes)
 
 
 def test_a_recipe_cannot_be_changed():
@@ -172,12 +255,17 @@ def test_to_json_is_plain_and_whole():
     assert plain["thaw"] == {"name": "Edges", "first": 3, "last": 4}
     assert plain["augmentation"]["rotation"] == 20.0
     assert plain["phases"] == [[10, 96]]
+    assert (plain["resampling"], plain["pipeline"], plain["schedule"]) == ("natural", "array_batches", "cosine")
+    assert dataclasses.replace(recipe, layers=(cut_mix, mix_up)).to_json()["layers"] == ["cut_mix", "mix_up"]
+    assert dataclasses.replace(recipe, offline=((("a",), 2),)).to_json()["offline"] == [[["a"], 2]]
     assert recipe.to_json() != RECIPE.to_json()
 
 
 def test_an_unknown_recipe_is_refused_with_the_near_ones():
     with pytest.raises(UserError, match="inception_smv.*inception_svm"):
         load_recipe("inception_smv")
+    with pytest.raises(UserError, match="no recipe qqq.*class_weights.*vgg19"):
+        load_recipe("qqq")
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -2,7 +2,9 @@
 
 import argparse
 import ast
+import dataclasses
 import importlib
+import logging
 import os
 import pkgutil
 import shutil
@@ -17,6 +19,10 @@ EXAMPLES = """examples:
   python -m training list
   python -m training run inception_svm --data data/leaves/train --out runs/first
   python -m training run inception_svm --data data/leaves/train --out runs/small --set batch=16 --set "phases=((5, 96),)"
+  python -m training run --all --data data/leaves/train --test data/leaves/phase1
+  python -m training run online smote mixup --seeds 3 --data data/leaves/train
+  python -m training compare runs/* --keep docs/runs
+  python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
   python -m training deepweeds --images images --labels labels.csv --out data/leaves
 
@@ -27,6 +33,7 @@ exit codes: 0 done, 2 wrong input or a failed run, 130 interrupted (a run goes o
 def main(arguments=None):
     """Runs one command. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts retracings, which several networks cannot help
     try:
         options.command(options)
     except UserError as error:
@@ -57,19 +64,95 @@ def recipe_names():
     return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "recipes")]))
 
 
+def docstring(name):
+    """What a recipe's file says of itself, without importing it."""
+    source = Path(__file__).parent / "recipes" / f"{name}.py"
+    return ast.get_docstring(ast.parse(source.read_text("utf-8")))
+
+
 def _list(options):
+    from training.compare import paragraph
+
     for name in recipe_names():
-        source = Path(__file__).parent / "recipes" / f"{name}.py"
-        print(f"{name:24}{ast.get_docstring(ast.parse(source.read_text('utf-8'))).splitlines()[0]}")
+        text = docstring(name)
+        print(f"{name}\n    {text.splitlines()[0]}")
+        for label in ("Report", "Ours", "Not run", "Command"):
+            if found := paragraph(text, label):
+                print(f"    {label}: {found}")
+
+
+def _compare(options):
+    from training.compare import compare
+
+    recipes = {name: (load_recipe(name), docstring(name)) for name in recipe_names()}
+    for line in compare(options.folders, recipes, options.out, options.keep):
+        print(f"left out: {line}", file=sys.stderr)
+    print(f"done: {options.out}")
 
 
 def _run(options):
-    recipe = load_recipe(options.recipe)
+    names = recipe_names() if options.all else options.recipe
+    if bool(options.recipe) == options.all:
+        raise UserError("name the recipes to run, or give --all; see python -m training list")
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: expected a whole number from 1")
+    if options.out and (len(names) > 1 or options.seeds > 1):
+        raise UserError("--out is the folder of one run; for several, --runs is the folder of their folders")
+    recipes = {name: load_recipe(name) for name in names}
+    from training.distribute import prepare
     from training.recipe import override
+
+    recipes = {name: override(recipe, options.set) for name, recipe in recipes.items()}
+    prepare(max(recipe.replicas for recipe in recipes.values()))
+    if len(names) == 1 and options.seeds == 1:
+        out = Path(options.out or Path(options.runs) / names[0])
+        _train(recipes[names[0]], names[0], options, out)
+        print(f"done: {out}; next: python build_submission.py --run {out}")
+        return
+    _run_several(recipes, options)
+
+
+def _run_several(recipes, options):
+    """One run after another. What is finished, or in another process's hands, is left out; what fails is named at the end."""
+    from training.files import InUse
+
+    failed = []
+    for seed in range(options.seeds):
+        for name, recipe in recipes.items():
+            out = Path(options.runs) / (f"{name}-seed{seed}" if seed else name)
+            if (out / "metrics.json").is_file():
+                print(f"{out}: finished already")
+                continue
+            try:
+                _train(dataclasses.replace(recipe, seed=recipe.seed + seed), name, options, out)
+            except InUse as error:
+                print(f"{out}: left out, {error}")
+            except (UserError, OSError) as error:
+                print(f"{out}: {error}", file=sys.stderr)
+                failed.append(str(out))
+    if failed:
+        raise UserError(f"{len(failed)} runs did not finish, the reasons are above: {', '.join(failed)}")
+    print(f"done; next: python -m training compare {options.runs}/*")
+
+
+def _train(recipe, name, options, out):
+    import keras
+
     from training.run import train
 
-    train(override(recipe, options.set), options.recipe, options.data, options.backbone_weights, options.out)
-    print(f"done: {options.out}; next: python build_submission.py --run {options.out}")
+    keras.backend.clear_session()
+    train(recipe, name, options.data, options.backbone_weights, out, options.test)
+
+
+def _tune(options):
+    recipe = load_recipe(options.recipe)
+    from training.recipe import override
+    from training.tune import describe, search, settings
+
+    rows = search(override(recipe, options.set), options.data, options.backbone_weights, options.out, options.trials, options.test)
+    if rows:
+        print("\n".join(describe(rows)))
+        print(f"done: {Path(options.out) / 'trials.csv'}; next: python -m training run {options.recipe} {settings(rows[0])} …")
 
 
 def _split(options):
@@ -119,13 +202,33 @@ def _parser():
     command = commands.add_parser("list", help="the recipes")
     command.set_defaults(command=_list)
 
-    command = commands.add_parser("run", help="train a recipe")
-    command.add_argument("recipe", help="see list")
+    command = commands.add_parser("run", help="train recipes")
+    command.add_argument("recipe", nargs="*", help="names, see list")
+    command.add_argument("--all", action="store_true", help="every recipe, one after another; what is finished is left out")
     command.add_argument("--data", required=True, help="folder with one folder of images for each class")
-    command.add_argument("--out", required=True, help="folder of this run; an interrupted run goes on in its own")
+    command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run goes on in its own")
+    command.add_argument("--runs", default="runs", help="folder for the folders of several runs (default: runs)")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="run each recipe with N seeds on one split")
+    command.add_argument("--test", help="another such folder, whose images are reported on and used for nothing else")
     command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
     command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
     command.set_defaults(command=_run)
+
+    command = commands.add_parser("tune", help="search for a recipe's best head with KerasTuner")
+    command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")
+    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
+    command.add_argument("--out", required=True, help="folder of the search; an interrupted one goes on in its own")
+    command.add_argument("--trials", type=int, default=60, help="default: %(default)s")
+    command.add_argument("--test", help="another such folder, on which each trial is reported and by which none is chosen")
+    command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
+    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
+    command.set_defaults(command=_tune)
+
+    command = commands.add_parser("compare", help="write the table of all recipes and its pictures from the runs' files")
+    command.add_argument("folders", nargs="+", help="run folders, for example runs/*; what is no finished run is named and left out")
+    command.add_argument("--out", default="docs/experiments.md", help="default: %(default)s")
+    command.add_argument("--keep", metavar="FOLDER", help="copy the runs' small text files there, for example docs/runs")
+    command.set_defaults(command=_compare)
 
     command = commands.add_parser("split", help="copy class folders into a training and a validation part")
     command.add_argument("--data", required=True, help="folder with one folder of images for each class")

@@ -23,16 +23,69 @@ def inception_v3(weights):
     Raises:
         UserError: the file is missing or does not fit, or the download fails.
     """
-    if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise UserError(f"--backbone-weights: no file at {weights}; give imagenet, none, or the path of a .weights.h5 file")
-    try:
-        backbone = keras.applications.InceptionV3(
-            include_top=False, weights=None if weights == "none" else str(weights), pooling="avg", name="backbone"
-        )
-    except Exception as error:  # h5py, Keras and the download each raise their own
-        raise UserError(f"--backbone-weights {weights}: {_first_line(error)}; give imagenet, none, or another file") from error
+    backbone = _pretrained(keras.applications.InceptionV3, weights)
     start_empty_kernels(backbone)
     return backbone
+
+
+def vgg19(weights):
+    """VGG19 without its top, for images of any size from 32×32, values -1 to 1.
+
+    Its own preprocessing (blue, green, red, each less ImageNet's mean) is its first layers.
+    Source: K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
+
+    Args, raises: see `inception_v3`.
+
+    Returns:
+        `keras.Model`, [b, h, w, 3] → [b, 512], global average pooling included.
+    """
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(127.5, offset=127.5, name="to_255")(pixels)
+    x = keras.layers.Normalization(mean=[123.68, 116.779, 103.939], variance=[1.0, 1.0, 1.0], name="less_mean")(x)
+    network = _pretrained(keras.applications.VGG19, weights, input_tensor=keras.ops.flip(x, axis=-1))
+    return keras.Model(pixels, network.output, name="backbone")
+
+
+def scratch_vgg(weights):
+    """A small network after VGG: pairs of 3×3 convolutions and pooling, channels growing to 64.
+
+    The z-score is taken of each image, so it takes out the light of the day and needs no statistics of the data.
+
+    Args:
+        weights: not used, for there are none: it starts at random.
+
+    Returns:
+        `keras.Model`, [b, h, w, 3] of any range → [b, 64], global average pooling included.
+    """
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.GroupNormalization(groups=1, center=False, scale=False, name="z_score")(pixels)
+    for number, channels in enumerate(CHANNELS):
+        x = keras.layers.MaxPooling2D()(x) if number else x
+        for _ in range(2):
+            x = _convolution(x, channels)
+    return _from_scratch(pixels, x)
+
+
+def scratch_resnet(weights):
+    """`scratch_vgg` twice as deep, with skip connections around pairs of convolutions.
+
+    Source: K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+
+    Args, returns: see `scratch_vgg`.
+    """
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.GroupNormalization(groups=1, center=False, scale=False, name="z_score")(pixels)
+    x = _convolution(x, CHANNELS[0])
+    for number, channels in enumerate(CHANNELS):
+        x = keras.layers.MaxPooling2D()(x) if number else x
+        for _ in range(2 if number else 1):
+            shortcut = x if x.shape[-1] == channels else keras.layers.Conv2D(channels, 1)(x)
+            x = keras.layers.Add()([_convolution(_convolution(x, channels), channels), shortcut])
+    return _from_scratch(pixels, x)
+
+
+CHANNELS = (8, 16, 32, 48, 64)  # of the networks from scratch, one for each size of the picture
+PRETRAINED = (inception_v3, vgg19)
 
 
 def start_empty_kernels(backbone, seed=0):
@@ -46,24 +99,40 @@ def start_empty_kernels(backbone, seed=0):
     return names
 
 
-def classifier(backbone, image_shape, size, classes, dropout=0.0):
-    """Photographs → enlarging → backbone → softmax: the network that fine-tunes the backbone.
+def whole_network(backbone, head, image_shape, size):
+    """Photographs → enlarging → backbone → head.
 
     Args:
         backbone: a model [b, size, size, 3] of -1 to 1 → [b, d].
+        head: a model [b, d] → float32 probabilities [b, classes].
         image_shape: (height, width) of the photographs, in pixels.
         size: side of the square that the backbone sees, in pixels.
-        classes: number of classes.
-        dropout: share of features dropped in training.
 
     Returns:
         `keras.Model`, [b, height, width, 3] of 0 to 255 → float32 probabilities [b, classes].
     """
     pixels = keras.Input((*image_shape, 3), name="pixels")
-    x = backbone(preprocessing(size, image_shape)(pixels))
-    x = keras.layers.Dropout(dropout, seed=0)(x)
-    x = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="softmax")(x)
-    return keras.Model(pixels, x)
+    return keras.Model(pixels, head(backbone(preprocessing(size, image_shape)(pixels))))
+
+
+def softmax_head(recipe, features, classes):
+    """Features → dense layers, each between two dropouts → softmax: what the backbone is fine-tuned below.
+
+    Args:
+        recipe: `Recipe`, its `dense`, `activation`, `dense_l2`, `dropout` and `dense_dropout`.
+        features: number of features d.
+        classes: number of classes.
+
+    Returns:
+        `keras.Model`, float32 [b, d] → probabilities [b, classes].
+    """
+    layers = [keras.Input((features,)), keras.layers.Dropout(recipe.dropout, seed=0)]
+    for width in recipe.dense:
+        ridge = keras.regularizers.L2(recipe.dense_l2) if recipe.dense_l2 else None
+        layers.append(keras.layers.Dense(width, recipe.activation, kernel_regularizer=ridge))
+        layers.append(keras.layers.Dropout(recipe.dense_dropout, seed=0))
+    layers.append(keras.layers.Dense(classes, activation="softmax", dtype="float32", name="softmax"))
+    return keras.Sequential(layers, name="softmax_head")
 
 
 def quasi_svm_head(recipe, features, scale, classes):
@@ -90,12 +159,6 @@ def quasi_svm_head(recipe, features, scale, classes):
     )
 
 
-def quasi_svm(backbone, head, image_shape, size):
-    """Photographs → enlarging → backbone → quasi-SVM: the network that ships, [b, h, w, 3] of 0 to 255 → [b, classes]."""
-    pixels = keras.Input((*image_shape, 3), name="pixels")
-    return keras.Model(pixels, head(backbone(preprocessing(size, image_shape)(pixels))))
-
-
 def preprocessing(size, image_shape=None):
     """Pixels 0 to 255 of any size → float32 [b, size, size, 3] of -1 to 1. The one copy: training and export share it.
 
@@ -111,6 +174,26 @@ def preprocessing(size, image_shape=None):
         ],
         name="preprocessing",
     )
+
+
+def _pretrained(application, weights, **arguments):
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise UserError(f"--backbone-weights: no file at {weights}; give imagenet, none, or the path of a .weights.h5 file")
+    try:
+        return application(
+            include_top=False, weights=None if weights == "none" else str(weights), pooling="avg", name="backbone", **arguments
+        )
+    except Exception as error:  # h5py, Keras and the download each raise their own
+        raise UserError(f"--backbone-weights {weights}: {_first_line(error)}; give imagenet, none, or another file") from error
+
+
+def _from_scratch(pixels, x):
+    return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
+
+
+def _convolution(x, channels):
+    x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False)(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))  # runs are too short for Keras' 0.99
 
 
 def _first_line(error):

@@ -1,4 +1,4 @@
-"""Random views of images: one geometric warp and one change of light for each image.
+"""Random views of images: one geometric warp and one change of light for each image; and Keras' own mixing layers.
 
 The random numbers are drawn by numpy before the epoch starts and travel with the images, so a view depends on
 nothing but the seed and the epoch: not on threads, batch borders, backend or an interruption. All geometric changes
@@ -7,12 +7,18 @@ are composed into one matrix and resampled once, because every further interpola
 
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops
+
+from training.balance import check_classes
+from training.data import Images
 
 # Luma weights of ITU-R BT.601: what a grey version of an RGB photograph is made of.
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
+
+BLOCK = 256  # images that are warped at once, before training
 
 # The mirror images averaged at prediction: the axes of [n, h, w, 3] that are turned round. Never 0, the batch.
 FLIPS = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (1, 2)}
@@ -31,6 +37,9 @@ class Augmentation:
     contrast: float = 0.0  # logarithm of the gain about the image's mean, uniform within ±
     saturation: float = 0.0  # logarithm of the gain about the pixel's grey, uniform within ±
     tint: float = 0.0  # logarithm of a gain for each colour channel, uniform within ±
+
+
+NO_CHANGE = Augmentation(flips=False, rotation=0.0, zoom=0.0, shift=0.0)
 
 
 @dataclass(frozen=True)
@@ -105,3 +114,53 @@ def apply_views(images, warp, gain, contrast, saturation):
     grey = ops.sum(x * GREY, axis=-1, keepdims=True)
     x = grey + (x - grey) * ops.reshape(saturation, (-1, 1, 1, 1))
     return ops.clip(x, 0.0, 255.0)
+
+
+def augment_offline(images, rounds, augmentation, seed):
+    """Copies made once, before training: a network then sees the same views in every epoch.
+
+    Args:
+        images: `Images`.
+        rounds: one after another, each (class names, copies): of every image there is by then, or of those of the named
+            classes if any are named, that many random views are added.
+        augmentation: `Augmentation` of the copies.
+        seed: integer.
+
+    Returns:
+        `Images`, the given ones first.
+
+    Raises:
+        UserError: a class that does not exist.
+    """
+    rng = np.random.default_rng(seed)
+    for names, copies in rounds:
+        check_classes("offline", names, images.names)
+        wanted = [images.names.index(name) for name in names] if names else range(len(images.names))
+        rows = np.repeat(np.flatnonzero(np.isin(images.labels, wanted)), copies)
+        source = images.rows(rows)
+        views = draw_views(augmentation, len(rows), images.images.shape[1:], rng).arrays()
+        made = [images.images]
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            view = keras.ops.convert_to_numpy(apply_views(source.images[part], *(array[part] for array in views)))
+            made.append(np.rint(view).astype(np.uint8))
+        images = Images(np.concatenate(made), np.concatenate([images.labels, source.labels]), images.names, images.paths + source.paths)
+    return images
+
+
+def rand_augment(seed):
+    """Two random operations of light, colour or geometry (E. D. Cubuk et al., "RandAugment", CVPR workshops 2020)."""
+    return keras.layers.RandAugment(value_range=(0, 255), num_ops=2, factor=0.3, seed=seed)
+
+
+def cut_mix(seed):
+    """A rectangle of another image, labels mixed by area (S. Yun et al., "CutMix", ICCV 2019)."""
+    return keras.layers.CutMix(factor=1.0, seed=seed)
+
+
+def mix_up(seed):
+    """A weighted mean of two images and of their labels (H. Zhang et al., "mixup", ICLR 2018)."""
+    return keras.layers.MixUp(alpha=0.2, seed=seed)
+
+
+MIXING = (cut_mix, mix_up)  # those that give an image several labels

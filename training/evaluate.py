@@ -57,7 +57,7 @@ def summary(result):
 
 def plot_curves(history, path):
     """Loss and accuracy of each epoch as a picture."""
-    figure, axes = _figure(1, 2, (10, 4))
+    figure, axes = figure_of(1, 2, (10, 4))
     epochs = [row["epoch"] for row in history]
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         axis.plot(epochs, [row[name] for row in history], label="training (augmented)")
@@ -67,13 +67,13 @@ def plot_curves(history, path):
         axis.set_title(name)
         axis.grid(alpha=0.3)
         axis.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(result, path):
     """Confusion matrix as a picture, shaded by the share of the true class."""
     names, counts = list(result["classes"]), np.array(result["confusion"])
-    figure, axis = _figure(1, 1, (1.5 + 0.7 * len(names), 1.2 + 0.7 * len(names)))
+    figure, axis = figure_of(1, 1, (1.5 + 0.7 * len(names), 1.2 + 0.7 * len(names)))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(share, cmap="Greens", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -84,19 +84,44 @@ def plot_confusion(result, path):
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     axis.set_title(f"{result['accuracy']:.1%} of {result['images']} images right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(rows, columns, size):
+def draw_ranges(names, series, path):
+    """A row for each name and a panel for each series: mean and range, and the single values as dots.
+
+    Args:
+        names: labels of the rows.
+        series: title → ([(mean, low, high), …], [[value, …], …]), one of each for each name.
+        path: the picture.
+    """
+    figure, axes = figure_of(1, len(series), (4 + 4 * len(series), 1 + 0.3 * len(names)), sharey=True)
+    rows = np.arange(len(names))
+    for axis, (title, (spans, values)) in zip(np.atleast_1d(axes), series.items(), strict=True):
+        mean, low, high = np.array(spans, float).T
+        axis.errorbar(mean, rows, xerr=np.abs([mean - low, high - mean]), fmt="s", color="seagreen", capsize=3, markersize=4)
+        for row, dots in zip(rows, values, strict=True):
+            axis.plot(dots, [row] * len(dots), ".", color="black", alpha=0.5)
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+    first = np.atleast_1d(axes)[0]
+    first.set_yticks(rows, names)
+    first.invert_yaxis()
+    save_figure(figure, path)
+
+
+def figure_of(rows, columns, size, **arguments):
+    """A figure and its axes, drawn without a screen; `save_figure` writes it."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(rows, columns, figsize=size, layout="constrained")
+    return pyplot.subplots(rows, columns, figsize=size, layout="constrained", **arguments)
 
 
-def _save(figure, path):
+def save_figure(figure, path):
+    """Writes a figure as PNG and frees it."""
     from matplotlib import pyplot
 
     atomically(Path(path), lambda temporary: figure.savefig(temporary, dpi=110))

@@ -1,9 +1,14 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and folders that one process at a time writes to."""
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
 
 import numpy as np
+
+from training.errors import UserError
 
 
 def atomically(path, save):
@@ -29,3 +34,47 @@ def write_arrays(path, *arrays, **named):
             np.savez(file, *arrays, **named)
 
     atomically(path, save)
+
+
+def digest(*values):
+    """SHA-256 of arrays (their type, shape and numbers) and of plain values (as JSON), as 64 hexadecimal digits."""
+    result = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            result.update(f"{value.dtype} {value.shape}".encode())
+            result.update(np.ascontiguousarray(value).data)
+        else:
+            result.update(json.dumps(value, sort_keys=True).encode())
+    return result.hexdigest()
+
+
+class InUse(UserError):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def locked(path, what, wait=False):
+    """Holds a lock file for as long as the block runs; the system frees it when the process ends, however it ends.
+
+    Args:
+        path: the lock file; stays there, empty or with the last holder's process number.
+        what: what is locked, for the message.
+        wait: wait for the other process, and say so, instead of raising.
+
+    Raises:
+        InUse: another process holds it.
+    """
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = f"process {file.read().strip() or 'unknown'}"
+            if not wait:
+                raise InUse(f"{what} is in use by {holder}; wait until it is done, or give another --out") from None
+            print(f"waiting for {holder}, which writes {what}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

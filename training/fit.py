@@ -4,53 +4,79 @@ import csv
 import json
 import math
 import os
+import shutil
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from training.architectures import classifier, quasi_svm_head
-from training.balance import oversample
+from training.architectures import quasi_svm_head, softmax_head, whole_network
+from training.balance import class_weights, repeat_classes
+from training.distribute import scope, synchronise
 from training.errors import UserError
+from training.features import cached_features
 from training.files import atomically, write_arrays
-from training.pipeline import plain_batches, training_batches
+from training.pipeline import one_hot, plain_batches
 from training.progress import progress
 from training.thaw import thaw
 
-COLUMNS = ("epoch", "size", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+COLUMNS = ("epoch", "size", "images", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+BEST = "best.weights.h5"
+LINKS = ".links"  # where a pipeline that reads files finds the images of an epoch
 
 
-def finetune(recipe, train, held, backbone_weights, out):
+def finetune(recipe, train, held, backbone_weights, out, cache):
     """Fine-tunes the backbone below a softmax. Every epoch ends with a checkpoint; a run that finds one goes on from it.
 
     Args:
         recipe: `Recipe`.
         train, held: `Images`; `held` may be empty.
         backbone_weights: see `architectures`.
-        out: run folder. Gets `checkpoint.npz`, `history.csv` and `best.weights.h5` (lowest validation loss; the last
-            epoch where nothing is held out).
+        out: run folder. Gets `checkpoint.npz`, `history.csv` and `best.weights.h5`, the network with its softmax (lowest
+            validation loss; the last epoch where nothing is held out). With `frozen_epochs`, `frozen_history.csv`.
+        cache: folder of cached features.
+
+    Returns:
+        Number of trainable parameters, the softmax's included.
 
     Raises:
         UserError: the loss became NaN or infinite.
     """
     out = Path(out)
-    rows = oversample(train.labels, train.names, recipe.repeats)
+    rows = repeat_classes(train.labels, train.names, recipe.repeats)
     steps = math.ceil(len(rows) / recipe.batch)
     state = _read_checkpoint(out / "checkpoint.npz")
     history = state["history"] if state else []
+    with scope(recipe.replicas):
+        backbone = make_backbone(recipe, "none" if state else backbone_weights)
+        head = softmax_head(recipe, backbone.output_shape[-1], len(train.names))
+        parameters = _count(backbone.trainable_variables) + _count(head.trainable_variables)
+        if recipe.frozen_epochs and not state:
+            _fit_frozen(recipe, backbone, head, train, held, out, cache)
+        if not recipe.epochs:
+            atomically(out / BEST, whole_network(backbone, head, train.images.shape[1:3], recipe.size).save_weights)
+            write_history(out / "history.csv", [])
+            return _count(head.trainable_variables)
+        _epochs(recipe, backbone, head, train, held, rows, steps, history, state["arrays"] if state else None, out)
+    shutil.rmtree(out / LINKS, ignore_errors=True)
+    return parameters
+
+
+def _epochs(recipe, backbone, head, train, held, rows, steps, history, arrays, out):
+    """The epochs that are left, each with its files."""
     sizes = [size for epochs, size in recipe.phases for _ in range(epochs)]
-    network, arrays = None, state["arrays"] if state else None
-    backbone = make_backbone(recipe, backbone_weights if not state else "none")
+    network = None
     for epoch in range(len(history), recipe.epochs):
         if network is None or sizes[epoch] != sizes[epoch - 1]:
             arrays = snapshot(network) if network is not None else arrays
-            network = _compiled(recipe, backbone, train, sizes[epoch], steps)
+            network = _compiled(recipe, backbone, head, train, sizes[epoch], steps)
             restore(network, arrays)
-        history.append(_one_epoch(recipe, network, train, held, rows, epoch, sizes[epoch], history))
+        history.append(_one_epoch(recipe, network, train, held, rows, epoch, sizes[epoch], history, out))
         if not len(held) or history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
-            atomically(out / "best.weights.h5", backbone.save_weights)
+            atomically(out / BEST, network.save_weights)
         write_history(out / "history.csv", history)
         _write_checkpoint(out / "checkpoint.npz", snapshot(network), history)  # last: what it holds is done
 
@@ -65,6 +91,7 @@ def make_backbone(recipe, weights):
     finally:
         keras.config.set_dtype_policy(before)
     thaw(backbone, recipe.thaw, recipe.batch_norm)
+    synchronise(backbone)
     return backbone
 
 
@@ -99,48 +126,31 @@ def read_history(path):
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _compiled(recipe, backbone, train, size, steps):
+def _compiled(recipe, backbone, head, train, size, steps):
     keras.utils.set_random_seed(recipe.seed)
-    network = classifier(backbone, train.images.shape[1:3], size, len(train.names), recipe.dropout)
-    total, warmup = recipe.epochs * steps, round(recipe.warmup * steps)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else recipe.learning_rate,
-        max(1, total - warmup),
-        warmup_target=recipe.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
+    network = whole_network(backbone, head, train.images.shape[1:3], size)
+    rate = recipe.schedule(recipe.learning_rate, recipe.epochs * steps, round(recipe.warmup * steps))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     if recipe.precision == "mixed_float16":  # small gradients would vanish
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    network.compile(optimizer, _loss(recipe, len(train.names)), metrics=["accuracy"])
+    network.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing), metrics=["accuracy"])
     optimizer.build(network.trainable_variables)
     return network
 
 
-def _loss(recipe, classes):
-    """Cross-entropy of integer labels with label smoothing, which Keras has for one-hot labels only."""
-    smooth = recipe.label_smoothing
-
-    def cross_entropy(labels, probabilities):
-        labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
-        targets = keras.ops.one_hot(labels, classes) * (1 - smooth) + smooth / classes
-        return keras.losses.categorical_crossentropy(targets, probabilities)
-
-    return cross_entropy
-
-
-def _one_epoch(recipe, network, train, held, rows, epoch, size, history):
-    data = training_batches(train.images, train.labels, rows, recipe.augmentation, recipe.batch, (recipe.seed, epoch))
+def _one_epoch(recipe, network, train, held, rows, epoch, size, history, out):
+    data = recipe.pipeline(train, rows, recipe, epoch, out / LINKS)
     began = time.monotonic()
     print(f"epoch {epoch + 1}/{recipe.epochs} at {size}×{size}{_time_left(recipe, history)}", flush=True)
     logs = network.fit(
         data,
-        validation_data=plain_batches(held.images, held.labels, recipe.batch) if len(held) else None,
+        validation_data=plain_batches(held, recipe.batch) if len(held) else None,
+        class_weight=class_weights(train.labels[rows]) if recipe.class_weights else None,
         shuffle=False,
         callbacks=[keras.callbacks.TerminateOnNaN()],
         verbose="auto" if os.isatty(1) else 2,
     ).history
-    return {"size": size, **_row(epoch, logs, began, recipe, "learning_rate")}
+    return {"size": size, "images": -(-len(rows) // recipe.batch) * recipe.batch, **_row(epoch, logs, began, recipe, "learning_rate")}
 
 
 def _row(epoch, logs, began, recipe, rate):
@@ -180,27 +190,21 @@ def _read_checkpoint(path):
 
 
 def fit_head(recipe, train_features, train_labels, held_features, held_labels, names, out):
-    """Trains the quasi-SVM on a frozen backbone's features; each epoch sees one random view of each image.
+    """Trains the quasi-SVM on a frozen backbone's features.
 
     Args:
         recipe: `Recipe`, its `head_…` fields and `repeats`.
-        train_features: float32 [views, n, d].
-        train_labels: int [n].
-        held_features: float32 [m, d]; m may be 0.
-        held_labels: int [m].
-        names: class names.
+        Others: see `fit_on_features`.
         out: run folder. Gets `head_history.csv`.
 
     Returns:
-        The trained head, `keras.Model` [b, d] → [b, classes], with the weights of its lowest validation loss, or of
-        the last epoch where nothing is held out.
+        The trained head, `keras.Model` [b, d] → [b, classes].
 
     Raises:
-        UserError: the loss became NaN or infinite.
+        UserError: the loss became NaN or infinite, or the features of all images are the same.
     """
-    views, _, width = train_features.shape
-    rows = oversample(train_labels, names, recipe.repeats)
     keras.utils.set_random_seed(recipe.seed)
+    width = train_features.shape[-1]
     centre = train_features.mean(axis=(0, 1))
     spread = train_features.std(axis=(0, 1))
     scale = recipe.head_scale * median_distance((train_features[0] - centre) / np.maximum(spread, 1e-7), recipe.seed)
@@ -208,28 +212,80 @@ def fit_head(recipe, train_features, train_labels, held_features, held_labels, n
         raise UserError("all training images have the same features; is the backbone trained, are the images readable?")
     head = quasi_svm_head(recipe, width, scale, len(names))
     head.get_layer("standardise").adapt(train_features.reshape(-1, width))
-    steps = math.ceil(len(rows) / recipe.head_batch)
-    rate = keras.optimizers.schedules.CosineDecay(recipe.head_learning_rate, recipe.head_epochs * steps)
-    head.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    schedule = HeadSchedule(recipe.head_epochs, recipe.head_learning_rate, recipe.head_batch, "head_learning_rate")
+    history = fit_on_features(head, schedule, recipe, train_features, train_labels, held_features, held_labels, names)
+    write_history(Path(out) / "head_history.csv", history)
+    return head
+
+
+@dataclass(frozen=True)
+class HeadSchedule:
+    """How long and how fast a head is trained: Adam, its learning rate falling to 0 over a half cosine."""
+
+    epochs: int
+    learning_rate: float
+    batch: int
+    field: str  # the recipe's field of this learning rate, for the message when it was too high
+
+
+def fit_on_features(head, schedule, recipe, train_features, train_labels, held_features, held_labels, names):
+    """Trains a head on a frozen backbone's features; each epoch sees one random view of each image.
+
+    Args:
+        head: `keras.Model` [b, d] → [b, classes]. Ends with the weights of its lowest validation loss, or of the last
+            epoch where nothing is held out.
+        schedule: `HeadSchedule`.
+        recipe: `Recipe`, its `repeats`, `class_weights` and `seed`.
+        train_features: float32 [views, n, d].
+        train_labels: int [n].
+        held_features: float32 [m, d]; m may be 0.
+        held_labels: int [m].
+        names: class names.
+
+    Returns:
+        The history, a dictionary for each epoch.
+
+    Raises:
+        UserError: the loss became NaN or infinite.
+    """
+    rows = repeat_classes(train_labels, names, recipe.repeats)
+    targets, held_targets = one_hot(train_labels, len(names)), one_hot(held_labels, len(names))
+    steps = math.ceil(len(rows) / schedule.batch)
+    rate = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * steps)
+    head.compile(keras.optimizers.Adam(rate), "categorical_crossentropy", metrics=["accuracy"])
     rng, history, best = np.random.default_rng(recipe.seed), [], None
-    for epoch in progress(range(recipe.head_epochs), "training the quasi-SVM", unit="epoch"):
+    for epoch in progress(range(schedule.epochs), f"training {head.name.replace('_', '-')}", unit="epoch"):
         order = rng.permutation(rows)
         began = time.monotonic()
         logs = head.fit(
-            train_features[rng.integers(views, size=len(order)), order],
-            train_labels[order],
-            validation_data=(held_features, held_labels) if len(held_labels) else None,
-            batch_size=recipe.head_batch,
+            train_features[rng.integers(len(train_features), size=len(order)), order],
+            targets[order],
+            validation_data=(held_features, held_targets) if len(held_labels) else None,
+            class_weight=class_weights(train_labels[rows]) if recipe.class_weights else None,
+            batch_size=schedule.batch,
             shuffle=False,
             callbacks=[keras.callbacks.TerminateOnNaN()],
             verbose=0,
         ).history
-        history.append(_row(epoch, logs, began, recipe, "head_learning_rate"))
+        history.append(_row(epoch, logs, began, recipe, schedule.field))
         if not len(held_labels) or history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
             best = head.get_weights()
-    write_history(Path(out) / "head_history.csv", history)
     head.set_weights(best)
-    return head
+    return history
+
+
+def _fit_frozen(recipe, backbone, head, train, held, out, cache):
+    """The softmax and its dense layers alone, on the features of the backbone as it came."""
+    size = recipe.phases[0][1]
+    features = cached_features(cache, backbone, train.images, size, recipe.augmentation, recipe.head_views, recipe.seed)
+    held_features = cached_features(cache, backbone, held.images, size)[0]
+    schedule = HeadSchedule(recipe.frozen_epochs, recipe.frozen_learning_rate, recipe.batch, "frozen_learning_rate")
+    history = fit_on_features(head, schedule, recipe, features, train.labels, held_features, held.labels, train.names)
+    write_history(out / "frozen_history.csv", history)
+
+
+def _count(variables):
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def median_distance(features, seed, pairs=20_000):

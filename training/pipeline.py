@@ -1,44 +1,113 @@
-"""Arrays → batches: shuffled, augmented in parallel, prefetched, so that the network never waits for an image."""
+"""Arrays → batches: shuffled, augmented in parallel, prefetched, so that the network never waits for an image.
 
+Labels are one-hot, since CutMix and MixUp give an image a share of several classes.
+"""
+
+import shutil
+from pathlib import Path
+
+import keras
 import numpy as np
 import tensorflow as tf
 
 from training.augment import apply_views, draw_views
+from training.errors import UserError
 
 
-def training_batches(images, labels, rows, augmentation, batch, seed):
-    """One epoch of augmented batches.
+def array_batches(images, rows, recipe, epoch, folder=None):
+    """One epoch of augmented batches from arrays in memory.
 
     Args:
-        images: uint8 [n, h, w, 3], decoded once and kept in memory.
-        labels: int [n].
-        rows: int [m], the rows of one epoch (see `balance.oversample`).
-        augmentation: `Augmentation`.
-        batch: images in a batch; the last one is filled up from the epoch's beginning, since a batch of one or
-            two images would spoil the batch statistics.
-        seed: integer or sequence of integers; the same seed gives the same batches.
+        images: `Images`.
+        rows: int [m], the rows of one epoch (see `balance.repeat_classes`).
+        recipe: `Recipe`, its `augmentation`, `layers`, `batch` and `seed`.
+        epoch: integer from 0; with the recipe's seed it decides everything random.
+        folder: not used.
 
     Returns:
-        `tf.data.Dataset` of (float32 [batch, h, w, 3] of 0 to 255, int64 [batch]).
+        `tf.data.Dataset` of (float32 [batch, h, w, 3] of 0 to 255, float32 [batch, classes]). The last batch is filled
+        up from the epoch's beginning, since a batch of one or two images would spoil the batch statistics.
     """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(rows)
-    order = np.resize(order, -(-len(order) // batch) * batch)
-    views = draw_views(augmentation, len(order), images.shape[1:], rng)
-    store, targets = tf.constant(images), tf.constant(labels, tf.int64)
+    rng = np.random.default_rng((recipe.seed, epoch))
+    order = _whole_batches(rng.permutation(rows), recipe.batch)
+    views = draw_views(recipe.augmentation, len(order), images.images.shape[1:], rng)
+    store, targets = tf.constant(images.images), tf.constant(one_hot(images.labels, len(images.names)))
 
     def make(rows, *view):
         return apply_views(tf.gather(store, rows), *view), tf.gather(targets, rows)
 
-    return (
-        tf.data.Dataset.from_tensor_slices((order, *views.arrays()))
-        .batch(batch, drop_remainder=True)
-        .map(make, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+    data = tf.data.Dataset.from_tensor_slices((order, *views.arrays())).batch(recipe.batch, drop_remainder=True)
+    data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
+    for number, layer in enumerate(recipe.layers):
+        data = data.map(_mixing(layer(seed=int(rng.integers(2**31)) + number)))  # one at a time: its random state has an order
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def folder_batches(images, rows, recipe, epoch, folder):
+    """One epoch from files: Keras' ImageDataGenerator.flow_from_directory, which decodes and warps each image in Python.
+
+    The report left it for `tf.data`, because it starved the GPU. Its augmentation knows no views of light.
+
+    Args:
+        images, rows, recipe, epoch: see `array_batches`.
+        folder: a place for links to the images of this epoch, one folder for each class; made anew.
+
+    Returns:
+        An iterator of (float32 [batch, h, w, 3] of 0 to 255, float32 [batch, classes]) with a length.
+
+    Raises:
+        UserError: synthetic images, which are no files.
+    """
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    if "synthetic" in images.paths:
+        raise UserError("pipeline=folder_batches reads files, and synthetic images are none; take another resampling")
+    _link(images, _whole_batches(np.asarray(rows), recipe.batch), Path(folder))
+    a = recipe.augmentation
+    generator = ImageDataGenerator(
+        rotation_range=a.rotation,
+        width_shift_range=a.shift,
+        height_shift_range=a.shift,
+        zoom_range=a.zoom,
+        horizontal_flip=a.flips,
+        vertical_flip=a.flips,
+        fill_mode="reflect",
+    )
+    seed = int(np.random.default_rng((recipe.seed, epoch)).integers(2**31))
+    return generator.flow_from_directory(
+        folder, images.images.shape[1:3], classes=list(images.names), batch_size=recipe.batch, class_mode="categorical", seed=seed
     )
 
 
-def plain_batches(images, labels, batch):
-    """The images as they are, in order, for validation: (uint8 [b, h, w, 3], int64 [b])."""
-    data = tf.data.Dataset.from_tensor_slices((images, np.asarray(labels, np.int64)))
+def plain_batches(images, batch):
+    """`Images` as they are, in order, for validation: (uint8 [b, h, w, 3], float32 [b, classes])."""
+    data = tf.data.Dataset.from_tensor_slices((images.images, one_hot(images.labels, len(images.names))))
     return data.batch(batch).prefetch(tf.data.AUTOTUNE)
+
+
+def one_hot(labels, classes):
+    """int [n] → float32 [n, classes]."""
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def _whole_batches(order, batch):
+    return np.resize(order, -(-len(order) // batch) * batch)
+
+
+def _mixing(layer):
+    def mix(images, labels):
+        if isinstance(layer, keras.layers.RandAugment):
+            return tf.clip_by_value(layer(images, training=True), 0.0, 255.0), labels
+        mixed = layer({"images": images, "labels": labels}, training=True)
+        return mixed["images"], mixed["labels"]
+
+    return mix
+
+
+def _link(images, rows, folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in images.names:
+        (folder / name).mkdir(parents=True)
+    for number, row in enumerate(rows):
+        source = Path(images.paths[row]).resolve()
+        (folder / images.names[images.labels[row]] / f"{number:06d}{source.suffix}").symlink_to(source)

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from training.architectures import inception_v3
-from training.augment import FLIPS, Augmentation
+from training.augment import FLIPS, MIXING, Augmentation
+from training.balance import natural, smote, svmsmote
 from training.errors import UserError
 from training.layers import KERNELS
+from training.pipeline import array_batches, folder_batches
+from training.schedules import cosine
 from training.thaw import Budget, Edges, Everything
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+HEADS = ("quasi_svm", "softmax")
+ACTIVATIONS = ("relu", "elu", "gelu", "selu", "silu", "tanh")
 
 
 @dataclass(frozen=True)
@@ -22,24 +27,40 @@ class Recipe:
 
     # Data
     validation: float = 0.2  # share of each class held out; 0 trains on everything
+    split_seed: int = 0  # of the division into training and validation
+    seed: int = 0  # of everything else that is random
+    resampling: Callable = natural  # `balance`: which images of the training part there are
     repeats: dict = field(default_factory=dict)  # class name → how often each of its images is seen in an epoch
-    augmentation: Augmentation = Augmentation()
-    seed: int = 0
+    class_weights: bool = False  # rare classes count more in the loss, balanced
+    offline: tuple = ()  # views made once, before training: rounds of (class names or () for all, copies of each image)
+    offline_augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Augmentation()  # online: another view of each image in each epoch
+    layers: tuple = ()  # Keras layers on each batch thereafter: rand_augment, cut_mix, mix_up of `augment`
+    pipeline: Callable = array_batches
 
-    # Fine-tuning of the backbone, below a plain softmax
+    # Fine-tuning of the backbone, below a softmax
     backbone: Callable = inception_v3
+    frozen_epochs: int = 0  # of the softmax and its dense layers alone, first, on cached features of `head_views` views
+    frozen_learning_rate: float = 1e-3
     thaw: Everything | Edges | Budget = Everything()
     batch_norm: bool = True  # whether BatchNormalization is trained or keeps its ImageNet statistics
-    phases: tuple = ((10, 96),)  # (epochs, side in pixels the image is enlarged to), one after another
-    learning_rate: float = 1e-4  # peak; linear warm-up, then cosine decay over all phases
-    warmup: float = 1.0  # epochs
+    phases: tuple = ((10, 96),)  # (epochs, side in pixels the image is enlarged to), one after another; 0 epochs: none
+    learning_rate: float = 1e-4  # peak
+    schedule: Callable = cosine  # over all phases
+    warmup: float = 1.0  # epochs, linear
     weight_decay: float = 0.004
     label_smoothing: float = 0.0
-    dropout: float = 0.2
-    batch: int = 32
+    dense: tuple = ()  # widths of the dense layers between features and softmax
+    activation: str = "relu"  # of these
+    dense_l2: float = 0.0  # ridge penalty of their weights
+    dropout: float = 0.2  # of the features
+    dense_dropout: float = 0.0  # behind each dense layer
+    batch: int = 32  # images of a step, on all devices together
     precision: str = "float32"  # Keras' dtype policy for the backbone in training
+    replicas: int = 1  # devices of one machine that share each step
 
-    # The quasi-SVM, on the frozen backbone
+    # The classifier that ships: the quasi-SVM on the frozen backbone, or the softmax of the fine-tuning
+    head: str = "quasi_svm"
     head_views: int = 8  # random views of each image whose features are computed
     head_epochs: int = 60
     head_learning_rate: float = 1e-3
@@ -54,25 +75,45 @@ class Recipe:
     test_flips: tuple = ("none",)  # views averaged at prediction: none, horizontal, vertical, both
 
     def __post_init__(self):
-        """Raises a UserError that names the first field that makes no sense."""
+        """Raises a UserError that names the first field that makes no sense, alone or beside the others."""
         sizes = isinstance(self.phases, tuple) and self.phases and all(map(_is_phase, self.phases))
-        self._expect("phases", sizes, "((epochs, side), …): whole numbers, at least one epoch and 75 pixels")
+        self._expect("phases", sizes, "((epochs, side), …): whole numbers, epochs from 0 and at least 32 pixels")
         self._expect("repeats", all(_is_whole(n, 1) for n in self.repeats.values()), "whole numbers from 1")
-        self._expect("seed", _is_whole(self.seed, 0), "a whole number from 0")
-        for name in ("batch", "head_views", "head_epochs", "head_features", "head_batch"):
+        self._expect("offline", all(map(_is_round, self.offline)), "rounds of ((class names), copies), for example (((), 3),)")
+        for name in ("seed", "split_seed", "frozen_epochs"):
+            self._expect(name, _is_whole(getattr(self, name), 0), "a whole number from 0")
+        for name in ("batch", "replicas", "head_views", "head_epochs", "head_features", "head_batch"):
             self._expect(name, _is_whole(getattr(self, name), 1), "a whole number from 1")
-        for name in ("validation", "label_smoothing", "dropout", "head_dropout"):
+        for name in ("validation", "label_smoothing", "dropout", "dense_dropout", "head_dropout"):
             self._expect(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
-        for name in ("learning_rate", "head_learning_rate", "head_scale"):
+        for name in ("learning_rate", "frozen_learning_rate", "head_learning_rate", "head_scale"):
             self._expect(name, 0 < getattr(self, name) < math.inf, "a number above 0")
-        for name in ("weight_decay", "head_l2"):
+        for name in ("weight_decay", "dense_l2", "head_l2"):
             self._expect(name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        self._expect("warmup", 0 <= self.warmup <= self.epochs, f"0 to the {self.epochs} epochs of all phases")
-        self._expect("augmentation", _is_augmentation(self.augmentation), "numbers from 0")
-        self._expect("head_kernel", self.head_kernel in KERNELS, f"one of {', '.join(KERNELS)}")
-        self._expect("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        for name in ("augmentation", "offline_augmentation"):
+            self._expect(name, _is_augmentation(getattr(self, name)), "numbers from 0")
+        self._expect("dense", all(_is_whole(width, 1) for width in self.dense), "widths of layers, for example (128,)")
+        for name, known in (("head", HEADS), ("head_kernel", KERNELS), ("precision", PRECISIONS), ("activation", ACTIVATIONS)):
+            self._expect(name, getattr(self, name) in known, f"one of {', '.join(known)}")
         flips = self.test_flips and all(isinstance(flip, str) and flip in FLIPS for flip in self.test_flips)
         self._expect("test_flips", flips, f"some of {', '.join(FLIPS)}")
+        self._expect_sense()
+
+    def _expect_sense(self):
+        """Fields that contradict each other."""
+        self._expect("warmup", 0 <= self.warmup <= self.epochs, f"0 to the {self.epochs} epochs of all phases")
+        self._expect("warmup", self.schedule is cosine or not self.warmup, f"0, since the schedule {self.schedule.__name__} has none")
+        mixed = [layer.__name__ for layer in self.layers if layer in MIXING]
+        # Keras takes the argmax of mixed labels before it looks up a weight: silently wrong.
+        self._expect("class_weights", not (self.class_weights and mixed), f"False with {', '.join(mixed)}, whose labels are mixed")
+        self._expect("batch", self.batch % self.replicas == 0, f"a multiple of the {self.replicas} replicas")
+        on_files = self.pipeline is not folder_batches
+        self._expect("resampling", on_files or self.resampling not in (smote, svmsmote), "none with folder_batches: it makes no files")
+        self._expect("offline", on_files or not self.offline, "() with folder_batches, which reads files")
+        self._expect("layers", on_files or not self.layers, "() with folder_batches, which has its own augmentation")
+        self._expect(
+            "head", self.epochs or self.frozen_epochs or self.head == "quasi_svm", "quasi_svm, for without epochs no softmax is trained"
+        )
 
     def _expect(self, name, holds, expected):
         if not holds:
@@ -129,6 +170,8 @@ def _replace(record, name, text, setting):
 
 
 def _literal(text, current, setting):
+    if callable(current) and not dataclasses.is_dataclass(current):
+        raise UserError(f"--set {setting}: a function is changed in a recipe file, not here")
     makers = {"Everything": Everything, "Edges": Edges, "Budget": Budget}
     try:
         tree = ast.parse(text, mode="eval").body
@@ -144,9 +187,8 @@ def _literal(text, current, setting):
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     family = (Everything, Edges, Budget) if isinstance(current, (Everything, Edges, Budget)) else type(current)
-    if callable(current) and not isinstance(current, type) or not isinstance(value, family):
-        kind = "nothing (change it in a recipe file)" if callable(current) else type(current).__name__
-        raise UserError(f"--set {setting}: expected {kind}, got {type(value).__name__}")
+    if not isinstance(value, family):
+        raise UserError(f"--set {setting}: expected {type(current).__name__}, got {type(value).__name__}")
     if isinstance(value, bool) != isinstance(current, bool):
         raise UserError(f"--set {setting}: expected {type(current).__name__}, got {type(value).__name__}")
     return value
@@ -157,7 +199,12 @@ def _is_whole(value, least):
 
 
 def _is_phase(phase):
-    return isinstance(phase, tuple) and len(phase) == 2 and _is_whole(phase[0], 1) and _is_whole(phase[1], 75)
+    return isinstance(phase, tuple) and len(phase) == 2 and _is_whole(phase[0], 0) and _is_whole(phase[1], 32)
+
+
+def _is_round(made):
+    named = isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], tuple) and all(isinstance(name, str) for name in made[0])
+    return named and _is_whole(made[1], 1)
 
 
 def _is_augmentation(augmentation):
@@ -169,6 +216,8 @@ def _plain(value):
         return {"name": type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
     if callable(value):
         return value.__name__
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value

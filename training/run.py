@@ -1,9 +1,9 @@
 """One run, start to end: images → split → fine-tuning → features → quasi-SVM → metrics, all in one folder."""
 
-import hashlib
 import importlib
 import json
 import platform
+import shutil
 import time
 from pathlib import Path
 
@@ -11,22 +11,38 @@ import keras
 import numpy as np
 
 from training import architectures
-from training.architectures import quasi_svm, quasi_svm_head
-from training.augment import FLIPS
+from training.architectures import PRETRAINED, quasi_svm_head, softmax_head, whole_network
+from training.augment import FLIPS, augment_offline
+from training.balance import natural, svmsmote
 from training.data import load_folder, split
 from training.errors import UserError
 from training.evaluate import metrics, plot_confusion, plot_curves, summary
-from training.features import extract
-from training.files import atomically, write_arrays, write_json
-from training.fit import finetune, fit_head, read_history
+from training.features import cached_features
+from training.files import atomically, digest, locked, write_arrays, write_json
+from training.fit import BEST, finetune, fit_head, read_history
 from training.recipe import Recipe
 from training.thaw import freeze
 
 NETWORK = "quasi_svm.weights.h5"
 FEATURES = "features.npz"
+CACHE = ".features"  # beside the run folders, for all of them
+LOCK = ".lock"
+# What the two heads are built from.
+HEAD_FIELDS = (
+    "head_features",
+    "head_kernel",
+    "head_dropout",
+    "head_l2",
+    "seed",
+    "dense",
+    "activation",
+    "dense_l2",
+    "dropout",
+    "dense_dropout",
+)
 
 
-def train(recipe, name, data, backbone_weights, out):
+def train(recipe, name, data, backbone_weights, out, test=None):
     """Trains one recipe and leaves everything about it in one folder; continues a run that was interrupted.
 
     Args:
@@ -34,52 +50,113 @@ def train(recipe, name, data, backbone_weights, out):
         name: its name.
         data: folder of class folders.
         backbone_weights: see `architectures`.
-        out: run folder: `recipe.json`, `history.csv`, `head_history.csv`, `best.weights.h5` (backbone),
-            `features.npz` (of the training views and of the validation images, each with its labels),
-            `quasi_svm.weights.h5` (whole network), `metrics.json`, `curves.png`, `head_curves.png`, `confusion.png`.
+        out: run folder: `recipe.json`, `history.csv`, `best.weights.h5` (fine-tuned, with its softmax), `metrics.json`,
+            `curves.png`, `confusion.png`. With a quasi-SVM also `head_history.csv`, `head_curves.png`, `features.npz`
+            (of the training views and of the validation images, each with its labels) and `quasi_svm.weights.h5`.
+        test: another folder of class folders, of which nothing but the metrics is taken, or None.
 
     Returns:
         The metrics on the validation part, as in `metrics.json`; {"images": 0, …} where nothing is held out.
 
     Raises:
-        UserError: see `data`, `fit`; a folder that holds another run or a finished one.
+        UserError: see `data`, `fit`; a folder that holds another run or a finished one, or that another process uses.
     """
     out = Path(out)
     images = load_folder(data)
-    for note in images.notes:
+    tested = load_folder(test, images.images.shape[1:3]) if test else None
+    for note in images.notes + (tested.notes if tested else ()):
         print(note)
-    train_rows, held_rows = split(images.labels, recipe.validation, recipe.seed, images.names)
-    fitting, held = images.rows(train_rows), images.rows(held_rows)
-    _claim(out, _identity(recipe, name, images, backbone_weights))
-    print(f"{name}: {len(fitting)} images to train on, {len(held)} held out, {len(images.names)} classes")
+    if tested and tested.names != images.names:
+        raise UserError(f"{test} has the classes {', '.join(tested.names)}, {data} has {', '.join(images.names)}; they must be the same")
+    if recipe.backbone not in PRETRAINED and backbone_weights != "none":
+        print(f"{recipe.backbone.__name__} starts from random weights; --backbone-weights {Path(backbone_weights).name} is not used")
+        backbone_weights = "none"
+    identity = _identity(recipe, name, images, backbone_weights)
+    _make_folder(out)
+    with locked(out / LOCK, f"the run {out}"):
+        _claim(out, identity)
+        _take_over(out, identity)
+        fitting, held = _parts(recipe, images)
+        print(f"{name}: {len(fitting)} images to train on, {len(held)} held out, {len(images.names)} classes", flush=True)
+        cache = out.parent / CACHE
+        parameters = finetune(recipe, fitting, held, backbone_weights, out, cache)
+        network = _fitted(recipe, fitting, held, images, out, cache)
+        return _finish(recipe, out, network, held, tested, parameters, len(fitting))
 
-    finetune(recipe, fitting, held, backbone_weights, out)
-    backbone = _in_float32(recipe, out)
-    features = extract(backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
-    held_features = np.concatenate([extract(backbone, np.flip(held.images, FLIPS[flip]), recipe.size) for flip in recipe.test_flips])
+
+def _parts(recipe, images):
+    """Split first; then what the training part is made of. The validation part stays as it is."""
+    train_rows, held_rows = split(images.labels, recipe.validation, recipe.split_seed, images.names)
+    if recipe.resampling is not natural:
+        print(f"resampling by {recipe.resampling.__name__}" + (", some minutes" if recipe.resampling is svmsmote else ""), flush=True)
+    fitting = recipe.resampling(images.rows(train_rows), recipe.seed)
+    fitting = augment_offline(fitting, recipe.offline, recipe.offline_augmentation, recipe.seed)
+    return fitting, images.rows(held_rows)
+
+
+def _fitted(recipe, fitting, held, images, out, cache):
+    """The network that ships, in single precision: with the fine-tuned softmax, or with a quasi-SVM trained now."""
+    shape = images.images.shape[1:3]
+    backbone = recipe.backbone("none")
+    network = whole_network(backbone, softmax_head(recipe, backbone.output_shape[-1], len(images.names)), shape, recipe.size)
+    network.load_weights(out / BEST)
+    if recipe.head == "softmax":
+        return network
+    freeze(backbone)
+    features = cached_features(cache, backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
+    flipped = [np.flip(held.images, FLIPS[flip]) for flip in recipe.test_flips]
+    held_features = np.concatenate([cached_features(cache, backbone, view, recipe.size) for view in flipped])
     write_arrays(out / FEATURES, train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels)
     head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out)
-    whole = quasi_svm(backbone, head, images.images.shape[1:3], recipe.size)
-    atomically(out / NETWORK, whole.save_weights)
-    return _finish(out, head, held_features, held.labels, images.names)
+    network = whole_network(backbone, head, shape, recipe.size)
+    atomically(out / NETWORK, network.save_weights)
+    return network
 
 
-def _finish(out, head, held_features, held_labels, names):
+def _finish(recipe, out, network, held, tested, parameters, fitted):
     """Pictures and metrics; `metrics.json`, written last, marks a finished run."""
     history = read_history(out / "history.csv")
-    plot_curves(history, out / "curves.png")
-    plot_curves(read_history(out / "head_history.csv"), out / "head_curves.png")
+    if history:
+        plot_curves(history, out / "curves.png")
+    seconds = sum(row["seconds"] for row in history)
     result = {"images": 0}
-    if len(held_labels):
-        probabilities = np.mean([head.predict(view, verbose=0) for view in held_features], axis=0)
-        result = metrics(held_labels, probabilities, names)
+    if len(held):
+        result = metrics(held.labels, predict(network, held.images, recipe.test_flips), held.names)
         plot_confusion(result, out / "confusion.png")
         print(summary(result))
+    if recipe.head == "quasi_svm":
+        head = read_history(out / "head_history.csv")
+        plot_curves(head, out / "head_curves.png")
+        result["head_minutes"] = round(sum(row["seconds"] for row in head) / 60, 2)
+    if tested:
+        result["test"] = metrics(tested.labels, predict(network, tested.images, recipe.test_flips), tested.names)
+        print(f"reported only: {summary(result['test'])}")
+    if recipe.frozen_epochs:
+        frozen = read_history(out / "frozen_history.csv")
+        result["frozen_epochs"] = len(frozen)
+        result["head_minutes"] = result.get("head_minutes", 0) + round(sum(row["seconds"] for row in frozen) / 60, 2)
     result["epochs"] = len(history)
-    result["finetuning_minutes"] = round(sum(row["seconds"] for row in history) / 60, 1)
+    result["finetuning_minutes"] = round(seconds / 60, 1)
+    result["images_per_second"] = round(sum(row["images"] for row in history) / seconds, 1) if seconds else None
+    result["trainable_parameters"] = parameters
+    result["training_images"] = fitted
     result["finished"] = time.strftime("%Y-%m-%d")
     write_json(out / "metrics.json", result)
     return result
+
+
+def predict(network, images, flips):
+    """Probabilities, averaged over mirror images.
+
+    Args:
+        network: `keras.Model`, [b, h, w, 3] of 0 to 255 → [b, classes].
+        images: uint8 [n, h, w, 3].
+        flips: names in `augment.FLIPS`.
+
+    Returns:
+        float32 [n, classes].
+    """
+    return np.mean([network.predict(np.flip(images, FLIPS[flip]), batch_size=32, verbose=0) for flip in flips], axis=0)
 
 
 def load_network(out):
@@ -99,22 +176,34 @@ def load_network(out):
     saved = json.loads((out / "recipe.json").read_text("utf-8"))
     fields = saved["recipe"]
     backbone = getattr(architectures, fields["backbone"])("none")
-    recipe = Recipe(**{key: fields[key] for key in ("head_features", "head_kernel", "head_dropout", "head_l2", "seed")})
-    head = quasi_svm_head(recipe, backbone.output_shape[-1], 1.0, len(saved["classes"]))
-    network = quasi_svm(backbone, head, saved["image_shape"], fields["phases"][-1][1])
+    known = (
+        "head_features",
+        "head_kernel",
+        "head_dropout",
+        "head_l2",
+        "seed",
+        "dense",
+        "activation",
+        "dense_l2",
+        "dropout",
+        "dense_dropout",
+    )
+    recipe = Recipe(**{key: _tuples(fields[key]) for key in known})
+    width, classes = backbone.output_shape[-1], len(saved["classes"])
+    if fields["head"] == "softmax":
+        head, weights = softmax_head(recipe, width, classes), out / BEST
+    else:
+        head, weights = quasi_svm_head(recipe, width, 1.0, classes), out / NETWORK
+    network = whole_network(backbone, head, saved["image_shape"], fields["phases"][-1][1])
     try:
-        network.load_weights(out / NETWORK)
+        network.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{out / NETWORK} does not hold this recipe's weights ({error}); train the run again") from error
+        raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
     return network, tuple(saved["classes"]), tuple(fields["test_flips"])
 
 
-def _in_float32(recipe, out):
-    """The fine-tuned backbone as it will ship: in single precision, frozen."""
-    backbone = recipe.backbone("none")
-    backbone.load_weights(out / "best.weights.h5")
-    freeze(backbone)
-    return backbone
+def _tuples(value):
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _identity(recipe, name, images, backbone_weights):
@@ -124,7 +213,7 @@ def _identity(recipe, name, images, backbone_weights):
         "classes": list(images.names),
         "image_shape": list(images.images.shape[1:3]),
         "images": len(images),
-        "data_sha256": hashlib.sha256(images.images.tobytes() + images.labels.tobytes()).hexdigest(),
+        "data_sha256": digest(images.images, images.labels),
         "backbone_weights": Path(backbone_weights).name,
         "versions": {"python": platform.python_version(), "keras": keras.__version__, keras.backend.backend(): _backend_version()},
     }
@@ -134,16 +223,15 @@ def _backend_version():
     return importlib.import_module(keras.backend.backend()).__version__
 
 
-def _claim(out, identity):
-    """Makes the run's folder, or makes sure that the one there is the same run, unfinished."""
-    record = out / "recipe.json"
-    if not out.exists():
-        out.mkdir(parents=True)
-    elif not record.is_file() and any(out.iterdir()):
+def _make_folder(out):
+    if out.is_dir() and not (out / "recipe.json").is_file() and any(path.name != LOCK for path in out.iterdir()):
         raise UserError(f"{out} exists and holds no run; give another --out")
-    if not record.is_file():
-        write_json(record, identity)
-        return
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _claim(out, identity):
+    """Makes this run's record, or makes sure that the one there is of the same run, unfinished."""
+    record = out / "recipe.json"
     if (out / "metrics.json").exists():
         raise UserError(f"{out} holds a finished run; give another --out")
     if not (out / "checkpoint.npz").exists():  # nothing was trained yet, so nothing is lost
@@ -154,3 +242,29 @@ def _claim(out, identity):
         if before.get(key) != json.loads(json.dumps(identity[key])):
             raise UserError(f"{out} holds an unfinished run with another {key}; give another --out, or repeat its own command")
     print(f"going on with the run in {out}")
+
+
+def _take_over(out, identity):
+    """Takes the fine-tuned backbone of a finished run beside this one whose fine-tuning was the same, if there is any."""
+    if (out / "checkpoint.npz").exists():
+        return
+    for record in sorted(out.parent.glob("*/recipe.json")):
+        other = record.parent
+        if other == out or not (other / "metrics.json").exists() or not (other / "checkpoint.npz").exists():
+            continue
+        before = json.loads(record.read_text("utf-8"))
+        if _finetuning(before) == _finetuning(json.loads(json.dumps(identity))):
+            print(f"fine-tuned already, by the same choices, in {other}: taking that over")
+            for name in ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz"):
+                if (other / name).is_file():
+                    atomically(out / name, lambda temporary, source=other / name: shutil.copyfile(source, temporary))
+            write_json(out / "recipe.json", {**identity, "finetuned_by": before["name"]})
+            return
+
+
+def _finetuning(identity):
+    """What the fine-tuned backbone depends on."""
+    fields = {key: value for key, value in identity["recipe"].items() if not key.startswith("head") and key != "test_flips"}
+    if fields["frozen_epochs"]:
+        fields["head_views"] = identity["recipe"]["head_views"]
+    return [fields, *(identity.get(key) for key in ("classes", "data_sha256", "backbone_weights", "versions"))]

@@ -1,17 +1,18 @@
-"""The report's final model: InceptionV3, fine-tuned at both ends, and a quasi-SVM on its frozen features.
+"""The report's final model: `inception_more`'s fine-tuned InceptionV3, and a quasi-SVM on its frozen features.
 
-Report: 88.5 % on the remote server. Ours: not run in full yet; `inception_svm_192` is the measured one.
-Command: python -m training run inception_svm --data data/leaves/train --out runs/inception_svm
+Report: 88.5 % on the remote server.
 
-The thawed part's BatchNormalization is trained: with its ImageNet statistics kept, a learning rate that fits the rest
+Beside a finished `inception_more`, only the quasi-SVM is trained: the fine-tuning is the same and is taken over. The
+thawed part's BatchNormalization is trained: with its ImageNet statistics kept, a learning rate that fits the rest
 destroyed the pretrained features.
+
+Ours: 54.9 % (51.9 % to 57.9 %) on phase 1, epochs: 5, 26.8 minutes.
+
+Command: python -m training run inception_svm --data data/leaves/train
 """
 
-from training.recipe import Recipe
-from training.thaw import Budget
+from dataclasses import replace
 
-recipe = Recipe(
-    repeats={"Species1": 2, "Species6": 2},
-    thaw=Budget(6_000_000),
-    phases=((50, 96),),
-)
+from training.recipes.inception_more import recipe as inception_more
+
+recipe = replace(inception_more, head="quasi_svm")

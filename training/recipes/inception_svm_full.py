@@ -1,0 +1,12 @@
+"""`inception_svm` on the whole training set: nothing is held out, the last epoch is kept.
+
+Report: not better, and not to be estimated. How it can be: docs/questions.md.
+
+Command: python -m training run inception_svm_full --data data/leaves/train
+"""
+
+from dataclasses import replace
+
+from training.recipes.inception_svm import recipe as inception_svm
+
+recipe = replace(inception_svm, validation=0.0)

@@ -1,0 +1,15 @@
+"""`online` with images of every species repeated up to the commonest's number; fewer epochs, as many steps.
+
+Report: tried on folders, then left. Here the rows are drawn in memory, so no image is copied on a disk.
+
+Ours: 53.9 % (50.9 % to 56.8 %) on phase 1, mean of 2 seeds, epochs: 7, 2.2 minutes.
+
+Command: python -m training run oversample --data data/leaves/train
+"""
+
+from dataclasses import replace
+
+from training.balance import oversample
+from training.recipes.online import recipe as online
+
+recipe = replace(online, resampling=oversample, phases=((7, 48),))

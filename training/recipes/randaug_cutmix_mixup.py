@@ -1,0 +1,15 @@
+"""The report's augmenter of three layers: RandAugment, then CutMix, then MixUp.
+
+Report: not much better than simple transformations.
+
+Ours: 43.7 % (40.7 % to 46.6 %) on phase 1, epochs: 8, 8.7 minutes.
+
+Command: python -m training run randaug_cutmix_mixup --data data/leaves/train
+"""
+
+from dataclasses import replace
+
+from training.augment import cut_mix, mix_up
+from training.recipes.randaug import recipe as randaug
+
+recipe = replace(randaug, layers=(*randaug.layers, cut_mix, mix_up))
