@@ -287,14 +287,14 @@ def test_the_sentence_of_a_recipes_runs(runs):
     shares = [metrics_of(one.folder)["test"]["accuracy"] for one in both]
     minutes = mean([metrics_of(one.folder)["finetuning_minutes"] for one in both])
     low_high = interval(mean(shares), TESTED)
-    assert compare.ours(both) == f"{low_high} on phase 1, mean of 2 seeds, 1 epochs in {minutes:.1f} minutes"
-    assert compare.ours(both[:1]) == f"{interval(shares[0], TESTED)} on phase 1, 1 epochs in {both[0].minutes:.1f} minutes"
+    assert compare.ours(both) == f"{low_high} on phase 1, mean of 2 seeds, epochs: 1, {minutes:.1f} minutes"
+    assert compare.ours(both[:1]) == f"{interval(shares[0], TESTED)} on phase 1, epochs: 1, {both[0].minutes:.1f} minutes"
 
 
 def test_the_sentence_of_a_run_without_test_images_names_the_validation_part(runs):
     one = compare.read_run(runs / "tuned")
     share, images = (metrics_of(one.folder)[key] for key in ("accuracy", "images"))
-    said = f"{interval(share, images)} on the validation part, 2 frozen + 0 epochs in {one.metrics['head_minutes']:.1f} minutes"
+    said = f"{interval(share, images)} on the validation part, epochs: 2 frozen + 0, {one.metrics['head_minutes']:.1f} minutes"
     assert compare.ours([one]) == said
 
 

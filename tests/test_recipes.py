@@ -210,7 +210,7 @@ def test_vgg19_s_first_phase_leaves_the_backbone_as_it_came(leaves, tmp_path, mo
 
 
 def test_a_frozen_backbone_alone_is_a_whole_network(leaves, tmp_path):
-    recipe = replace(shrunk(load_recipe("tuned")), seed=3)
+    recipe = replace(shrunk(load_recipe("tuned")), seed=3, dense=(128,))
     images = load_folder(leaves)
     train, held = (images.rows(rows) for rows in split(images.labels, 0.25, 0))
     parameters = finetune(recipe, train, held, "none", tmp_path, tmp_path / "features")

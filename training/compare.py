@@ -64,6 +64,7 @@ def read_run(folder):
 def _expect_fields(run):
     """Raises a KeyError, TypeError or AttributeError where a field is missing of what the table needs."""
     run.minutes, run.record["name"], run.record["recipe"].items(), run.metrics["epochs"]  # noqa: B018
+    run.metrics["images"] and run.metrics["accuracy"]  # noqa: B018
     if run.result:
         run.result["accuracy"], run.result["images"], run.result["macro_f1"], run.result["classes"].items()  # noqa: B018
 

@@ -6,7 +6,8 @@ From a finished `python -m training tune`: the best of many trials is chosen on 
 made it the best.
 - the trials' validation accuracy beside their accuracy on the images of --test, by which none was chosen;
 - the spread that one trial's score has by its validation images alone, against the spread between trials;
-- the ten best again in five stratified folds of all training images: their scores and the order they then have.
+- the ten best again in five stratified folds of all training images, without random views: their scores and the order they
+  then have.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 from scipy.stats import spearmanr
 
@@ -88,21 +90,19 @@ def _validation_size(images, accuracy):
 
 
 def _in_folds(question, images, trial):
-    """Out-of-fold accuracy of a trial's choices, trained as the trial was, to the last epoch."""
+    """Out-of-fold accuracy of a trial's choices, trained on the images without random views, to the last epoch."""
     recipe = changed(tuned, trial)
     backbone = make_backbone(recipe, question.backbone_weights)
 
-    def features(part, augmentation=None, views=1):
-        return cached_features(question.cache, backbone, part.images, recipe.size, augmentation, views, recipe.seed)
-
-    views, plain = features(images, recipe.augmentation, recipe.head_views), features(images)[0]
+    plain = cached_features(question.cache, backbone, images.images, recipe.size)
     right = 0
     for rows, held in folds(images.labels):
+        keras.utils.set_random_seed(recipe.seed)
         head = softmax_head(recipe, plain.shape[-1], len(images.names))
         schedule = HeadSchedule(recipe.frozen_epochs, recipe.frozen_learning_rate, recipe.batch, "frozen_learning_rate")
-        nothing = plain[:0], images.labels[:0]
-        fit_on_features(head, schedule, recipe, views[:, rows], images.labels[rows], *nothing, images.names)
-        right += int((head.predict(plain[held], verbose=0).argmax(axis=-1) == images.labels[held]).sum())
+        nothing = plain[0, :0], images.labels[:0]
+        fit_on_features(head, schedule, recipe, plain[:, rows], images.labels[rows], *nothing, images.names)
+        right += int((head.predict(plain[0, held], verbose=0).argmax(axis=-1) == images.labels[held]).sum())
     return right / len(images)
 
 

@@ -2,6 +2,8 @@
 
 Report: about the same as the small network's 77 %.
 
+Ours: 26.2 % (23.6 % to 28.9 %) on phase 1, epochs: 1, 10.9 minutes.
+
 Command: python -m training run scratch_resnet --data data/leaves/train
 """
 
