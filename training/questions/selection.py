@@ -34,8 +34,8 @@ from training.tune import BEST, changed, fixed_fields
 def answer(question, searched):
     if question.test is None:
         raise UserError("give --test, the images that no trial was chosen by")
-    trials = _trials(Path(searched))
     images, _ = question.images()
+    trials = _trials(Path(searched))
     validation = _validation_size(images, trials[0]["val_accuracy"])
     chosen, reported = (np.array([trial[key] for trial in trials]) for key in ("val_accuracy", "test_accuracy"))
     in_folds = [_in_folds(question, images, trial) for trial in progress(trials[:BEST], "the ten best in folds", unit="trial")]

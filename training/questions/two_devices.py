@@ -34,7 +34,7 @@ TOGETHER, APART, SINGLE = "two, statistics together", "two, statistics apart", "
 
 def answer(question):
     images, _ = question.images()
-    rows = np.random.default_rng(0).permutation(len(images))[: STEPS * BATCH]
+    rows = np.resize(np.random.default_rng(0).permutation(len(images)), STEPS * BATCH)
     pixels, labels = images.images[rows].astype(np.float32), one_hot(images.labels[rows], len(images.names))
     contestants = {  # replicas, whether they take their statistics together, images of a step, precision
         "one device": (1, False, BATCH, "float64"),
