@@ -86,6 +86,7 @@ def shares(values):
     return all(0 <= value <= 1 for value in values)
 
 
+@pytest.mark.slow
 def test_two_devices_agree_with_one_where_their_statistics_are_together(drawn, cache, tmp_path):
     answer = answered(ask("two_devices", drawn, cache, tmp_path), "two_devices", tmp_path)
     difference = answer["difference"]

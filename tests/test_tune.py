@@ -420,6 +420,7 @@ def test_a_chief_and_two_workers_share_one_search(command, drawn, tmp_path):
     assert not any("done:" in texts[name] for name in ("worker0", "worker1"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_before_the_chief_waits_for_it(drawn, tmp_path, searched):
     out = tmp_path / "search"
 
