@@ -176,19 +176,7 @@ def load_network(out):
     saved = json.loads((out / "recipe.json").read_text("utf-8"))
     fields = saved["recipe"]
     backbone = getattr(architectures, fields["backbone"])("none")
-    known = (
-        "head_features",
-        "head_kernel",
-        "head_dropout",
-        "head_l2",
-        "seed",
-        "dense",
-        "activation",
-        "dense_l2",
-        "dropout",
-        "dense_dropout",
-    )
-    recipe = Recipe(**{key: _tuples(fields[key]) for key in known})
+    recipe = Recipe(**{key: _tuples(fields[key]) for key in HEAD_FIELDS})
     width, classes = backbone.output_shape[-1], len(saved["classes"])
     if fields["head"] == "softmax":
         head, weights = softmax_head(recipe, width, classes), out / BEST
