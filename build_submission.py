@@ -4,12 +4,15 @@ examples:
   python build_submission.py                          pack the committed model
   python build_submission.py --run runs/first         export a finished run, then pack it
   python build_submission.py --run runs/first --limit-mb 100 --out dist/small.zip
+  python build_submission.py --layout an2dl2024       class Model, no argument, numpy in and out
+  python build_submission.py --layout kaggle --images data/test --sample data/sample_submission.csv
 
 exit codes: 0 built, 1 the server would refuse it, 2 wrong input, 130 interrupted; the old zip stays unless a new one is whole
 """
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -24,6 +27,20 @@ from competition.archive import LIMIT_MB, Check, inspect
 SOURCE = Path(__file__).resolve().parent / "submission"
 MODEL = "SubmissionModel"
 TIME = (2022, 11, 1, 0, 0, 0)  # of every entry, so that the same inputs give the same bytes
+LAYOUTS = ("codalab", "codabench", "an2dl2024")
+OUT = {"kaggle": "dist/submission.csv"}  # and the zip for all others
+MODEL_2024 = '''
+
+class Model(model):  # the contract of 2024: no argument, numpy in and out
+    """`model` of the folder that holds this file."""
+
+    def __init__(self):
+        super().__init__(os.path.dirname(os.path.abspath(__file__)))
+
+    def predict(self, X):
+        """The most probable class of each image: int64 array [n]. Takes what `model.predict` takes."""
+        return super().predict(X).numpy()
+'''
 
 
 class Refused(Exception):
@@ -32,13 +49,15 @@ class Refused(Exception):
     code = 2
 
 
-def build(run=None, out="dist/submission.zip", limit_mb=LIMIT_MB):
+def build(run=None, out="dist/submission.zip", limit_mb=LIMIT_MB, layout="codalab"):
     """Packs `submission/`, with a run's model in place of the committed one if a run is given.
 
     Args:
         run: folder of a finished run, or None.
         out: the zip to write; replaced only when the new one is whole and passes all checks.
         limit_mb: largest size of the zip, in MB of 1,000,000 bytes.
+        layout: one of `LAYOUTS`. codabench adds `metadata.yaml`, which Codabench looks for first; an2dl2024 adds
+            `class Model` to model.py.
 
     Returns:
         Path of the zip.
@@ -52,13 +71,44 @@ def build(run=None, out="dist/submission.zip", limit_mb=LIMIT_MB):
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as folder:
             model = _exported(run, Path(folder) / MODEL) if run else SOURCE / MODEL
             temporary = Path(folder) / out.name
-            pack(_files(model), temporary)
+            pack(_laid_out(_files(model), layout, Path(folder)), temporary)
             _refuse(inspect(temporary, limit_mb))
             saved_with(temporary)
             os.replace(temporary, out)
     except OSError as error:
         raise Refused(f"cannot write {out}: {error.strerror or error}; free the disk or give another --out") from error
     return out
+
+
+def predict_csv(images, sample, run=None, out=OUT["kaggle"]):
+    """Predicts a folder of test images in the form of a Kaggle competition's sample.
+
+    Args:
+        images: folder of the test images.
+        sample: the competition's sample_submission.csv.
+        run: folder of a finished run, or None for the committed model.
+        out: the CSV file to write.
+
+    Returns:
+        (path, notes).
+
+    Raises:
+        Refused: see `build`; and what `competition.kaggle` finds wrong.
+    """
+    from competition.kaggle import write_csv
+    from training.errors import UserError
+
+    with tempfile.TemporaryDirectory(prefix="model-") as folder:
+        if run:
+            _exported(run, Path(folder) / MODEL)
+        else:
+            _files(SOURCE / MODEL)
+        try:
+            return write_csv(_submitted().model(folder if run else SOURCE), images, sample, out)
+        except UserError as error:
+            raise Refused(str(error)) from error
+        except OSError as error:
+            raise Refused(f"cannot write {out}: {error.strerror or error}; free the disk or give another --out") from error
 
 
 def pack(files, path):
@@ -125,6 +175,25 @@ def _files(model):
     return files
 
 
+def _laid_out(files, layout, folder):
+    """The files of a layout; what has to be written for it goes to `folder`."""
+    if layout == "codabench":
+        return {**files, "metadata.yaml": files["metadata"]}
+    if layout == "an2dl2024":
+        code = folder / "model.py"
+        code.write_text(files["model.py"].read_text("utf-8") + MODEL_2024, "utf-8")
+        return {**files, "model.py": code}
+    return files
+
+
+def _submitted():
+    """submission/model.py as a module."""
+    spec = importlib.util.spec_from_file_location("submitted", SOURCE / "model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _refuse(checks):
     for check in checks:
         if isinstance(check, Check) and not check.passed:
@@ -137,17 +206,27 @@ def main(arguments=None):
     """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="folder of a finished run; default: the committed submission/SubmissionModel")
-    parser.add_argument("--out", default="dist/submission.zip", help="default: %(default)s")
+    parser.add_argument("--out", help="default: dist/submission.zip, for kaggle dist/submission.csv")
     parser.add_argument("--limit-mb", type=float, default=LIMIT_MB, help="the server's limit (default %(default)s)")
+    parser.add_argument("--layout", choices=[*LAYOUTS, "kaggle"], default="codalab", help="default: %(default)s")
+    parser.add_argument("--images", help="for kaggle: folder of the test images")
+    parser.add_argument("--sample", help="for kaggle: the competition's sample_submission.csv")
+    parser.add_argument("--competition", default="COMPETITION", help="for kaggle: its name, for the command that is printed")
     options = parser.parse_args(arguments)
+    out = options.out or OUT.get(options.layout, "dist/submission.zip")
     try:
-        path = build(options.run, options.out, options.limit_mb)
-        print(describe(path))
+        if options.layout == "kaggle":
+            if not (options.images and options.sample):
+                raise Refused("--layout kaggle needs --images, the folder of test images, and --sample, the sample_submission.csv")
+            path, notes = predict_csv(options.images, options.sample, options.run, out)
+            print("\n".join([*notes, f"{path}  hand it in: kaggle competitions submit -c {options.competition} -f {path} -m 'message'"]))
+        else:
+            print(describe(build(options.run, out, options.limit_mb, options.layout)))
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        print("\ninterrupted; the old zip is as it was", file=sys.stderr)
+        print("\ninterrupted; the old file is as it was", file=sys.stderr)
         return 130
     return 0
 

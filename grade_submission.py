@@ -1,7 +1,7 @@
 """A zip + labelled images → the verdict and the grade that the competition's server would give.
 
 examples:
-  python grade_submission.py dist/submission.zip --data data/leaves/phase1
+  python grade_submission.py dist/submission.zip --data data/leaves/phase1 --html dist/grade.html
   python grade_submission.py dist/submission.zip                              drawn images: all checks, no accuracy
   python grade_submission.py dist/submission.zip --data folder --time-limit 600 --json grade.json
 
@@ -11,6 +11,7 @@ exit codes: 0 every check holds, 1 at least one does not, 2 wrong input, 130 int
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -19,16 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from competition.archive import LIMIT_MB, Check, extract, inspect
+from competition.bundle import contract, program_files, shuffled, write_input, write_reference
 from competition.drawings import draw_images
-from competition.worker import isolation, run
-from training.data import load_folder
+from competition.sandbox import isolation
+from competition.worker import Limits, run, walk
+from training.data import Images, load_folder
 from training.errors import UserError
-from training.files import write_json
+from training.files import atomically, write_json
 
-PROGRAMS = Path(__file__).resolve().parent / "competition"
 TIME_LIMIT = 300  # seconds, CodaLab's default
 MEMORY_LIMIT_MB = 8000
+GRACE = 15  # seconds that the ingestion program may take beyond the submission's
 DRAWN = 64  # images drawn where none are given
+SPECIES = tuple(f"Species{number}" for number in range(1, 9))
+KINDS = {"codalab": "model", "codabench": "model", "an2dl2024": "Model"}  # layout → the class that model.py must have
 STEPS = (
     "import and constructor",
     "one image",
@@ -39,6 +44,7 @@ STEPS = (
     "repeatability",
     "uint8 images",
 )
+OUTPUT = ("checks.json", "predictions.txt", "probabilities.npy")
 
 
 @dataclass
@@ -54,6 +60,7 @@ class Grade:
     peak_mb: float = 0.0
     checks: list = field(default_factory=list)
     scores: dict = field(default_factory=dict)
+    used: dict = field(default_factory=dict)
     log: str = ""
 
     @property
@@ -61,92 +68,109 @@ class Grade:
         return all(check.passed for check in self.checks)
 
 
-def grade(
-    path,
-    data=None,
-    limit_mb=LIMIT_MB,
-    time_limit=TIME_LIMIT,
-    memory_limit_mb=MEMORY_LIMIT_MB,
-    python=sys.executable,
-    tick=lambda elapsed: None,
-):
+@dataclass(frozen=True)
+class Rules:
+    """What the server allows: size of the zip in MB, seconds, memory of the whole process tree in MB, and its layout."""
+
+    limit_mb: float = LIMIT_MB
+    time_limit: float = TIME_LIMIT
+    memory_limit_mb: float = MEMORY_LIMIT_MB
+    layout: str = "codalab"
+
+
+def grade(path, data=None, rules=None, python=sys.executable, html=None, tick=lambda elapsed: None):
     """Grades a zip in the server's two stages: prediction without labels, then scoring without the submission.
+
+    Both stages are the competition's own programs, in the folders that the server's worker lays out.
 
     Args:
         path: the zip.
         data: folder of class folders; None draws images, and then there are no scores.
-        limit_mb, time_limit, memory_limit_mb: limits of the zip, in MB, of a stage, in seconds, and of its process
-            tree, in MB.
+        rules: `Rules`, the defaults where None.
         python: the interpreter for the submission, for example one with the server's older TensorFlow.
+        html: path for the scoring program's `detailed_results.html`, or None.
         tick: called about ten times a second with the seconds gone by.
 
     Returns:
         `Grade`; nothing that a submission does raises an exception here.
 
     Raises:
-        UserError: `data` cannot be used.
+        UserError: `data` or `python` cannot be used.
     """
-    if not shutil.which(python):
+    rules = rules or Rules()
+    found = shutil.which(python)
+    if not found:
         raise UserError(f"--python {python}: no such program; give the path of a Python interpreter that has TensorFlow")
-    labelled = load_folder(data) if data else None
-    images = labelled.images if labelled else draw_images(DRAWN)
-    names = labelled.names if labelled else tuple(f"Species{number}" for number in range(1, 9))
-    result = Grade(str(path), len(images), bool(labelled), names, (*_unprotected(), *(labelled.notes if labelled else ())))
-    result.checks = inspect(path, limit_mb)
+    python = str(Path(found).absolute())  # not resolved: a link into a virtual environment stands for it
+    images = load_folder(data) if data else Images(draw_images(DRAWN), np.zeros(DRAWN, np.int64), SPECIES, ())
+    notes = (*_unprotected(isolation(python)), *images.notes)
+    result = Grade(str(path), len(images), bool(data), images.names, notes)
+    result.checks = inspect(path, rules.limit_mb)
     if not result.passed:
         return result
-    with tempfile.TemporaryDirectory(prefix="grade-") as folder:
-        folder = Path(folder).resolve()
-        prediction = _lay_out(folder / "prediction", "ingestion_program", ("input_data", "output", "ingested_program"))
+    folder = Path(tempfile.mkdtemp(prefix="grade-")).resolve()
+    try:
+        prediction, order = folder / "prediction", shuffled(len(images))
+        _lay_out(prediction, "ingestion_program", ("input_data", "output", "ingested_program"))
+        (prediction / "program" / "contract.json").write_text(contract(rules.time_limit, KINDS[rules.layout]))
         try:
             extract(path, prediction / "ingested_program")
         except (ValueError, OSError) as error:
             result.checks.append(Check("unpacking", False, str(error), "zip the files again: python build_submission.py"))
             return result
-        np.save(prediction / "input_data" / "images.npy", images)
-        _write_lines(prediction / "input_data" / "classes.txt", names)
-        _predict(result, prediction, time_limit, memory_limit_mb, python, tick)
-        if labelled and (prediction / "output" / "predictions.txt").is_file():
-            _score(result, _lay_out(folder / "scoring", "scoring_program", ("input", "output")), prediction, labelled)
+        write_input(prediction / "input_data", images, order)
+        hidden = (data, path) if data else (path,)
+        outcome = _predict(result, prediction, rules, python, hidden, tick)
+        if data:
+            _score(result, folder / "scoring", prediction / "output", outcome, images, order, html)
+    finally:
+        _remove(folder)
     return result
 
 
-def _predict(result, stage, time_limit, memory_limit_mb, python, tick):
+def _predict(result, stage, rules, python, hidden, tick):
     """Stage one: the submission meets the images."""
     before = _listing(stage)
-    arguments = [stage / name for name in ("input_data", "output", "program", "ingested_program")]
-    outcome = run(stage / "program" / "ingestion.py", arguments, stage, time_limit, memory_limit_mb, python, tick)
+    outcome = run(stage, Limits(rules.time_limit + GRACE, rules.memory_limit_mb), python, hidden, tick)
+    records, used = _read_checks(stage / "output" / "checks.json")
     result.seconds, result.peak_mb, result.log = round(outcome.seconds, 1), round(outcome.peak_mb), outcome.log
-    records = _read_checks(stage / "output" / "checks.json")
+    result.used = used
     for name in STEPS:
         result.checks.append(_step(name, records.get(name), outcome))
         if not result.checks[-1].passed and name in STEPS[:4]:
             break  # the later steps never came, or say no more
     if outcome.code and all(check.passed for check in result.checks):
         result.checks.append(Check("end of the process", False, _ending(outcome), "end with exit code 0; the server does not score else"))
-    stop = outcome.stopped
-    result.checks.append(Check("limits", not stop, stop or _used(outcome, time_limit, memory_limit_mb), _mend_stop(stop)))
-    mend = "keep files in memory, or in the temporary folder, and remove them"
-    strange = sorted(_listing(stage) - before - {"output/checks.json", "output/predictions.txt"})
-    reason = f"it wrote {', '.join(strange[:3])}" + (f" and {len(strange) - 3} more" if len(strange) > 3 else "") if strange else ""
-    result.checks.append(Check("no files left", not strange, reason, mend if strange else ""))
+    timed_out = next((record["reason"] for record in records.values() if record["timed_out"]), "")
+    stop = outcome.stopped or timed_out
+    result.checks.append(Check("limits", not stop, stop or _used(outcome, rules), _mend_stop(stop)))
+    result.checks.append(_files_left(stage, before, records.get("output folder")))
+    return outcome
 
 
-def _score(result, stage, prediction, labelled):
+def _score(result, stage, output, outcome, images, order, html):
     """Stage two: the answers meet the labels, which have not been on the disk before."""
+    _lay_out(stage, "scoring_program", ("input", "output"))
     reference, answers = stage / "input" / "ref", stage / "input" / "res"
-    reference.mkdir()
+    (reference / "images").mkdir(parents=True)
     answers.mkdir()
-    _write_lines(reference / "labels.txt", labelled.labels)
-    _write_lines(reference / "classes.txt", labelled.names)
-    shutil.copyfile(prediction / "output" / "predictions.txt", answers / "predictions.txt", follow_symlinks=False)
-    outcome = run(stage / "program" / "score.py", [stage / "input", stage / "output"], stage, TIME_LIMIT, MEMORY_LIMIT_MB)
-    scores = stage / "output" / "scores.json"
-    passed = outcome.code == 0 and scores.is_file()
-    lines = outcome.log.strip().splitlines() or [outcome.stopped or f"exit code {outcome.code}"]
+    write_reference(reference, images, order)
+    for name in OUTPUT[1:]:
+        if (output / name).is_file() and not (output / name).is_symlink():
+            shutil.copyfile(output / name, answers / name, follow_symlinks=False)
+    checks = [asdict(check) for check in result.checks]
+    write_json(answers / "checks.json", {"checks": checks, "used": {**result.used, "peak_mb": result.peak_mb}})
+    (answers / "metadata").write_text(f"exitCode: {outcome.code}\nelapsedTime: {outcome.seconds:.1f}\n")  # as the worker notes it
+    scoring = run(stage, Limits(TIME_LIMIT, MEMORY_LIMIT_MB))
+    passed = scoring.code == 0
+    lines = scoring.log.strip().splitlines() or [scoring.stopped or f"exit code {scoring.code}"]
     result.checks.append(Check("scoring", passed, "" if passed else lines[-1], "" if passed else "see the checks above"))
     if passed:
-        result.scores = json.loads(scores.read_text())
+        result.scores = json.loads((stage / "output" / "scores.json").read_text("utf-8"))
+    details = stage / "output" / "detailed_results.html"
+    if html and details.is_file():
+        Path(html).parent.mkdir(parents=True, exist_ok=True)
+        atomically(Path(html), lambda temporary: shutil.copyfile(details, temporary))
 
 
 def _step(name, record, outcome):
@@ -171,31 +195,48 @@ def _mend_stop(stopped):
         return "use a smaller network or image, or fewer views at prediction"
     if "memory" in stopped:
         return "predict in batches"
+    if "wrote" in stopped:
+        return "write less, and remove what is no longer needed"
+    if "processes" in stopped:
+        return "start no processes"
     return "print less" if stopped else ""
 
 
-def _used(outcome, time_limit, memory_limit_mb):
-    return f"{outcome.seconds:.1f} of {time_limit:g} s, {outcome.peak_mb:,.0f} of {memory_limit_mb:,.0f} MB"
+def _used(outcome, rules):
+    return f"{outcome.seconds:.1f} of {rules.time_limit:g} s, {outcome.peak_mb:,.0f} of {rules.memory_limit_mb:,.0f} MB"
+
+
+def _files_left(stage, before, record):
+    """Whether the submission left files: in the output folder, as the ingestion program found, or beside it."""
+    if record and record["passed"] is False:
+        return Check("no files left", False, record["reason"], record["mend"])
+    strange = sorted(_listing(stage) - before - {f"output/{name}" for name in OUTPUT})
+    if not strange:
+        return Check("no files left", True)
+    reason = f"it wrote {', '.join(strange[:3])}" + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
+    return Check("no files left", False, reason, "keep files in memory, or in the temporary folder, and remove them")
 
 
 def _read_checks(path):
-    """The journal of stage one as name → record; it comes from beside the submission, so it is taken for no more
-    than it says."""
+    """The journal of stage one: (name → record, what was used). Taken for no more than it says, for a submission that
+    was stopped may have written it."""
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > 1_000_000:
-            return {}
-        records = json.loads(path.read_text("utf-8", "replace"))
-        return {
+            return {}, {}
+        saved = json.loads(path.read_text("utf-8", "replace"))
+        records = {
             str(r["name"]): {
                 "passed": r["passed"] if r["passed"] is None else r["passed"] is True,
                 "reason": _printable(str(r["reason"])[:1000]),
                 "mend": _printable(str(r["mend"])[:1000]),
                 "seconds": float(r["seconds"]),
+                "timed_out": r.get("timed_out") is True,
             }
-            for r in records
+            for r in saved["checks"]
         }
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return {}
+        return records, {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}, {}
 
 
 def _printable(text):
@@ -203,20 +244,25 @@ def _printable(text):
 
 
 def _lay_out(stage, program, folders):
-    for name in folders:
+    """A stage's folders as the worker makes them, with the program."""
+    for name in ("program", *folders):
         (stage / name).mkdir(parents=True)
-    shutil.copytree(PROGRAMS / program, stage / "program", ignore=shutil.ignore_patterns("__pycache__"))
-    return stage
+    for path in program_files(program):
+        shutil.copyfile(path, stage / "program" / path.name)
 
 
 def _listing(folder):
     """Files in the folders of a stage; home and tmp are the submission's own, and are thrown away."""
-    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    files = (Path(entry.path).relative_to(folder) for entry in walk(folder) if not entry.is_dir(follow_symlinks=False))
     return {_printable(str(path)) for path in files if path.parts[0] not in ("home", "tmp")}
 
 
-def _write_lines(path, values):
-    path.write_text("".join(f"{value}\n" for value in values), "utf-8")
+def _remove(folder):
+    """Removes a folder that a submission could write to: with closed or very deep folders in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        subprocess.run(["chmod", "-R", "u+rwX", str(folder)], stderr=subprocess.DEVNULL)
+        subprocess.run(["rm", "-rf", str(folder)], stderr=subprocess.DEVNULL)
 
 
 def report(result):
@@ -261,15 +307,19 @@ def _summary(result):
         yield f"used      {result.seconds:.1f} s and at most {result.peak_mb:,.0f} MB for {result.images} images and all checks"
 
 
-def _unprotected():
-    allowed = isolation()
-    powers = (("the network", allowed.network), ("writing outside its folder", allowed.files))
+def _unprotected(allowed):
+    powers = (("the network", allowed.network), ("the files outside its folder", allowed.files))
     return tuple(f"this system does not allow to take {what} away from the submission" for what, off in powers if not off)
 
 
-def _progress(elapsed):
-    if elapsed > 2 and sys.stderr.isatty():
-        print(f"\rgrading: {elapsed:.0f} s", end="", file=sys.stderr, flush=True)
+def _progress(limit):
+    """Shows on a terminal how long it has taken so far, and how long it may take."""
+
+    def tick(elapsed):
+        if elapsed > 2 and sys.stderr.isatty():
+            print(f"\rgrading: {elapsed:.0f} s of at most {limit:g} s", end="", file=sys.stderr, flush=True)
+
+    return tick
 
 
 def main(arguments=None):
@@ -281,10 +331,13 @@ def main(arguments=None):
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, help="seconds for the predictions (default %(default)s)")
     parser.add_argument("--memory-limit-mb", type=float, default=MEMORY_LIMIT_MB, help="default %(default)s")
     parser.add_argument("--python", default=sys.executable, help="interpreter for the submission, to try an older TensorFlow")
+    parser.add_argument("--layout", choices=list(KINDS), default="codalab", help="what the zip was built for (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the grade there as well")
+    parser.add_argument("--html", metavar="FILE", help="write the server's page of details there, where images are labelled")
     options = parser.parse_args(arguments)
     try:
-        result = grade(options.zip, options.data, options.limit_mb, options.time_limit, options.memory_limit_mb, options.python, _progress)
+        rules = Rules(options.limit_mb, options.time_limit, options.memory_limit_mb, options.layout)
+        result = grade(options.zip, options.data, rules, options.python, options.html, _progress(options.time_limit))
         if sys.stderr.isatty():
             print("\r", end="", file=sys.stderr)
         print(report(result))

@@ -1,13 +1,12 @@
-"""Runs one program as the server's worker does: alone, limited, cut off from the network, and watched."""
+"""Runs one program as the server's worker does: alone, limited, cut off from everything else, and watched."""
 
 import contextlib
-import functools
+import ctypes
 import os
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -15,9 +14,25 @@ from pathlib import Path
 
 import psutil
 
+from competition.sandbox import APP, isolation
+
 TAIL = 20_000  # bytes of output kept
 PRINT_LIMIT = 100_000_000  # bytes of output after which a program is stopped
 FILE_LIMIT = 1_000_000_000  # bytes, the largest file a program may write
+DISK_LIMIT = 2_000_000_000  # bytes that a program may write in all, what was there before included
+FILES_LIMIT = 20_000  # files and folders that it may make
+PROCESSES_LIMIT = 200
+LOOK = 0.1  # seconds between two looks at the processes
+LOOK_AT_DISK = 1.0  # seconds between two looks at the files
+SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use: wall time in seconds, and resident memory of its whole tree in MB of 1,000,000 bytes."""
+
+    seconds: float
+    memory_mb: float
 
 
 @dataclass(frozen=True)
@@ -35,121 +50,73 @@ class Outcome:
     log: str
 
 
-@dataclass(frozen=True)
-class Isolation:
-    """What the system allows to take away from a program: the network, and writing outside its folder."""
+def run(stage, limits, python=sys.executable, hidden=(), tick=lambda elapsed: None):
+    """Runs a stage's program in a fresh isolated interpreter.
 
-    network: bool
-    files: bool
-
-    def command(self, folder):
-        """The command that starts a program so isolated; `folder` stays writable."""
-        if not self.network:
-            return []
-        mount = ["--mount", "sh", "-c", READ_ONLY, "sh", str(folder)] if self.files else []
-        return ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", *mount]
-
-
-# Every mounted disk becomes read-only in the program's own view; the bind mount of its folder keeps that writable, and
-# shared memory is its own.
-READ_ONLY = """
-mount --bind "$1" "$1" && mount -t tmpfs -o size=1g tmpfs /dev/shm || exit 1
-while read -r _ point kind _; do
-  case "$kind" in ext*|xfs|btrfs|overlay|tmpfs|zfs|f2fs|nfs*|fuse*) ;; *) continue;; esac
-  case "$point" in "$1"|/dev/shm) continue;; esac
-  mount -o remount,bind,ro "$point" 2>/dev/null
-done < /proc/self/mounts
-shift
-cd "$1" && shift || exit 1
-for place in $PROBE; do [ -w "$place" ] && exit 1; done
-setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
-exit $?
-"""
-
-
-@functools.cache
-def isolation():
-    """Finds out what this system allows: `Isolation`."""
-    if not shutil.which("unshare"):
-        return Isolation(False, False)
-    environment = {**os.environ, "PROBE": f"/ {tempfile.gettempdir()} {Path.home()}"}  # none of these may stay writable
-    with tempfile.TemporaryDirectory(prefix="isolation-") as folder:
-        folder = Path(folder).resolve()
-        for candidate in (Isolation(True, True), Isolation(True, False)):
-            where = [folder] if candidate.files else []
-            if subprocess.run([*candidate.command(folder), *where, "true"], capture_output=True, env=environment).returncode == 0:
-                return candidate
-    return Isolation(False, False)
-
-
-def run(program, arguments, folder, seconds, memory_mb, python=sys.executable, tick=lambda elapsed: None):
-    """Runs a Python program in a fresh isolated interpreter.
-
-    The program sees an environment without this project, a home and a temporary folder of its own, and no network
-    where the system allows it. It is stopped, with all its children, at the time limit, the memory limit, or when it
-    prints without end; processes that it leaves behind are stopped as well.
+    The program sees the stage as /app, an environment without this project, a home and a temporary folder of its own,
+    and, where the system allows it, no network and no other file (see `sandbox`). It is stopped, with all its
+    children, at the first limit it reaches; processes that it leaves behind are stopped as well.
 
     Args:
-        program: path of the program; its folder is the working directory.
-        arguments: its arguments.
-        folder: an existing folder that holds the program, its home and its temporary files; where the system allows
-            it, the only one that it can write to.
-        seconds: limit of wall time.
-        memory_mb: limit of resident memory of the whole tree, in MB of 1,000,000 bytes.
-        python: the interpreter, this one by default.
+        stage: folder with `program`, which holds the program and its `metadata.yaml` with the command, and the folders
+            that the command names. Gets `home` and `tmp`.
+        limits: `Limits`.
+        python: path of the interpreter, this one by default.
+        hidden: paths that the program must not be able to read, wherever they are.
         tick: called about ten times a second with the seconds gone by.
 
     Returns:
         `Outcome`.
     """
-    mark = f"worker-{os.getpid()}-{time.monotonic_ns()}"
-    process = _start(program, arguments, folder, python, mark)
+    stage = Path(stage).resolve()
+    _adopt_orphans()
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    process = _start(stage, str(python), [Path(path).resolve() for path in hidden])
     output = _Output(process.stdout)
-    began, peak, stopped = time.monotonic(), 0.0, ""
+    began, peak, stopped, looked = time.monotonic(), 0.0, "", 0.0
     try:
         while process.poll() is None and not stopped:
-            time.sleep(0.1)
+            time.sleep(LOOK)
             elapsed = time.monotonic() - began
-            peak = max(peak, _resident_mb(process.pid))
+            tree = _descendants(before)
+            peak = max(peak, _resident_mb(tree))
             tick(elapsed)
-            if elapsed > seconds:
-                stopped = f"it ran longer than the limit of {seconds:g} s"
-            elif peak > memory_mb:
-                stopped = f"it used more memory than the limit of {memory_mb:g} MB"
-            elif output.bytes > PRINT_LIMIT:
-                stopped = f"it printed more than {PRINT_LIMIT / 1e6:.0f} MB"
+            stopped = _over(elapsed, peak, len(tree), output.bytes, limits)
+            if not stopped and elapsed > looked + LOOK_AT_DISK:
+                stopped, looked = _over_disk(stage), elapsed
         elapsed = time.monotonic() - began
     finally:
-        _kill(process, mark)
+        _kill(process, before)
     output.thread.join(timeout=5)
-    code = process.returncode
-    if isolation().files and code > 128:  # as a shell puts a signal
-        code = 128 - code
-    return Outcome(code, stopped, elapsed, peak, bytes(output.tail).decode("utf-8", "replace"))
+    return Outcome(process.returncode, stopped, elapsed, peak, bytes(output.tail).decode("utf-8", "replace"))
 
 
-def _start(program, arguments, folder, python, mark):
-    """Starts a program in its own session, isolated as far as the system allows."""
-    home, temporary = folder / "home", folder / "tmp"
-    for path in (home, temporary):
-        path.mkdir(parents=True, exist_ok=True)
-    allowed, working = isolation(), Path(program).parent
+def command_of(program):
+    """The command in a program's `metadata.yaml`, split as a shell would."""
+    for line in (program / "metadata.yaml").read_text("utf-8").splitlines():
+        if line.startswith("command:"):
+            return shlex.split(line.removeprefix("command:"))
+    raise ValueError(f"{program / 'metadata.yaml'} has no command")
+
+
+def _start(stage, python, hidden):
+    """Starts a stage's command in its own session, isolated as far as the system allows."""
+    for name in ("home", "tmp"):
+        (stage / name).mkdir(exist_ok=True)
+    allowed = isolation(python)
+    home = allowed.home(stage)
+    _, *arguments = command_of(stage / "program")  # the server's first word is python3
+    arguments = [home + word.removeprefix(APP) if word.startswith(APP) else word for word in arguments]
     return subprocess.Popen(
-        [
-            *allowed.command(folder),
-            *([str(working)] if allowed.files else []),  # entered again, for the folder is mounted anew
-            *(str(python), "-I", "-B", str(program)),
-            *map(str, arguments),
-        ],
-        cwd=working,
+        [*allowed.command(stage, python, hidden), python, "-I", "-B", *arguments],
+        cwd=stage / "program",
         env={
             "PATH": os.defpath,
-            "HOME": str(home),
-            "TMPDIR": str(temporary),
+            "HOME": f"{home}/home",
+            "TMPDIR": f"{home}/tmp",
             "LANG": "C.UTF-8",
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "CUDA_VISIBLE_DEVICES": "-1",
-            "WORKER_MARK": mark,  # finds the processes that leave the session
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -181,28 +148,70 @@ def _limit_files():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _resident_mb(pid):
+def _over(elapsed, peak, processes, printed, limits):
+    """Which limit has been reached, as a sentence, or ""."""
+    if elapsed > limits.seconds:
+        return f"it ran longer than the limit of {limits.seconds:g} s"
+    if peak > limits.memory_mb:
+        return f"it used more memory than the limit of {limits.memory_mb:g} MB"
+    if printed > PRINT_LIMIT:
+        return f"it printed more than {PRINT_LIMIT / 1e6:.0f} MB"
+    if processes > PROCESSES_LIMIT:
+        return f"it started more than {PROCESSES_LIMIT} processes"
+    return ""
+
+
+def walk(folder):
+    """Every `os.DirEntry` below a folder; goes on past what cannot be read, to any depth a path can have."""
+    folders = [folder]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                yield entry
+
+
+def _over_disk(stage):
+    """The same for what it wrote. Looks at no more files than are allowed, however many there are."""
     total = 0
-    try:
-        root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:
-                continue
-    except psutil.Error:
-        pass
+    for count, entry in enumerate(walk(stage), 1):
+        if count > FILES_LIMIT:
+            return f"it wrote more than {FILES_LIMIT:,} files"
+        with contextlib.suppress(OSError):  # gone by now
+            total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return f"it wrote more than {DISK_LIMIT / 1e6:,.0f} MB" if total > DISK_LIMIT else ""
+
+
+def _adopt_orphans():
+    """Makes orphans of this process's tree its children, so that none gets away by leaving its session (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+
+
+def _descendants(before):
+    """All processes below this one but those that were there `before` (a set of process numbers)."""
+    return [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+
+
+def _resident_mb(processes):
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
     return total / 1e6
 
 
-def _kill(process, mark):
-    """Stops the program's process group, and every process that carries its mark, wherever it has moved to."""
+def _kill(process, before):
+    """Stops a program and everything that came of it, until nothing is left."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for other in psutil.process_iter():
-        try:
-            if other.environ().get("WORKER_MARK") == mark:
+    for _ in range(100):
+        left = _descendants(before)
+        if not left:
+            return
+        for other in left:
+            with contextlib.suppress(psutil.Error):
                 other.kill()
-        except psutil.Error:
-            continue
+        psutil.wait_procs(left, timeout=1)

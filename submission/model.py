@@ -47,6 +47,8 @@ class model:  # lower case, because the competition's server asks for this name
 
     Attributes:
         names: class names, in the order of the answers.
+        probabilities: float32 array [n, classes] of the latest `predict`; None before. The grader draws from it how sure
+            the model was against how right.
         flips: the views whose probabilities are averaged, as stored with the network.
 
     Raises:
@@ -69,6 +71,7 @@ class model:  # lower case, because the competition's server asks for this name
         self.names = tuple(name.decode() for name in about["names"])
         self.flips = tuple(flip.decode() for flip in about["flips"])
         self._size = tuple(int(side) for side in about["size"])
+        self.probabilities = None
 
     def predict(self, X):
         """The most probable class of each image.
@@ -83,7 +86,8 @@ class model:  # lower case, because the competition's server asks for this name
         Raises:
             ValueError: X is not images.
         """
-        return tf.constant(np.argmax(self.predict_proba(X), axis=-1), tf.int64)
+        self.probabilities = self.predict_proba(X)
+        return tf.constant(np.argmax(self.probabilities, axis=-1), tf.int64)
 
     def predict_proba(self, X):
         """The probability of each class: float32 array [n, classes]. Takes what `predict` takes."""

@@ -245,7 +245,7 @@ def test_interrupt(source, old, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "replace", interrupt)
     assert build_submission.main(["--out", str(old)]) == 130
-    assert "the old zip is as it was" in capsys.readouterr().err
+    assert "the old file is as it was" in capsys.readouterr().err
     assert kept(old)
 
 

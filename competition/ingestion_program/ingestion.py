@@ -2,37 +2,158 @@
 
     python3 ingestion.py INPUT_DATA OUTPUT PROGRAM INGESTED_PROGRAM
 
-Reads INPUT_DATA/images.npy (uint8 [n, h, w, 3]) and classes.txt (a name a line), imports INGESTED_PROGRAM/model.py and
-writes to OUTPUT: predictions.txt (a class number a line) and checks.json (one record a check, with the time it took).
+Reads INPUT_DATA/images.npy (uint8 [n, h, w, 3]), INPUT_DATA/classes.txt (a name a line) and PROGRAM/contract.json (the
+class that model.py must have, and the seconds that the submission may take). Writes to OUTPUT:
+
+- predictions.txt: a class number a line, where there is an answer for every image;
+- probabilities.npy: float32 [n, classes], where the submission keeps them in `probabilities` after a `predict`;
+- checks.json: what was checked, how it went, and what was used.
+
+The submission runs in a process of its own (runner.py), so that it can change nothing here. Its answers are taken as
+bytes and checked; at the end all its processes are stopped, and whatever it wrote to OUTPUT is removed and reported.
+Standard library and numpy only.
 """
 
+import contextlib
+import ctypes
 import json
 import os
+import resource
+import select
+import shutil
+import signal
+import subprocess
 import sys
 import time
 
 import numpy as np
 
 ODD = 7  # rows of the odd batch
-SAMPLE = 64  # rows that are predicted again to see whether order and repetition matter
+SAMPLE = 12  # rows that are predicted again to see whether order, repetition and type matter
+HEADER = 65536  # bytes, the longest header of an answer
+OWN = ("checks.json", "predictions.txt", "probabilities.npy")
+SUBREAPER, DUMPABLE = 36, 4  # prctl's options PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE
 
 
 class Failed(Exception):
     """A check does not hold; the arguments are the reason and the mend."""
 
 
-class Journal:
-    """The checks so far, on disk after every step, so that a crash or a hang is seen at the step that caused it."""
+class TimedOut(Failed):
+    """The submission took longer than it may."""
 
-    def __init__(self, path):
-        self.path = path
+
+class Submission:
+    """The submission's process, and the two pipes to it."""
+
+    def __init__(self, program, input_data, folder, contract):
+        self.seconds = contract["seconds"]
+        self.deadline = time.monotonic() + self.seconds
+        theirs_in, self._questions = os.pipe()
+        self._answers, theirs_out = os.pipe()
+        runner = os.path.join(program, "runner.py")
+        arguments = [runner, input_data, folder, contract["class"], str(theirs_in), str(theirs_out)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-B"] + arguments, pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._kept = b""
+
+    def ask(self, question):
+        """The header of the answer to a question. Raises Failed."""
+        try:
+            os.write(self._questions, json.dumps(question).encode() + b"\n")  # shorter than a pipe's buffer: never blocks
+        except BrokenPipeError:
+            raise Failed(*self._ended()) from None
+        while b"\n" not in self._kept:
+            if len(self._kept) > HEADER:
+                raise Failed("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
+            self._read()
+        line, self._kept = self._kept.split(b"\n", 1)
+        try:
+            header = json.loads(line.decode())
+            assert isinstance(header, dict)
+        except (ValueError, AssertionError, RecursionError):
+            raise Failed("it wrote to the pipes between the grader and itself", "leave open file descriptors alone") from None
+        if "error" in header:
+            raise Failed(str(header["error"])[:1000], str(header.get("mend"))[:1000])
+        return header
+
+    def array(self, dtype, shape):
+        """The next array of an answer."""
+        size = np.dtype(dtype).itemsize * int(np.prod(shape))
+        while len(self._kept) < size:
+            self._read()
+        data, self._kept = self._kept[:size], self._kept[size:]
+        return np.frombuffer(data, dtype).reshape(shape)
+
+    def _read(self):
+        ready, _, _ = select.select([self._answers], [], [], max(0.0, self.deadline - time.monotonic()))
+        if not ready:
+            mend = "use a smaller network or image, or fewer views at prediction"
+            raise TimedOut("it ran longer than the limit of {:g} s".format(self.seconds), mend)
+        data = os.read(self._answers, 1 << 20)
+        if not data:
+            raise Failed(*self._ended())
+        self._kept += data
+
+    def _ended(self):
+        try:
+            code = self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "it closed the pipes between the grader and itself", "leave open file descriptors alone"
+        how = "was ended by signal {}".format(-code) if code < 0 else "ended by itself with exit code {}".format(code)
+        return "the process " + how, "end with an answer, not with exit; the end of the log says more"
+
+    def end(self):
+        """Stops it and everything that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        if os.getpid() == 1:  # in a container, everything else is the submission's
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+        for _ in range(100):
+            left = descendants(os.getpid())
+            for number in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(number, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if not left:
+                return
+            time.sleep(0.01)
+
+
+def descendants(ancestor):
+    """Numbers of all processes that come of one, as far as /proc tells."""
+    parents = {}
+    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open("/proc/{}/stat".format(name), "rb") as file:
+                parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    found = {ancestor}
+    while True:
+        more = {number for number, parent in parents.items() if parent in found} - found
+        if not more:
+            return found - {ancestor}
+        found |= more
+
+
+class Journal:
+    """The checks so far, on disk after every step, so that a kill from outside is seen at the step that it struck."""
+
+    def __init__(self, output):
+        self.path = os.path.join(output, "checks.json")
         self.records = []
+        self.used = {}
 
     def check(self, name, step):
         """Runs one step and records how it went. Returns what the step returned, or None if it failed."""
         record = {"name": name, "passed": None, "reason": "", "mend": "", "seconds": 0.0}
         self.records.append(record)
-        self._write()
+        self.write()
         began = time.monotonic()
         result = None
         try:
@@ -40,106 +161,156 @@ class Journal:
             record["passed"] = True
         except Failed as failure:
             record["passed"] = False
+            record["timed_out"] = isinstance(failure, TimedOut)
             record["reason"], record["mend"] = failure.args
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()
-            record["passed"] = False
-            record["reason"] = "{}: {}".format(type(error).__name__, str(error)[:500])
-            record["mend"] = "the traceback is at the end of the log; mend model.py and build again"
         record["seconds"] = round(time.monotonic() - began, 3)
-        self._write()
+        self.write()
         return result
 
-    def _write(self):
-        temporary = self.path + ".tmp"
-        with open(temporary, "w") as file:
-            json.dump(self.records, file)
-        os.replace(temporary, self.path)
+    def write(self):
+        write(self.path, lambda file: file.write(json.dumps({"checks": self.records, "used": self.used}).encode()))
+
+
+def write(path, save):
+    """A file of our own, whatever stood there before."""
+    temporary = path + ".tmp"
+    for there in (temporary, path):
+        if os.path.islink(there) or os.path.isdir(there):
+            remove(there)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    with open(temporary, "xb") as file:
+        save(file)
+    os.replace(temporary, path)
+
+
+def remove(path):
+    """Removes a file, a link, or a folder with everything in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+        if os.path.isdir(path):  # too deep for Python
+            subprocess.call(["rm", "-rf", path])
+    else:
+        os.unlink(path)
 
 
 def main(input_data, output, program, ingested_program):
     """Runs all checks. Returns 0 if a prediction for every image was written."""
-    images = np.load(os.path.join(input_data, "images.npy"), allow_pickle=False)
+    _protect()
+    images = np.load(os.path.join(input_data, "images.npy"), mmap_mode="r", allow_pickle=False)
     with open(os.path.join(input_data, "classes.txt"), encoding="utf-8") as file:
         classes = len(file.read().splitlines())
-    journal = Journal(os.path.join(output, "checks.json"))
-    sys.path.insert(0, ingested_program)
-
-    network = journal.check("import and constructor", lambda: _construct(ingested_program))
-    if network is None:
-        return 1
-
-    def ask(rows, dtype="float32"):
-        return _answers(network, images[rows], dtype, classes)
-
-    everything = np.arange(len(images))
-    one = journal.check("one image", lambda: ask(everything[:1]))
-    odd = journal.check("odd batch", lambda: ask(everything[:ODD]))
-    if one is None and odd is None:
-        return 1
-    whole = journal.check("all images", lambda: ask(everything))
+    with open(os.path.join(program, "contract.json")) as file:
+        contract = json.load(file)
+    journal = Journal(output)
+    submission = Submission(program, input_data, ingested_program, contract)
+    try:
+        whole, sure = question_all(submission, journal, len(images), classes)
+    finally:
+        submission.end()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    journal.used["peak_mb"] = round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
+    journal.check("output folder", lambda: clean(output))
     if whole is None:
         return 1
-    with open(os.path.join(output, "predictions.txt"), "w") as file:
-        file.writelines("{}\n".format(answer) for answer in whole)
-
-    sample = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
-    journal.check("independence of neighbours", lambda: _same(whole, {"one image": one, "odd batch": odd}))
-    journal.check("row permutation", lambda: _equal(ask(sample), whole[sample], "the answers change with the order or number of the rows"))
-    journal.check("repeatability", lambda: _equal(ask(sample), whole[sample], "a second call gives other answers"))
-    journal.check("uint8 images", lambda: _equal(ask(sample, "uint8"), whole[sample], "uint8 images give other answers than float32"))
+    if sure is not None:
+        write(os.path.join(output, "probabilities.npy"), lambda file: np.save(file, sure, allow_pickle=False))
+    lines = "".join("{}\n".format(number) for number in whole).encode()
+    write(os.path.join(output, "predictions.txt"), lambda file: file.write(lines))
     return 0
 
 
-def _construct(folder):
-    try:
-        import model
-    except ImportError as error:
-        raise Failed(
-            "model.py cannot be imported: {}".format(error),
-            "import only tensorflow, numpy and files that are in the zip",
-        ) from error
-    if not hasattr(model, "model"):
-        raise Failed("model.py has no class model", "name the class model, in lower case")
-    return model.model(folder)
+def question_all(submission, journal, count, classes):
+    """(answers int64 [count], probabilities or None), or (None, None) where there is no answer for every image."""
+
+    def ask(rows, dtype="float32"):
+        return answers(submission, rows, count if rows is None else len(rows), dtype, classes)
+
+    if journal.check("import and constructor", lambda: submission.ask({})) is None:
+        return None, None
+    one = journal.check("one image", lambda: ask([0]))
+    odd = journal.check("odd batch", lambda: ask(list(range(min(ODD, count)))))
+    if one is None and odd is None:
+        return None, None
+    got = journal.check("all images", lambda: ask(None))
+    if got is None:
+        return None, None
+    journal.used.update(images=count, seconds=journal.records[-1]["seconds"])
+    whole, sure = got
+    sample = np.random.default_rng().permutation(count)[:SAMPLE]
+
+    def again(dtype, reason):
+        equal(ask(sample.tolist(), dtype)[0], whole[sample], reason)
+
+    journal.check("independence of neighbours", lambda: same(whole, {"one image": one, "odd batch": odd}))
+    journal.check("row permutation", lambda: again("float32", "the answers change with the order or number of the rows"))
+    journal.check("repeatability", lambda: again("float32", "a second call gives other answers"))
+    journal.check("uint8 images", lambda: again("uint8", "uint8 images give other answers than float32"))
+    return whole, sure
 
 
-def _answers(network, images, dtype, classes):
+def answers(submission, rows, count, dtype, classes):
     """The submission's answers for some images, after making sure that they are what the server expects."""
-    import tensorflow as tf
-
-    answers = network.predict(tf.constant(images, dtype))
-    mend = "return tf.argmax(probabilities, axis=-1): an integer tensor of shape [{}]".format(len(images))
-    if not isinstance(answers, (tf.Tensor, np.ndarray)):
-        raise Failed("predict returned {}, not a tensor".format(type(answers).__name__), mend)
-    values = np.array(answers)
-    if values.shape != (len(images),):
-        raise Failed("predict returned the shape {} for {} images".format(list(values.shape), len(images)), mend)
-    if values.dtype.kind not in "iu":
-        raise Failed("predict returned {}, not integers".format(values.dtype), mend)
-    if len(values) and not (0 <= values.min() and values.max() < classes):
+    header = submission.ask({"rows": rows, "dtype": dtype})
+    mend = "return tf.argmax(probabilities, axis=-1): an integer tensor of shape [{}]".format(count)
+    if header.get("kind") != "tensor":
+        raise Failed("predict returned {}, not a tensor".format(str(header.get("kind"))[:100]), mend)
+    if header.get("shape") != [count]:
+        raise Failed("predict returned the shape {} for {} images".format(str(header.get("shape"))[:100], count), mend)
+    if not str(header.get("dtype")).startswith(("int", "uint")):
+        raise Failed("predict returned {}, not integers".format(str(header.get("dtype"))[:100]), mend)
+    values = submission.array("<i8", (count,))
+    if count and not (0 <= values.min() and values.max() < classes):
         raise Failed(
             "predict returned {} to {}, there are {} classes".format(values.min(), values.max(), classes),
             "return class numbers from 0 to {}".format(classes - 1),
         )
-    return values.astype(np.int64)
+    sure = None
+    if header.get("confidence") is True and header.get("classes") in range(1, 10_000):
+        sure = submission.array("<f4", (count, header["classes"]))
+    return values, sure if are_probabilities(sure, classes) else None
 
 
-def _same(whole, parts):
+def are_probabilities(values, classes):
+    """Whether float32 [n, k] holds a probability for each class; where not, nothing is said of them."""
+    if values is None or values.shape[1] != classes or not np.isfinite(values).all():
+        return False
+    return bool((values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < 0.01).all())
+
+
+def same(whole, parts):
+    """Raises Failed unless the answers for parts of the images are those for all of them."""
     for name, part in parts.items():
         if part is not None:
-            _equal(part, whole[: len(part)], "{} gets other answers than the same rows among all".format(name))
+            equal(part[0], whole[: len(part[0])], "{} gets other answers than the same rows among all".format(name))
 
 
-def _equal(got, expected, reason):
+def equal(got, expected, reason):
+    """Raises Failed unless two rows of answers are the same."""
     different = int((got != expected).sum())
     if different:
         raise Failed(
             "{} ({} of {})".format(reason, different, len(expected)),
             "predict each row on its own: no random numbers, no batch statistics, no shift along axis 0",
         )
+
+
+def clean(output):
+    """Removes everything from the output folder but the journal. Raises Failed if the submission had written there."""
+    strange = sorted(name for name in os.listdir(output) if name != "checks.json")
+    for name in strange:
+        remove(os.path.join(output, name))
+    if strange:
+        names = ", ".join(ascii(name)[1:-1] for name in strange[:3]) + (" and more" if len(strange) > 3 else "")
+        raise Failed("it wrote {} to the output folder".format(names), "return the answers; the server writes them down")
+
+
+def _protect():
+    """Keeps the submission's processes below this one, and this one's memory closed to them (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.prctl(SUBREAPER, 1, 0, 0, 0)
+        library.prctl(DUMPABLE, 0, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
     python3 score.py INPUT OUTPUT
 
-Reads INPUT/ref/labels.txt (a class number a line), INPUT/ref/classes.txt (a name a line), INPUT/res/predictions.txt and,
-where the server leaves one, INPUT/res/metadata. Writes OUTPUT/scores.json and scores.txt: finite numbers only.
+Reads INPUT/ref: labels.txt (a class number a line), classes.txt (a name a line) and images/ (00000.jpg, …, a thumbnail
+of each image); INPUT/res: predictions.txt, and where they are there probabilities.npy, checks.json and the server's own
+metadata. Writes to OUTPUT: scores.json and scores.txt, finite numbers only, and detailed_results.html. Of what comes
+from the prediction stage nothing is trusted: it is parsed as plain numbers and text, in the right count and range.
+Standard library and numpy only.
 """
 
 import json
@@ -14,6 +17,11 @@ import sys
 
 import numpy as np
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import details
+
+CHECKS_LIMIT = 1_000_000  # bytes
+
 
 def main(input_folder, output):
     """Scores one submission. Returns 0 if it could be scored, else 1 with the reason on standard error."""
@@ -22,14 +30,21 @@ def main(input_folder, output):
         names = file.read().splitlines()
     with open(os.path.join(reference, "labels.txt")) as file:
         labels = np.array([int(line) for line in file], np.int64)
+    checks, used = read_checks(os.path.join(result, "checks.json"))
+    refusal, predictions, probabilities, numbers = "", None, None, {}
     try:
         refuse_failed_ingestion(os.path.join(result, "metadata"))
         predictions = read_predictions(os.path.join(result, "predictions.txt"), len(labels), len(names))
+        probabilities = read_probabilities(os.path.join(result, "probabilities.npy"), len(labels), len(names))
+        numbers = scores(confusion(labels, predictions, len(names)))
+        write(numbers, output)
     except ValueError as error:
+        refusal = str(error)
         print("refused: {}".format(error), file=sys.stderr)
-        return 1
-    write(scores(confusion(labels, predictions, len(names))), output)
-    return 0
+    page = details.page(numbers, names, labels, predictions, probabilities, checks, used, refusal, os.path.join(reference, "images"))
+    with open(os.path.join(output, "detailed_results.html"), "w", encoding="utf-8") as file:
+        file.write(page)
+    return 1 if refusal else 0
 
 
 def refuse_failed_ingestion(path):
@@ -44,7 +59,7 @@ def refuse_failed_ingestion(path):
 
 def read_predictions(path, count, classes):
     """Class numbers from a text file, one a line: int64 [count]. Raises ValueError for anything else."""
-    if not os.path.isfile(path) or os.path.islink(path):
+    if not is_plain(path):
         raise ValueError("there is no predictions.txt")
     if os.path.getsize(path) > 20 * (count + 1):
         raise ValueError("predictions.txt is too large for {} numbers".format(count))
@@ -56,6 +71,41 @@ def read_predictions(path, count, classes):
         if not re.fullmatch("[0-9]{1,9}", line) or int(line) >= classes:
             raise ValueError("line {} is {!r}, expected 0 to {}".format(number, line[:20], classes - 1))
     return np.array([int(line) for line in lines], np.int64)
+
+
+def read_probabilities(path, count, classes):
+    """float32 [count, classes] from a .npy file, or None where it does not hold just that."""
+    shape = (count, classes)
+    if not is_plain(path) or os.path.getsize(path) > 4 * shape[0] * shape[1] + 1000:
+        return None
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return None
+    if not isinstance(values, np.ndarray) or values.shape != shape or values.dtype != np.float32:
+        return None
+    if not np.isfinite(values).all() or values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > 0.01:
+        return None
+    return values
+
+
+def read_checks(path):
+    """(list of name, passed, reason, mend; dictionary of what was used), as far as the file holds them."""
+    try:
+        if not is_plain(path) or os.path.getsize(path) > CHECKS_LIMIT:
+            return [], {}
+        with open(path, encoding="utf-8", errors="replace") as file:
+            saved = json.load(file)
+        checks = [(str(c["name"])[:100], c["passed"] is True, str(c["reason"])[:1000], str(c["mend"])[:1000]) for c in saved["checks"]]
+        used = {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return [], {}
+    return checks, {key: value for key, value in used.items() if math.isfinite(value)}
+
+
+def is_plain(path):
+    """Whether there is a file that is no link, no folder and no pipe."""
+    return os.path.isfile(path) and not os.path.islink(path)
 
 
 def confusion(labels, predictions, classes):

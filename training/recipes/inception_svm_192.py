@@ -28,5 +28,6 @@ recipe = replace(
     dense=(),
     dropout=0.3,
     precision="mixed_bfloat16",
+    head_learning_rate=1e-3,
     test_flips=("none", "horizontal", "vertical", "both"),
 )
