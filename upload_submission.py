@@ -45,7 +45,9 @@ LOOKUPS = 3  # looks for a submission whose creation was not answered
 LOG_LINES = 15
 LOGS = ("prediction_ingestion_stderr", "prediction_stderr", "scoring_stderr", "prediction_ingestion_stdout", "scoring_stdout")
 ENDED = ("Finished", "Failed", "Cancelled")
-TRANSIENT = (429, 500, 502, 503, 504)
+PUT_OFF = 429
+TRANSIENT = (PUT_OFF, 500, 502, 503, 504)
+HIDDEN = "***"  # in the place of a token that the server has sent back
 
 
 class Refused(Exception):
@@ -67,19 +69,22 @@ class Server:
         self.url, self._token = checked_url(url), token
         self.session = requests.Session()
 
-    def ask(self, method, path, tries=TRIES, **body):
-        """One call, tried again where that can do no harm. Returns the parsed JSON.
+    def ask(self, method, path, repeatable=True, **body):
+        """One call, tried again where that can do no harm. Returns the parsed JSON, a dictionary or a list.
+
+        Args:
+            method, path: of the call, below /api/.
+            repeatable: False for a call that must not be made twice: it is repeated only if the server has put it off.
+            body: for `requests`.
 
         Raises:
             Refused: the server says no. NoAnswer: it could not be reached, or failed each time.
         """
 
         def once():
-            return self.session.request(
-                method, f"{self.url}/api/{path}", auth=self._sign, timeout=TIMEOUT, allow_redirects=False, stream=False, **body
-            )
+            return self.session.request(method, f"{self.url}/api/{path}", auth=self._sign, timeout=TIMEOUT, allow_redirects=False, **body)
 
-        return _json(_answered(once, f"{method} {path}", tries), path)
+        return _json(_answered(once, f"{method} {path}", repeatable), path)
 
     def put(self, url, path):
         """Sends a file to a presigned address, streamed from the disk, with a progress bar. The token stays here."""
@@ -91,7 +96,7 @@ class Server:
             with open(path, "rb") as file, _Bar(file, path.stat().st_size) as body:
                 return self.session.put(url, data=body, headers=headers, auth=_unsigned, timeout=TIMEOUT, allow_redirects=False)
 
-        _answered(once, "the upload", TRIES)
+        _answered(once, "the upload")
 
     def text(self, url):
         """A log behind a presigned address, or ""."""
@@ -99,7 +104,7 @@ class Server:
             answer = self.session.get(url, auth=_unsigned, timeout=TIMEOUT)
         except requests.RequestException:
             return ""
-        return answer.text if answer.ok else ""
+        return answer.text.replace(self._token, HIDDEN) if answer.ok else ""
 
     def _sign(self, request):
         request.headers["Authorization"] = f"Token {self._token}"
@@ -149,7 +154,11 @@ def send(server, path, phase, again=False, dry_run=False):
     note = Note(server.url, phase, digest, f"{path.stem[:12]}-{secrets.token_hex(5)}.zip")
     key = _upload(server, path, note.file)
     write_json(_note_path(path), asdict(note))
-    note.submission = _create(server, note, key)
+    try:
+        note.submission = _create(server, note, key)
+    except Refused:  # for certain, so there is nothing to remember
+        _note_path(path).unlink()
+        raise
     write_json(_note_path(path), asdict(note))
     return note.submission
 
@@ -179,7 +188,7 @@ def watch(server, number, seconds, say):
         if status in ("Failed", "Cancelled"):
             reason = answer.get("status_details") or "the server gives no reason"
             raise Refused(f"submission {number} {status.lower()}: {reason}{_logs(server, number)}")
-        scores = {str(score["column_key"]): float(score["score"]) for score in answer.get("scores") or ()}
+        scores = {_field(score, "column_key"): float(_field(score, "score")) for score in answer.get("scores") or ()}
         if status == "Finished" and scores:
             return scores
         if time.monotonic() - began > seconds:
@@ -229,7 +238,7 @@ def login(url, file):
     def once():
         return requests.post(f"{address}/api/api-token-auth/", data=form, auth=_unsigned, timeout=TIMEOUT, allow_redirects=False)
 
-    token = _json(_answered(once, "the login", 1), "api-token-auth/").get("token")
+    token = _field(_json(_answered(once, "the login"), "api-token-auth/"), "token")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.unlink(missing_ok=True)
@@ -243,14 +252,14 @@ def _upload(server, path, name):
     """The zip as a dataset on the server. Returns its key."""
     order = {"type": "submission", "request_sassy_file_name": name, "file_size": path.stat().st_size}
     place = server.ask("POST", "datasets/", json=order)
-    server.put(place["sassy_url"], path)
-    return server.ask("PUT", f"datasets/completed/{place['key']}/")["key"]
+    server.put(_field(place, "sassy_url"), path)
+    return _field(server.ask("PUT", f"datasets/completed/{_field(place, 'key')}/"), "key")
 
 
 def _create(server, note, key):
     """The submission itself: asked for once. Where no answer comes, the server is asked whether it is there."""
     try:
-        return int(server.ask("POST", "submissions/", tries=1, json={"phase": note.phase, "data": key})["id"])
+        return int(_field(server.ask("POST", "submissions/", repeatable=False, json={"phase": note.phase, "data": key}), "id"))
     except NoAnswer as error:
         for attempt in range(LOOKUPS):
             time.sleep(PAUSE * 2**attempt)
@@ -280,14 +289,17 @@ def _look_up(server, note):
     return next((int(row["id"]) for row in rows if row.get("filename") == note.file), None)
 
 
-def _answered(once, what, tries):
+def _answered(once, what, repeatable=True):
     """A call's good answer; a failure that may pass is tried again, each time after a longer pause.
+
+    A call that is not repeatable is tried again only where the server has put it off, for then it did nothing.
 
     Raises:
         Refused: an answer that will not change. NoAnswer: none, or a failure each time.
     """
-    for attempt in range(tries):
-        pause = PAUSE * 2**attempt
+    for attempt in range(1, TRIES + 1):
+        pause = PAUSE * 2 ** (attempt - 1)
+        put_off = False
         try:
             answer = once()
         except requests.RequestException as error:
@@ -300,8 +312,10 @@ def _answered(once, what, tries):
             reason = f"the server answered {answer.status_code}: {_reason(answer)}"
             if answer.status_code not in TRANSIENT:
                 raise Refused(f"{what}: {reason}{_advice(answer.status_code)}")
-            pause = _asked_pause(answer, pause)
-        if attempt + 1 < tries:
+            pause, put_off = _asked_pause(answer, pause), answer.status_code == PUT_OFF
+        if not (repeatable or put_off):
+            break
+        if attempt < TRIES:
             print(f"{what}: {reason}; again in {pause:.0f} s", file=sys.stderr)
             time.sleep(pause)
     raise NoAnswer(f"{what}: {reason}")
@@ -318,10 +332,11 @@ def _network_reason(error):
 
 def _reason(answer):
     """The server's own words, as one line."""
+    text = _text(answer)
     try:
-        value = answer.json()
+        value = json.loads(text)
     except ValueError:
-        value = answer.text[:200] if "html" not in answer.headers.get("Content-Type", "") else ""
+        value = text[:200] if "html" not in answer.headers.get("Content-Type", "") else ""
     if isinstance(value, dict):
         value = value.get("detail") or value.get("error") or "; ".join(f"{key}: {text}" for key, text in value.items())
     return " ".join(str(value).split())[:500] or answer.reason or "no reason"
@@ -342,11 +357,26 @@ def _asked_pause(answer, pause):
     return min(float(asked), LONGEST_PAUSE) if asked.isdigit() else pause
 
 
+def _text(answer):
+    """What the server sent, without the token, should it have sent that back."""
+    token = answer.request.headers.get("Authorization", "").removeprefix("Token ")
+    return answer.text.replace(token, HIDDEN) if token else answer.text
+
+
 def _json(answer, path):
     try:
-        return answer.json()
+        value = json.loads(_text(answer))
     except ValueError:
-        raise Refused(f"{path}: the answer is not Codabench's; check --server") from None
+        value = None
+    if not isinstance(value, (dict, list)):
+        raise Refused(f"{path}: the answer is not Codabench's; check --server")
+    return value
+
+
+def _field(value, name):
+    if not isinstance(value, dict) or value.get(name) is None:
+        raise Refused(f"the server's answer has no {name}; check --server")
+    return value[name]
 
 
 def _logs(server, number):
@@ -355,7 +385,7 @@ def _logs(server, number):
         logs = server.ask("GET", f"submissions/{number}/get_details/").get("logs") or []
     except (Refused, NoAnswer) as error:
         return f"\n(no logs: {error})"
-    by_name = {log["name"]: log["data_file"] for log in logs}
+    by_name = {_field(log, "name"): _field(log, "data_file") for log in logs}
     lines = []
     for name in LOGS:
         text = server.text(by_name[name]).strip() if name in by_name else ""

@@ -24,13 +24,15 @@ STUB = """
 import numpy as np
 
 class model:
-    def __init__(self, path):
+    def __init__(self, path=None):
         pass
 
     def predict(self, X):
         x = np.asarray(X).astype(np.int64)
         good = x[:, ::7, ::5].sum((1, 2, 3)) % 8
         return {answers}
+
+Model = model  # the contract of 2024, under which TensorFlow need not be imported
 """
 
 

@@ -1,5 +1,6 @@
 """The scoring program: its numbers against scikit-learn's, and what it refuses to score."""
 
+import html
 import json
 import math
 import os
@@ -82,7 +83,7 @@ def test_both_files_say_the_same(score, tmp_path):
     lines = (tmp_path / "output" / "scores.txt").read_text().splitlines()
     parsed = dict(line.split(":") for line in lines)  # two parts each, or it raises
     assert {key: float(value) for key, value in parsed.items()} == json.loads((tmp_path / "output" / "scores.json").read_text())
-    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["scores.json", "scores.txt"]
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["detailed_results.html", "scores.json", "scores.txt"]
 
 
 def test_the_program_itself(tmp_path):
@@ -101,11 +102,13 @@ def test_the_program_itself_refuses(tmp_path):
 def refused(score, capsys, source, output):
     """The reason why the program did not score."""
     assert score.main(source, output) == 1
-    assert not any(Path(output).iterdir())
+    assert [path.name for path in Path(output).iterdir()] == ["detailed_results.html"]  # no scores, but the reason
     error = capsys.readouterr().err
     assert error.startswith("refused: ")
     assert error.count("\n") == 1
-    return error.removeprefix("refused: ").strip()
+    reason = error.removeprefix("refused: ").strip()
+    assert f"Not scored: {html.escape(reason)}." in Path(output, "detailed_results.html").read_text("utf-8")
+    return reason
 
 
 LINES = {

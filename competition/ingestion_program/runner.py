@@ -16,6 +16,7 @@ import numpy as np
 
 
 def main(input_data, folder, kind, questions, answers):
+    sys.stdout.reconfigure(line_buffering=True)  # this process is stopped, not ended: what it printed must be out
     images = np.load(os.path.join(input_data, "images.npy"), mmap_mode="r", allow_pickle=False)
     with os.fdopen(int(questions)) as source, os.fdopen(int(answers), "wb") as sink:
         network = None
