@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help setup submission test bench lint clean
+.PHONY: help setup submission competition test bench lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,8 +38,12 @@ endif
 submission: .venv/ready  ## build dist/submission.zip, verify and grade it (DATA=folder to score it)
 	@$(BIN)/python build_submission.py --out $(ZIP)
 	@echo
-	@$(BIN)/python grade_submission.py $(ZIP) $(if $(DATA),--data "$(DATA)") --json dist/grade.json
+	@$(BIN)/python grade_submission.py $(ZIP) $(if $(DATA),--data "$(DATA)" --html dist/grade.html) --json dist/grade.json
 	@echo "ready     $(ZIP)"
+
+competition: .venv/ready  ## dist/competition.zip for Codabench, from the labelled images in DATA=folder
+	@test -n "$(DATA)" || { echo "error: no images; give DATA=folder, with a folder of images for each class"; exit 2; }
+	@$(BIN)/python -m competition "$(DATA)"
 
 test: .venv/ready-test  ## the tests
 	@$(BIN)/python -m pytest -q tests
@@ -50,6 +54,7 @@ lint: .venv/ready-test  ## style
 bench: .venv/ready  ## the benchmarks (half an hour, an idle machine)
 	@$(BIN)/python -m benchmarks.inference
 	@$(BIN)/python -m benchmarks.memory
+	@$(BIN)/python -m benchmarks.grading
 	@$(BIN)/python -m benchmarks.training $(if $(DATA),--data "$(DATA)")
 
 clean:  ## remove dist and caches, keep .venv and runs

@@ -44,7 +44,6 @@ POLL = 5.0  # seconds between two looks at a submission
 LOOKUPS = 3  # looks for a submission whose creation was not answered
 LOG_LINES = 15
 LOGS = ("prediction_ingestion_stderr", "prediction_stderr", "scoring_stderr", "prediction_ingestion_stdout", "scoring_stdout")
-ENDED = ("Finished", "Failed", "Cancelled")
 PUT_OFF = 429
 TRANSIENT = (PUT_OFF, 500, 502, 503, 504)
 HIDDEN = "***"  # in the place of a token that the server has sent back
@@ -54,6 +53,10 @@ class Refused(Exception):
     """The server says no, or the submission failed; the text says why."""
 
     code = 1
+
+
+class Unclear(Refused):
+    """The server says yes, but what it says beside that is not Codabench's."""
 
 
 class NoAnswer(Exception):
@@ -84,27 +87,28 @@ class Server:
         def once():
             return self.session.request(method, f"{self.url}/api/{path}", auth=self._sign, timeout=TIMEOUT, allow_redirects=False, **body)
 
-        return _json(_answered(once, f"{method} {path}", repeatable), path)
+        answer = _answered(once, f"{method} {path}", repeatable, self._token)
+        return _json(_hidden(answer.text, self._token), path)
 
     def put(self, url, path):
         """Sends a file to a presigned address, streamed from the disk, with a progress bar. The token stays here."""
         headers = {"Content-Type": "application/zip"}
-        if (urlsplit(url).hostname or "").endswith(".blob.core.windows.net"):
+        if _host(url).endswith(".blob.core.windows.net"):
             headers["x-ms-blob-type"] = "BlockBlob"
 
         def once():
             with open(path, "rb") as file, _Bar(file, path.stat().st_size) as body:
                 return self.session.put(url, data=body, headers=headers, auth=_unsigned, timeout=TIMEOUT, allow_redirects=False)
 
-        _answered(once, "the upload")
+        _answered(once, "the upload", secret=self._token)
 
     def text(self, url):
         """A log behind a presigned address, or ""."""
         try:
-            answer = self.session.get(url, auth=_unsigned, timeout=TIMEOUT)
+            answer = self.session.get(url, auth=_unsigned, timeout=TIMEOUT, allow_redirects=False)
         except requests.RequestException:
             return ""
-        return answer.text.replace(self._token, HIDDEN) if answer.ok else ""
+        return _hidden(answer.content.decode("utf-8", "replace"), self._token) if answer.status_code == 200 else ""
 
     def _sign(self, request):
         request.headers["Authorization"] = f"Token {self._token}"
@@ -142,12 +146,12 @@ def send(server, path, phase, again=False, dry_run=False):
         Refused, NoAnswer: see `Server.ask`.
     """
     path = Path(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    before = None if again else _read_note(path)
-    if before and (before.server, before.phase, before.sha256) == (server.url, phase, digest):
+    digest, before = _sha256(path), _read_note(path)
+    same = before and (before.server, before.phase, before.sha256) == (server.url, phase, digest)
+    if same and not again and not dry_run:
         return _handed_in_before(server, before, path)
     leave = server.ask("GET", f"can_make_submission/{phase}/")
-    if not leave.get("can"):
+    if not _field(leave, "can"):
         raise Refused(f"the server takes no submission now: {leave.get('reason') or 'it gives no reason'}")
     if dry_run:
         return None
@@ -156,8 +160,10 @@ def send(server, path, phase, again=False, dry_run=False):
     write_json(_note_path(path), asdict(note))
     try:
         note.submission = _create(server, note, key)
-    except Refused:  # for certain, so there is nothing to remember
+    except Refused:  # for certain, so there is nothing to remember but what was sent before
         _note_path(path).unlink()
+        if before:
+            write_json(_note_path(path), asdict(before))
         raise
     write_json(_note_path(path), asdict(note))
     return note.submission
@@ -181,14 +187,14 @@ def watch(server, number, seconds, say):
     began, last = time.monotonic(), None
     while True:
         answer = server.ask("GET", f"submissions/{number}/")
-        status = str(answer.get("status"))
+        status = _field(answer, "status", str)
         if status != last:
             say(f"{time.monotonic() - began:5.0f} s  {status}")
             last = status
         if status in ("Failed", "Cancelled"):
             reason = answer.get("status_details") or "the server gives no reason"
             raise Refused(f"submission {number} {status.lower()}: {reason}{_logs(server, number)}")
-        scores = {_field(score, "column_key"): float(_field(score, "score")) for score in answer.get("scores") or ()}
+        scores = {_field(score, "column_key", str): _number(score, "score", float) for score in _list(answer.get("scores") or [], "scores")}
         if status == "Finished" and scores:
             return scores
         if time.monotonic() - began > seconds:
@@ -198,10 +204,10 @@ def watch(server, number, seconds, say):
 
 def checked_url(url):
     """The server's address without a slash at its end. Raises a UserError for one that a token must not be sent to."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    scheme, host = url.partition(":")[0].lower(), _host(url)
+    if scheme not in ("http", "https") or not host:
         raise UserError(f"--server {url} is no address; give for example https://www.codabench.org")
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
         raise UserError(f"--server {url} would send the token unencrypted; give its https address")
     return url.rstrip("/").removesuffix("/api")
 
@@ -219,8 +225,8 @@ def read_token(file):
             raise UserError(f"no token: set {TOKEN}, or write {path} with --login")
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise UserError(f"others can read the token in {path}; close it: chmod 600 {path}")
-        token = path.read_text("utf-8").strip()
-    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        token = path.read_text("utf-8", errors="replace").strip()
+    if not _is_token(token):
         raise UserError(f"what {TOKEN} or {path} holds is no token; make a new one with --login")
     return token
 
@@ -229,16 +235,20 @@ def login(url, file):
     """Asks for name and password, and keeps the token that the server gives for them in a file of mode 600.
 
     Raises:
-        Refused, NoAnswer: see `Server.ask`.
+        Refused, NoAnswer: see `Server.ask`. UserError: there is nobody to ask.
     """
     address, path = checked_url(url), Path(file).expanduser()
-    name = input(f"user name at {urlsplit(address).hostname}: ")
-    form = {"username": name, "password": getpass.getpass("password: ")}
+    try:
+        form = {"username": input(f"user name at {_host(address)}: "), "password": getpass.getpass("password: ")}
+    except EOFError as error:
+        raise UserError(f"nobody can be asked for the password here; give --login at a terminal, or set {TOKEN}") from error
 
     def once():
         return requests.post(f"{address}/api/api-token-auth/", data=form, auth=_unsigned, timeout=TIMEOUT, allow_redirects=False)
 
-    token = _field(_json(_answered(once, "the login"), "api-token-auth/"), "token")
+    token = _field(_json(_answered(once, "the login", secret=form["password"]).text, "api-token-auth/"), "token", str)
+    if not _is_token(token):
+        raise Unclear("api-token-auth/: the answer is no token; check --server")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.unlink(missing_ok=True)
@@ -252,21 +262,26 @@ def _upload(server, path, name):
     """The zip as a dataset on the server. Returns its key."""
     order = {"type": "submission", "request_sassy_file_name": name, "file_size": path.stat().st_size}
     place = server.ask("POST", "datasets/", json=order)
-    server.put(_field(place, "sassy_url"), path)
-    return _field(server.ask("PUT", f"datasets/completed/{_field(place, 'key')}/"), "key")
+    server.put(_field(place, "sassy_url", str), path)
+    return _field(server.ask("PUT", f"datasets/completed/{_field(place, 'key', str)}/"), "key", str)
 
 
 def _create(server, note, key):
-    """The submission itself: asked for once. Where no answer comes, the server is asked whether it is there."""
+    """The submission itself: asked for once. Where no clear answer comes, the server is asked whether it is there."""
     try:
-        return int(_field(server.ask("POST", "submissions/", repeatable=False, json={"phase": note.phase, "data": key}), "id"))
-    except NoAnswer as error:
+        answer = server.ask("POST", "submissions/", repeatable=False, json={"phase": note.phase, "data": key})
+        return _number(answer, "id", int)
+    except (NoAnswer, Unclear) as error:
+        problem = str(error)
+    try:
         for attempt in range(LOOKUPS):
             time.sleep(PAUSE * 2**attempt)
             number = _look_up(server, note)
             if number is not None:
                 return number
-        raise NoAnswer(f"{error}; the submission is not in the server's list, so it may have been lost: give the command again") from error
+    except Refused as error:  # of the list: it says nothing about the submission
+        raise NoAnswer(f"{problem}; whether the submission is there cannot be seen: {error}") from error
+    raise NoAnswer(f"{problem}; the submission is not in the server's list, so it may have been lost: give the command again")
 
 
 def _handed_in_before(server, note, path):
@@ -285,14 +300,15 @@ def _handed_in_before(server, note, path):
 def _look_up(server, note):
     """The number of the submission of this very file, or None where the server does not list it."""
     answer = server.ask("GET", "submissions/", params={"phase": note.phase})
-    rows = answer.get("results", []) if isinstance(answer, dict) else answer
-    return next((int(row["id"]) for row in rows if row.get("filename") == note.file), None)
+    rows = _list(answer.get("results") if isinstance(answer, dict) else answer, "list of submissions")
+    return next((_number(row, "id", int) for row in rows if isinstance(row, dict) and row.get("filename") == note.file), None)
 
 
-def _answered(once, what, repeatable=True):
+def _answered(once, what, repeatable=True, secret=""):
     """A call's good answer; a failure that may pass is tried again, each time after a longer pause.
 
     A call that is not repeatable is tried again only where the server has put it off, for then it did nothing.
+    The secret is never shown, even where the server sends it back.
 
     Raises:
         Refused: an answer that will not change. NoAnswer: none, or a failure each time.
@@ -303,13 +319,16 @@ def _answered(once, what, repeatable=True):
         try:
             answer = once()
         except requests.RequestException as error:
+            if isinstance(error, ValueError):
+                raise Refused(f"{what}: there is no such address; check --server") from error
             reason = _network_reason(error)
         else:
             if answer.is_redirect:
-                raise Refused(f"the server wants to be called {urlsplit(answer.headers.get('Location', '')).netloc}; give that as --server")
-            if answer.ok:
+                place = _host(answer.headers["Location"]) or "another of its pages"
+                raise Refused(_hidden(f"{what}: the server refers to {place}; check --server", secret))
+            if answer.status_code < 300:
                 return answer
-            reason = f"the server answered {answer.status_code}: {_reason(answer)}"
+            reason = f"the server answered {answer.status_code}: {_reason(answer, secret)}"
             if answer.status_code not in TRANSIENT:
                 raise Refused(f"{what}: {reason}{_advice(answer.status_code)}")
             pause, put_off = _asked_pause(answer, pause), answer.status_code == PUT_OFF
@@ -330,16 +349,17 @@ def _network_reason(error):
     return "the connection was refused or broke off"
 
 
-def _reason(answer):
+def _reason(answer, secret):
     """The server's own words, as one line."""
-    text = _text(answer)
+    text = _hidden(answer.text, secret)
     try:
         value = json.loads(text)
     except ValueError:
-        value = text[:200] if "html" not in answer.headers.get("Content-Type", "") else ""
+        value = "" if "html" in answer.headers.get("Content-Type", "") else text[:200]
     if isinstance(value, dict):
         value = value.get("detail") or value.get("error") or "; ".join(f"{key}: {text}" for key, text in value.items())
-    return " ".join(str(value).split())[:500] or answer.reason or "no reason"
+    line = " ".join(str(value).split()) or answer.reason or "no reason"
+    return _hidden(line, secret)[:500]
 
 
 def _advice(status):
@@ -354,38 +374,63 @@ def _advice(status):
 def _asked_pause(answer, pause):
     """The pause that the server asks for, in seconds, if it does."""
     asked = answer.headers.get("Retry-After", "")
-    return min(float(asked), LONGEST_PAUSE) if asked.isdigit() else pause
+    return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else pause
 
 
-def _text(answer):
-    """What the server sent, without the token, should it have sent that back."""
-    token = answer.request.headers.get("Authorization", "").removeprefix("Token ")
-    return answer.text.replace(token, HIDDEN) if token else answer.text
+def _hidden(text, secret):
+    """What a server sent, without the secret, and without what a terminal would obey."""
+    text = text.replace(secret, HIDDEN) if secret else text
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text.replace("\r\n", "\n"))
 
 
-def _json(answer, path):
+def _host(url):
+    """The host of an address, in small letters, or ""."""
     try:
-        value = json.loads(_text(answer))
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_token(text):
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
+def _json(text, path):
+    try:
+        value = json.loads(text)
     except ValueError:
         value = None
     if not isinstance(value, (dict, list)):
-        raise Refused(f"{path}: the answer is not Codabench's; check --server")
+        raise Unclear(f"{path}: the answer is not Codabench's; check --server")
     return value
 
 
-def _field(value, name):
-    if not isinstance(value, dict) or value.get(name) is None:
-        raise Refused(f"the server's answer has no {name}; check --server")
+def _field(value, name, kind=object):
+    if not isinstance(value, dict) or value.get(name) is None or not isinstance(value[name], kind):
+        raise Unclear(f"the server's answer has no {name}; check --server")
     return value[name]
+
+
+def _number(value, name, kind):
+    try:
+        return kind(_field(value, name))
+    except (TypeError, ValueError) as error:
+        raise Unclear(f"the server's answer has a {name} that is no number; check --server") from error
+
+
+def _list(value, name):
+    if not isinstance(value, list):
+        raise Unclear(f"the server's answer has no {name}; check --server")
+    return value
 
 
 def _logs(server, number):
     """The end of each log of a submission, as further lines, or why there are none."""
     try:
-        logs = server.ask("GET", f"submissions/{number}/get_details/").get("logs") or []
+        logs = _field(server.ask("GET", f"submissions/{number}/get_details/"), "logs", list)
     except (Refused, NoAnswer) as error:
         return f"\n(no logs: {error})"
-    by_name = {_field(log, "name"): _field(log, "data_file") for log in logs}
+    by_name = {log.get("name"): log["data_file"] for log in logs if isinstance(log, dict) and isinstance(log.get("data_file"), str)}
     lines = []
     for name in LOGS:
         text = server.text(by_name[name]).strip() if name in by_name else ""
@@ -422,13 +467,24 @@ class _Bar:
         return data
 
 
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def _note_path(path):
     return path.with_name(f"{path.name}.upload.json")
 
 
 def _read_note(path):
     try:
-        return Note(**json.loads(_note_path(path).read_text("utf-8")))
+        note = Note(**json.loads(_note_path(path).read_text("utf-8")))
+        if not isinstance(note.submission, (int, type(None))):
+            raise ValueError(f"submission {note.submission}")
+        return note
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -445,7 +501,7 @@ def _checked_zip(path, limit_mb):
 
 def main(arguments=None):
     """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("zip", nargs="?")
     parser.add_argument("--server", required=True, metavar="URL")
     parser.add_argument("--phase", type=int, metavar="ID")

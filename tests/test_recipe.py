@@ -64,7 +64,7 @@ def test_settings_add_up_and_the_last_one_wins():
         ("batsh=16", "batch"),
         ("lerning_rate=1", "learning_rate"),
         ("augmentation.rotate=5", "rotation"),
-        ("qqq=1", "validation, split_seed, seed"),
+        ("qqq=1", "validation, split_seed, folds"),
         ("frozen_epoch=1", "frozen_epochs"),
         ("head_feature=1", "head_features"),
         ("=5", "no field"),

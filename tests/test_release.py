@@ -80,3 +80,10 @@ def test_readme_repeats_the_benchmarks():
     for numbers in (shipped, pipeline, files["training"]["flow_from_directory"]):
         assert "{ratio_median:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**numbers) in text
     assert f"{files['memory']['beyond_mb']:,.0f} MB beyond" in text
+    head = files["training"]["quasi_svm_head"]
+    cached = head["cached"]
+    assert "{ratio_median:.0f} ({ratio_min:.0f} to {ratio_max:.0f}) times".format(**cached) in text
+    assert f"{100 * cached['accuracy']:.1f} % right against {100 * head['uncached']['accuracy']:.1f} %" in text
+    low, high = head["uncached"]["interval95"]
+    assert low <= cached["accuracy"] <= high
+    assert cached["ratio_min"] >= 30

@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   python -m training run inception_svm --data data/leaves/train --out runs/small --set batch=16 --set "phases=((5, 96),)"
   python -m training run --all --data data/leaves/train --test data/leaves/phase1
   python -m training run online smote mixup --seeds 3 --data data/leaves/train
+  python -m training crossval inception_svm_192 --folds 5 --data data/leaves/train
   python -m training compare runs/* --keep docs/runs
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
@@ -146,6 +147,22 @@ def _train(recipe, name, options, out):
     train(recipe, name, options.data, options.backbone_weights, out, options.test)
 
 
+def _crossval(options):
+    recipe = load_recipe(options.recipe)
+    from training.crossval import crossval
+    from training.evaluate import summary
+    from training.recipe import override
+
+    out = Path(options.out or f"runs/crossval-{options.recipe}")
+    recipe = override(recipe, options.set)
+    result = crossval(recipe, options.recipe, options.data, options.backbone_weights, out, options.folds, options.seeds)
+    if result:
+        print(summary(result))
+        folds = result["accuracy_of_folds"]
+        print(f"folds {min(folds):.1%} to {max(folds):.1%}, calibration error {result['calibration_error']:.1%}")
+        print(f"done: {out / 'crossval.json'}")
+
+
 def _tune(options):
     recipe = load_recipe(options.recipe)
     from training.recipe import override
@@ -215,6 +232,16 @@ def _parser():
     command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
     command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
     command.set_defaults(command=_run)
+
+    command = commands.add_parser("crossval", help="train a recipe once for each fold, and measure it on every image")
+    command.add_argument("recipe", help="its name, see list")
+    command.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default %(default)s)")
+    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
+    command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME); what is finished in it is left out")
+    command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
+    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
+    command.set_defaults(command=_crossval)
 
     command = commands.add_parser("tune", help="search for a recipe's best head with KerasTuner")
     command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")

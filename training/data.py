@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from training.errors import UserError
 from training.progress import progress
@@ -133,7 +133,9 @@ def load_folder(folder, size=None):
     if size is None:
         size = Counter((i.height, i.width) for _, _, i, _, _ in good).most_common(1)[0][0]
     notes += _conversions(good, size)
-    images = np.stack([np.asarray(_resized(image, size)) for _, _, image, _, _ in good])
+    images = np.empty((len(good), *size, 3), np.uint8)
+    for row, (_, _, image, _, _) in enumerate(good):
+        images[row] = np.asarray(_resized(image, size))
     labels = np.array([label for _, label, _, _, _ in good], np.int64)
     return Images(images, labels, tuple(name for name, _ in classes), tuple(str(g[0]) for g in good), tuple(notes))
 
@@ -165,6 +167,30 @@ def split(labels, validation, seed, names=None):
     except ValueError as error:
         raise UserError(f"cannot hold out {validation:.0%} of {len(labels)} images: {error}") from error
     return np.sort(train), np.sort(held)
+
+
+def split_fold(labels, folds, fold, seed, names=None):
+    """One of several stratified, seeded folds, held out.
+
+    Args:
+        labels: int [n].
+        folds: number of folds, 2 or more. Each row is held out in one of them.
+        fold: which one, 0 to below `folds`.
+        seed: integer.
+        names: class names, for the error.
+
+    Returns:
+        (training rows, validation rows), int64, each sorted.
+
+    Raises:
+        UserError: a class with fewer images than folds.
+    """
+    values, counts = np.unique(labels, return_counts=True)
+    if counts.min() < folds:
+        rare = values[counts.argmin()]
+        raise UserError(f"class {names[rare] if names else rare} has {counts.min()} images, too few for {folds} folds")
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    return list(parts)[fold]
 
 
 def _try_read(path):

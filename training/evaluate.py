@@ -44,6 +44,17 @@ def wilson(right, total, z=1.959964):
     return [(share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)]
 
 
+def calibration_error(labels, probabilities, bins=10):
+    """Expected calibration error: mean distance of how sure and how right, over bins of equal width, weighted by images.
+
+    Source: M. P. Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
+    """
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    inside = [place == number for number in range(bins)]
+    return float(sum(part.mean() * abs(sure[part].mean() - right[part].mean()) for part in inside if part.any()))
+
+
 def summary(result):
     """Metrics as a few lines to read."""
     low, high = result["interval95"]

@@ -35,8 +35,8 @@ def finetune(recipe, train, held, backbone_weights, out, cache):
         recipe: `Recipe`.
         train, held: `Images`; `held` may be empty.
         backbone_weights: see `architectures`.
-        out: run folder. Gets `checkpoint.npz`, `history.csv` and `best.weights.h5`, the network with its softmax (lowest
-            validation loss; the last epoch where nothing is held out). With `frozen_epochs`, `frozen_history.csv`.
+        out: run folder. Gets `checkpoint.npz`, `history.csv` and `best.weights.h5`, the network with its softmax (of the
+            epoch that `is_kept`). With `frozen_epochs`, `frozen_history.csv`.
         cache: folder of cached features.
 
     Returns:
@@ -75,10 +75,17 @@ def _epochs(recipe, backbone, head, train, held, rows, steps, history, arrays, o
             network = _compiled(recipe, backbone, head, train, sizes[epoch], steps)
             restore(network, arrays)
         history.append(_one_epoch(recipe, network, train, held, rows, epoch, sizes[epoch], history, out))
-        if not len(held) or history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
+        if is_kept(recipe, history):
             atomically(out / BEST, network.save_weights)
         write_history(out / "history.csv", history)
         _write_checkpoint(out / "checkpoint.npz", snapshot(network), history)  # last: what it holds is done
+
+
+def is_kept(recipe, history):
+    """Whether the last of these epochs is, so far, the one whose weights are kept."""
+    if recipe.keep == "last" or "val_loss" not in history[-1]:
+        return True
+    return history[-1]["val_loss"] <= min(row["val_loss"] for row in history)
 
 
 def make_backbone(recipe, weights):
@@ -232,10 +239,9 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
     """Trains a head on a frozen backbone's features; each epoch sees one random view of each image.
 
     Args:
-        head: `keras.Model` [b, d] → [b, classes]. Ends with the weights of its lowest validation loss, or of the last
-            epoch where nothing is held out.
+        head: `keras.Model` [b, d] → [b, classes]. Ends with the weights of the epoch that `is_kept`.
         schedule: `HeadSchedule`.
-        recipe: `Recipe`, its `repeats`, `class_weights` and `seed`.
+        recipe: `Recipe`, its `repeats`, `class_weights`, `keep` and `seed`.
         train_features: float32 [views, n, d].
         train_labels: int [n].
         held_features: float32 [m, d]; m may be 0.
@@ -268,7 +274,7 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
             verbose=0,
         ).history
         history.append(_row(epoch, logs, began, recipe, schedule.field))
-        if not len(held_labels) or history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
+        if is_kept(recipe, history):
             best = head.get_weights()
     head.set_weights(best)
     return history

@@ -3,6 +3,7 @@
 Labels are one-hot, since CutMix and MixUp give an image a share of several classes.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -74,9 +75,10 @@ def folder_batches(images, rows, recipe, epoch, folder):
         fill_mode="reflect",
     )
     seed = int(np.random.default_rng((recipe.seed, epoch)).integers(2**31))
-    return generator.flow_from_directory(
-        folder, images.images.shape[1:3], classes=list(images.names), batch_size=recipe.batch, class_mode="categorical", seed=seed
-    )
+    with contextlib.redirect_stdout(None):  # it counts the images again in each epoch
+        return generator.flow_from_directory(
+            folder, images.images.shape[1:3], classes=list(images.names), batch_size=recipe.batch, class_mode="categorical", seed=seed
+        )
 
 
 def plain_batches(images, batch):

@@ -18,6 +18,7 @@ from training.thaw import Budget, Edges, Everything
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 HEADS = ("quasi_svm", "softmax")
+KEPT_EPOCHS = ("best", "last")
 ACTIVATIONS = ("relu", "elu", "gelu", "selu", "silu", "tanh")
 
 
@@ -28,6 +29,9 @@ class Recipe:
     # Data
     validation: float = 0.2  # share of each class held out; 0 trains on everything
     split_seed: int = 0  # of the division into training and validation
+    folds: int = 0  # where not 0, the part held out is not `validation` but the `fold`th of so many stratified folds
+    fold: int = 0
+    keep: str = "best"  # the epoch of the lowest validation loss, which flatters that part's accuracy, or the "last" one
     seed: int = 0  # of everything else that is random
     resampling: Callable = natural  # `balance`: which images of the training part there are
     repeats: dict = field(default_factory=dict)  # class name → how often each of its images is seen in an epoch
@@ -80,7 +84,7 @@ class Recipe:
         self._expect("phases", sizes, "((epochs, side), …): whole numbers, epochs from 0 and at least 32 pixels")
         self._expect("repeats", all(_is_whole(n, 1) for n in self.repeats.values()), "whole numbers from 1")
         self._expect("offline", all(map(_is_round, self.offline)), "rounds of ((class names), copies), for example (((), 3),)")
-        for name in ("seed", "split_seed", "frozen_epochs"):
+        for name in ("seed", "split_seed", "folds", "fold", "frozen_epochs"):
             self._expect(name, _is_whole(getattr(self, name), 0), "a whole number from 0")
         for name in ("batch", "replicas", "head_views", "head_epochs", "head_features", "head_batch"):
             self._expect(name, _is_whole(getattr(self, name), 1), "a whole number from 1")
@@ -93,7 +97,10 @@ class Recipe:
         for name in ("augmentation", "offline_augmentation"):
             self._expect(name, _is_augmentation(getattr(self, name)), "numbers from 0")
         self._expect("dense", all(_is_whole(width, 1) for width in self.dense), "widths of layers, for example (128,)")
-        for name, known in (("head", HEADS), ("head_kernel", KERNELS), ("precision", PRECISIONS), ("activation", ACTIVATIONS)):
+        self._expect("folds", self.folds != 1, "0 for one validation part, or 2 and more")
+        self._expect("fold", self.fold < max(1, self.folds), f"below the {self.folds} folds")
+        choices = {"head": HEADS, "head_kernel": KERNELS, "precision": PRECISIONS, "activation": ACTIVATIONS, "keep": KEPT_EPOCHS}
+        for name, known in choices.items():
             self._expect(name, getattr(self, name) in known, f"one of {', '.join(known)}")
         flips = self.test_flips and all(isinstance(flip, str) and flip in FLIPS for flip in self.test_flips)
         self._expect("test_flips", flips, f"some of {', '.join(FLIPS)}")

@@ -14,7 +14,7 @@ from training import architectures
 from training.architectures import PRETRAINED, quasi_svm_head, softmax_head, whole_network
 from training.augment import FLIPS, augment_offline
 from training.balance import natural, svmsmote
-from training.data import load_folder, split
+from training.data import load_folder, split, split_fold
 from training.errors import UserError
 from training.evaluate import metrics, plot_confusion, plot_curves, summary
 from training.features import cached_features
@@ -25,6 +25,7 @@ from training.thaw import freeze
 
 NETWORK = "quasi_svm.weights.h5"
 FEATURES = "features.npz"
+HELD = "held.npz"
 CACHE = ".features"  # beside the run folders, for all of them
 LOCK = ".lock"
 # What the two heads are built from.
@@ -51,8 +52,9 @@ def train(recipe, name, data, backbone_weights, out, test=None):
         data: folder of class folders.
         backbone_weights: see `architectures`.
         out: run folder: `recipe.json`, `history.csv`, `best.weights.h5` (fine-tuned, with its softmax), `metrics.json`,
-            `curves.png`, `confusion.png`. With a quasi-SVM also `head_history.csv`, `head_curves.png`, `features.npz`
-            (of the training views and of the validation images, each with its labels) and `quasi_svm.weights.h5`.
+            `curves.png`, `confusion.png`, `held.npz` (probabilities and labels of the validation part). With a quasi-SVM
+            also `head_history.csv`, `head_curves.png`, `features.npz` (of the training views and of the validation
+            images, each with its labels) and `quasi_svm.weights.h5`.
         test: another folder of class folders, of which nothing but the metrics is taken, or None.
 
     Returns:
@@ -86,12 +88,19 @@ def train(recipe, name, data, backbone_weights, out, test=None):
 
 def _parts(recipe, images):
     """Split first; then what the training part is made of. The validation part stays as it is."""
-    train_rows, held_rows = split(images.labels, recipe.validation, recipe.split_seed, images.names)
+    train_rows, held_rows = held_out(recipe, images)
     if recipe.resampling is not natural:
         print(f"resampling by {recipe.resampling.__name__}" + (", some minutes" if recipe.resampling is svmsmote else ""), flush=True)
     fitting = recipe.resampling(images.rows(train_rows), recipe.seed)
     fitting = augment_offline(fitting, recipe.offline, recipe.offline_augmentation, recipe.seed)
     return fitting, images.rows(held_rows)
+
+
+def held_out(recipe, images):
+    """(training rows, validation rows) of a recipe: one stratified part, or one of several folds."""
+    if recipe.folds:
+        return split_fold(images.labels, recipe.folds, recipe.fold, recipe.split_seed, images.names)
+    return split(images.labels, recipe.validation, recipe.split_seed, images.names)
 
 
 def _fitted(recipe, fitting, held, images, out, cache):
@@ -121,7 +130,9 @@ def _finish(recipe, out, network, held, tested, parameters, fitted):
     seconds = sum(row["seconds"] for row in history)
     result = {"images": 0}
     if len(held):
-        result = metrics(held.labels, predict(network, held.images, recipe.test_flips), held.names)
+        probabilities = predict(network, held.images, recipe.test_flips)
+        write_arrays(out / HELD, probabilities=probabilities, labels=held.labels)
+        result = metrics(held.labels, probabilities, held.names)
         plot_confusion(result, out / "confusion.png")
         print(summary(result))
     if recipe.head == "quasi_svm":

@@ -187,7 +187,8 @@ def write(path, save):
 def remove(path):
     """Removes a file, a link, or a folder with everything in it."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(path, ignore_errors=True)
         if os.path.isdir(path):  # too deep for Python
             subprocess.call(["rm", "-rf", path])
     else:
