@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -105,7 +106,7 @@ def predict_csv(images, sample, run=None, out=OUT["kaggle"]):
             _files(SOURCE / MODEL)
         try:
             return write_csv(_submitted().model(folder if run else SOURCE), images, sample, out)
-        except UserError as error:
+        except (UserError, RuntimeError) as error:
             raise Refused(str(error)) from error
         except OSError as error:
             raise Refused(f"cannot write {out}: {error.strerror or error}; free the disk or give another --out") from error
@@ -219,7 +220,8 @@ def main(arguments=None):
             if not (options.images and options.sample):
                 raise Refused("--layout kaggle needs --images, the folder of test images, and --sample, the sample_submission.csv")
             path, notes = predict_csv(options.images, options.sample, options.run, out)
-            print("\n".join([*notes, f"{path}  hand it in: kaggle competitions submit -c {options.competition} -f {path} -m 'message'"]))
+            command = f"kaggle competitions submit -c {options.competition} -f {shlex.quote(str(path))} -m 'message'"
+            print("\n".join([*notes, f"{path}  hand it in: {command}"]))
         else:
             print(describe(build(options.run, out, options.limit_mb, options.layout)))
     except Refused as error:

@@ -11,7 +11,9 @@ exit codes: 0 every check holds, 1 at least one does not, 2 wrong input, 130 int
 import argparse
 import contextlib
 import json
+import math
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -157,7 +159,7 @@ def _score(result, stage, output, outcome, images, order, html):
     answers.mkdir()
     write_reference(reference, images, order)
     for name in OUTPUT[1:]:
-        if (output / name).is_file() and not (output / name).is_symlink():
+        if _is_plain(output / name):
             shutil.copyfile(output / name, answers / name, follow_symlinks=False)
     checks = [asdict(check) for check in result.checks]
     write_json(answers / "checks.json", {"checks": checks, "used": {**result.used, "peak_mb": result.peak_mb}})
@@ -222,7 +224,7 @@ def _read_checks(path):
     """The journal of stage one: (name → record, what was used). Taken for no more than it says, for a submission that
     was stopped may have written it."""
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > 1_000_000:
+        if not _is_plain(path) or path.stat().st_size > 1_000_000:
             return {}, {}
         saved = json.loads(path.read_text("utf-8", "replace"))
         records = {
@@ -230,14 +232,32 @@ def _read_checks(path):
                 "passed": r["passed"] if r["passed"] is None else r["passed"] is True,
                 "reason": _printable(str(r["reason"])[:1000]),
                 "mend": _printable(str(r["mend"])[:1000]),
-                "seconds": float(r["seconds"]),
+                "seconds": _finite(r["seconds"]),
                 "timed_out": r.get("timed_out") is True,
             }
             for r in saved["checks"]
         }
-        return records, {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return records, {key: _finite(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}, {}
+
+
+def _is_plain(path):
+    """Whether there is a file that is no link and no pipe; one that was closed is opened. Its folder may be closed, too."""
+    with contextlib.suppress(OSError):
+        for part, kind in ((path.parent, stat.S_ISDIR), (path, stat.S_ISREG)):
+            if not kind(part.lstat().st_mode):
+                return False
+            part.chmod(0o700)
+        return True
+    return False
+
+
+def _finite(value):
+    """A number. Raises a ValueError for NaN and infinity."""
+    if not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
 
 
 def _printable(text):
@@ -272,16 +292,27 @@ def report(result):
     lines = []
     width = max(len(check.name) for check in result.checks)
     for check in result.checks:
-        lines.append(f"{'pass' if check.passed else 'FAIL'}  {check.name:{width}}  {check.reason}".rstrip())
+        lines += _hanging(f"{'pass' if check.passed else 'FAIL'}  {check.name:{width}}  ", check.reason)
         if check.mend and not check.passed:
-            lines.append(f"      {'':{width}}  → {check.mend}")
-    lines += [f"note  {note}" for note in result.notes]
+            lines += _hanging(f"      {'':{width}}  → ", check.mend)
+    lines += [f"note  {line}" for note in result.notes for line in _shown(note)]
     if result.log.strip() and not result.passed:
-        lines += ["", "the end of its log:", *("  " + line for line in result.log.strip().splitlines()[-15:])]
+        lines += ["", "the end of its log:", *("  " + line for line in _shown(result.log.strip())[-15:])]
     if result.scores:
         lines += ["", *_table(result)]
     lines += ["", *_summary(result)]
     return "\n".join(lines)
+
+
+def _hanging(lead, text):
+    """A text behind its lead, further lines as far to the right."""
+    first, *more = _shown(text)
+    return [(lead + first).rstrip(), *(" " * len(lead) + line for line in more)]
+
+
+def _shown(text):
+    """The lines of a text that may come from a submission, without what a terminal would obey."""
+    return ["".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in text.split("\n")]
 
 
 def _table(result):

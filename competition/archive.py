@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 LIMIT_MB = 300  # CodaLab's default for one submission
 UNPACKED_LIMIT_MB = 2000  # no honest model of 300 MB unpacks to more
 ENTRIES_LIMIT = 10_000
+DEPTH_LIMIT = 50  # folders in one another
 METADATA_KEYS = ("description", "command")
 
 
@@ -147,6 +148,8 @@ def _names(entries):
             problem = "points outside the folder"
         elif "\\" in name or "\0" in name or any(unicodedata.category(c) == "Cc" for c in name):
             problem = "has a character that is not portable"
+        elif len(path.parts) > DEPTH_LIMIT or any(len(part.encode("utf-8", "replace")) > 255 for part in path.parts):
+            problem = "is nested too deeply or too long"
         elif not name.isascii() and not entry.flag_bits & 0x800:
             problem = "is in another encoding than UTF-8"
         elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -24,7 +24,6 @@ LOGO = "logo.png"
 DOCKER_IMAGE = "tensorflow/tensorflow:2.15.0"
 COLUMNS = (("Accuracy", "accuracy", 4), ("Macro F1", "macro_f1", 4), ("95 % from", "accuracy_low", 4), ("95 % to", "accuracy_high", 4))
 QUALITY = 90  # of the thumbnails, as JPEG
-MAX_TITLE = 36  # letters of a column's title
 MAX_DOCKER = 128
 
 
@@ -49,7 +48,8 @@ class Settings:
                 raise UserError(f"--{name} must be at least 1, got {value}")
         if self.start:
             try:
-                datetime.date.fromisoformat(self.start)
+                if datetime.date.fromisoformat(self.start).isoformat() != self.start:
+                    raise ValueError  # a date that Python reads, and the server need not
             except ValueError:
                 raise UserError(f"--start must be a date as 2026-01-31, got {self.start}") from None
 
@@ -203,4 +203,4 @@ class _InZip:
         return _InZip(self.archive, f"{self.name}/{name}")
 
     def open(self, mode):
-        return self.archive.open(self.name, mode[0])
+        return self.archive.open(self.name, mode[0], force_zip64=True)

@@ -43,12 +43,12 @@ def read_sample(path, names):
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
+            rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"--sample {path}: {error}; give the competition's sample_submission.csv") from error
     if len(rows) < 2 or len(rows[0]) < 2:
         raise UserError(f"--sample {path} needs a header of two or more columns and a line for each image")
-    header, body = tuple(rows[0]), [row for row in rows[1:] if row]
+    header, body = tuple(rows[0]), rows[1:]
     for number, row in enumerate(body, 2):
         if len(row) != len(header):
             raise UserError(f"--sample {path}, line {number} has {len(row)} columns, the header has {len(header)}")
@@ -74,7 +74,7 @@ def find_images(folder, ids):
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     by_id = {}
     for path in files:
-        for key in {path.name, path.stem, path.relative_to(folder).as_posix()}:
+        for key in {path.name, path.stem, *(p.relative_to(folder).as_posix() for p in (path, path.with_suffix("")))}:
             by_id.setdefault(key, []).append(path)
     missing = [name for name in ids if name not in by_id]
     if missing:

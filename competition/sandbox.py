@@ -17,7 +17,8 @@ SYSTEM = (
 ROOT = ".root"  # in the stage's parent: where the new root is put together
 
 # Arguments: the new root, the stage, paths to show, "--", paths to hide, "--", the program. Everything that is shown is
-# read-only but for the stage, and of the stage what goes in is read-only too.
+# read-only but for the stage, and of the stage what goes in is read-only too. /proc as well: its settings are the
+# machine's, and the kernel lets root write them even without capabilities. /dev/shm is as large as Docker makes it.
 ENTER = """
 set -e
 root=$1 stage=$2; shift 2
@@ -45,8 +46,10 @@ mkdir -p app proc dev/shm .old
 [ -e tmp ] || ln -s app/tmp tmp
 for device in null zero full random urandom; do : > "dev/$device"; mount --bind "/dev/$device" "dev/$device"; done
 ln -s /proc/self/fd dev/fd
-mount -t tmpfs -o size=1g,nr_inodes=20k tmpfs dev/shm
-mount -t proc proc proc
+mount -t tmpfs -o size=64m,nr_inodes=20k tmpfs dev/shm
+mount -t proc -o nosuid,nodev,noexec proc proc
+for limit in user/max_user_namespaces kernel/shmmni; do echo 0 > "proc/sys/$limit" || true; done 2>/dev/null
+mount -o remount,ro,nosuid,nodev,noexec proc
 mount --bind "$stage" app
 for part in program input_data input; do
   if [ -d "app/$part" ]; then mount --bind "app/$part" "app/$part"; mount -o remount,bind,ro "app/$part"; fi

@@ -5,6 +5,7 @@ import ctypes
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -79,11 +80,12 @@ def run(stage, limits, python=sys.executable, hidden=(), tick=lambda elapsed: No
             time.sleep(LOOK)
             elapsed = time.monotonic() - began
             tree = _descendants(before)
-            peak = max(peak, _resident_mb(tree))
+            nameless = _nameless(tree)  # on a disk or in memory, and not to be seen anywhere else
+            peak = max(peak, _resident_mb(tree) + nameless / 1e6)
             tick(elapsed)
             stopped = _over(elapsed, peak, len(tree), output.bytes, limits)
             if not stopped and elapsed > looked + LOOK_AT_DISK:
-                stopped, looked = _over_disk(stage), elapsed
+                stopped, looked = _over_disk(stage, nameless), elapsed
         elapsed = time.monotonic() - began
     finally:
         _kill(process, before)
@@ -161,26 +163,53 @@ def _over(elapsed, peak, processes, printed, limits):
     return ""
 
 
-def walk(folder):
-    """Every `os.DirEntry` below a folder; goes on past what cannot be read, to any depth a path can have."""
+def walk(folder, unseen=lambda: None):
+    """Every `os.DirEntry` below a folder.
+
+    Goes on past folders that cannot be read, because they are closed or their path is too long, and calls `unseen` for
+    each of them.
+    """
     folders = [folder]
     while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                yield entry
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    yield entry
+        except FileNotFoundError:  # gone by now
+            continue
+        except OSError:
+            unseen()
 
 
-def _over_disk(stage):
-    """The same for what it wrote. Looks at no more files than are allowed, however many there are."""
-    total = 0
-    for count, entry in enumerate(walk(stage), 1):
+def _over_disk(stage, nameless):
+    """The same for what it wrote: files below the stage, and bytes of files without a name.
+
+    Looks at no more files than are allowed, however many there are.
+    """
+    total, hidden = nameless, []
+    for count, entry in enumerate(walk(stage, lambda: hidden.append(stage)), 1):
         if count > FILES_LIMIT:
             return f"it wrote more than {FILES_LIMIT:,} files"
         with contextlib.suppress(OSError):  # gone by now
             total += entry.stat(follow_symlinks=False).st_blocks * 512
+    if hidden:
+        return "it wrote folders that cannot be looked into: closed, or nested too deeply"
     return f"it wrote more than {DISK_LIMIT / 1e6:,.0f} MB" if total > DISK_LIMIT else ""
+
+
+def _nameless(processes):
+    """Bytes of the open files of some processes that have no name any more, or never had one (Linux)."""
+    seen = {}
+    for process in processes:
+        with contextlib.suppress(OSError):
+            for opened in Path(f"/proc/{process.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    status = opened.stat()
+                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                        seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())
 
 
 def _adopt_orphans():

@@ -325,6 +325,7 @@ FORGED = {
     "no records": '{"checks": [1, 2], "used": {}}',
     "other values": '{"checks": [{"name": "one image", "passed": "yes", "reason": 1, "mend": null, "seconds": "x"}], "used": {}}',
     "nested too deeply": "[" * 200_000,
+    "a huge number": '{"checks": [], "used": {"seconds": 1' + "0" * 400 + "}}",
     "too large": " " * 2_000_000,
 }
 

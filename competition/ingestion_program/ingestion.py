@@ -31,7 +31,7 @@ import numpy as np
 ODD = 7  # rows of the odd batch
 SAMPLE = 12  # rows that are predicted again to see whether order, repetition and type matter
 HEADER = 65536  # bytes, the longest header of an answer
-OWN = ("checks.json", "predictions.txt", "probabilities.npy")
+MEDDLED = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
 SUBREAPER, DUMPABLE = 36, 4  # prctl's options PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE
 
 
@@ -68,14 +68,14 @@ class Submission:
             raise Failed(*self._ended()) from None
         while b"\n" not in self._kept:
             if len(self._kept) > HEADER:
-                raise Failed("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
+                raise Failed(*MEDDLED)
             self._read()
         line, self._kept = self._kept.split(b"\n", 1)
         try:
             header = json.loads(line.decode())
             assert isinstance(header, dict)
         except (ValueError, AssertionError, RecursionError):
-            raise Failed("it wrote to the pipes between the grader and itself", "leave open file descriptors alone") from None
+            raise Failed(*MEDDLED) from None
         if "error" in header:
             raise Failed(str(header["error"])[:1000], str(header.get("mend"))[:1000])
         return header
@@ -153,7 +153,7 @@ class Journal:
         """Runs one step and records how it went. Returns what the step returned, or None if it failed."""
         record = {"name": name, "passed": None, "reason": "", "mend": "", "seconds": 0.0}
         self.records.append(record)
-        self.write()
+        self.note()
         began = time.monotonic()
         result = None
         try:
@@ -164,8 +164,13 @@ class Journal:
             record["timed_out"] = isinstance(failure, TimedOut)
             record["reason"], record["mend"] = failure.args
         record["seconds"] = round(time.monotonic() - began, 3)
-        self.write()
+        self.note()
         return result
+
+    def note(self):
+        """Writes as far as the submission lets it: while that runs, it can stand in the way, if to nobody's use."""
+        with contextlib.suppress(OSError):
+            self.write()
 
     def write(self):
         write(self.path, lambda file: file.write(json.dumps({"checks": self.records, "used": self.used}).encode()))
@@ -185,8 +190,9 @@ def write(path, save):
 
 
 def remove(path):
-    """Removes a file, a link, or a folder with everything in it."""
+    """Removes a file, a link, or a folder with everything in it, closed or not."""
     if os.path.isdir(path) and not os.path.islink(path):
+        os.chmod(path, 0o700)
         with contextlib.suppress(RecursionError):
             shutil.rmtree(path, ignore_errors=True)
         if os.path.isdir(path):  # too deep for Python
@@ -212,6 +218,7 @@ def main(input_data, output, program, ingested_program):
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     journal.used["peak_mb"] = round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
     journal.check("output folder", lambda: clean(output))
+    journal.write()
     if whole is None:
         return 1
     if sure is not None:
@@ -267,7 +274,9 @@ def answers(submission, rows, count, dtype, classes):
             "return class numbers from 0 to {}".format(classes - 1),
         )
     sure = None
-    if header.get("confidence") is True and header.get("classes") in range(1, 10_000):
+    if header.get("confidence") is True:
+        if type(header.get("classes")) is not int or not 0 < header["classes"] < 10_000:
+            raise Failed(*MEDDLED)
         sure = submission.array("<f4", (count, header["classes"]))
     return values, sure if are_probabilities(sure, classes) else None
 
@@ -298,6 +307,11 @@ def equal(got, expected, reason):
 
 def clean(output):
     """Removes everything from the output folder but the journal. Raises Failed if the submission had written there."""
+    if os.path.islink(output) or not os.path.isdir(output):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(output)
+        os.mkdir(output)
+    os.chmod(output, 0o700)
     strange = sorted(name for name in os.listdir(output) if name != "checks.json")
     for name in strange:
         remove(os.path.join(output, name))
@@ -307,7 +321,8 @@ def clean(output):
 
 
 def _protect():
-    """Keeps the submission's processes below this one, and this one's memory closed to them (Linux)."""
+    """Keeps the submission's processes below this one, and this one's memory and course closed to them (Linux)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         library.prctl(SUBREAPER, 1, 0, 0, 0)

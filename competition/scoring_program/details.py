@@ -25,13 +25,13 @@ p { margin: .25rem 0; } .soft { color: var(--soft); }
 .facts b { display: block; font-size: 1.15rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; } .checks td { text-align: left; }
-.pass { color: var(--leaf); } .fail { color: var(--wrong); font-weight: 700; }
+.pass, .fail { white-space: nowrap; } .pass { color: var(--leaf); } .fail { color: var(--wrong); font-weight: 700; }
 svg { display: block; width: 100%; height: auto; max-width: 34rem; } svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; padding: 0; list-style: none; }
 .mistakes img { width: 100%; display: block; border-radius: .25rem; }
-.mistakes span { display: block; font-size: .85rem; line-height: 1.3; }
+.mistakes span { display: block; margin-top: .25rem; overflow-wrap: anywhere; font-size: .85rem; line-height: 1.3; }
 """
 HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -147,27 +147,28 @@ def _confusion(numbers, names):
     """A square for each pair of classes, as dark as its share of the true class's images."""
     side, left, top = 40, 110, 24
     size = len(names) * side
-    parts = ['<svg viewBox="0 0 {} {}" role="img" aria-label="confusion matrix">\n'.format(left + size + 2, top + size + 40)]
+    parts = ['<svg viewBox="0 0 {} {}" role="img" aria-label="confusion matrix">\n'.format(left + size + 2, top + size + 2)]
     for row, name in enumerate(names):
         counts = [numbers["confusion_{}_{}".format(row, column)] for column in range(len(names))]
         total = max(1, sum(counts))
         y = top + row * side
         parts.append('<text x="{}" y="{}" text-anchor="end">{}</text>\n'.format(left - 6, y + 25, html.escape(_short(name))))
         for column, count in enumerate(counts):
-            x, colour = left + column * side, "var(--leaf)" if row == column else "var(--wrong)"
+            x, share = left + column * side, count / total
+            colour, depth = ("var(--leaf)", share) if row == column else ("var(--wrong)", share**0.5)  # a few mistakes are to be seen
             title = "{} images of {} taken for {}".format(count, name, names[column])
             square = '<rect x="{}" y="{}" width="{}" height="{}" fill="{}" fill-opacity="{:.3f}" stroke="var(--line)"/>'
             text = '<text x="{}" y="{}" text-anchor="middle" data-score="confusion_{}_{}" data-value="{}">{}</text>'
             parts.append(
                 "<g><title>{}</title>".format(html.escape(title))
-                + square.format(x, y, side, side, colour, 0.75 * count / total)
+                + square.format(x, y, side, side, colour, 0.5 * depth)
                 + text.format(x + side / 2, y + 25, row, column, count, count or "")
                 + "</g>\n"
             )
     for column in range(len(names)):
         parts.append('<text x="{}" y="{}" text-anchor="middle">{}</text>\n'.format(left + (column + 0.5) * side, top - 8, column + 1))
-    caption = '<text x="{}" y="{}">rows: true class; columns: predicted, in the same order</text>\n</svg>\n'
-    return "<h2>Confusion</h2>\n" + "".join(parts) + caption.format(left, top + size + 22)
+    caption = '<p class="soft">Rows: true class; columns: predicted, in the same order.</p>\n'
+    return "<h2>Confusion</h2>\n" + caption + "".join(parts) + "</svg>\n"
 
 
 def _calibration(sure, right):
@@ -175,7 +176,7 @@ def _calibration(sure, right):
         return '<h2>Calibration</h2>\n<p class="soft">The submission does not tell how sure it is: it keeps no probabilities.</p>\n'
     rows, error = calibration(sure, right)
     left, top, size = 44, 10, 300
-    parts = ['<svg viewBox="0 0 {} {}" role="img" aria-label="calibration">\n'.format(left + size + 12, top + size + 44)]
+    parts = ['<svg viewBox="0 0 {} {}" role="img" aria-label="calibration">\n'.format(left + size + 24, top + size + 44)]
     line = '<line x1="{}" y1="{}" x2="{}" y2="{}" stroke="{}"{}/>\n'
     for tick in range(0, 101, 20):
         x, y = left + size * tick / 100, top + size * (1 - tick / 100)

@@ -9,6 +9,7 @@ from the prediction stage nothing is trusted: it is parsed as plain numbers and 
 Standard library and numpy only.
 """
 
+import io
 import json
 import math
 import os
@@ -42,7 +43,7 @@ def main(input_folder, output):
         refusal = str(error)
         print("refused: {}".format(error), file=sys.stderr)
     page = details.page(numbers, names, labels, predictions, probabilities, checks, used, refusal, os.path.join(reference, "images"))
-    with open(os.path.join(output, "detailed_results.html"), "w", encoding="utf-8") as file:
+    with open(os.path.join(output, "detailed_results.html"), "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(page)
     return 1 if refusal else 0
 
@@ -75,15 +76,16 @@ def read_predictions(path, count, classes):
 
 def read_probabilities(path, count, classes):
     """float32 [count, classes] from a .npy file, or None where it does not hold just that."""
-    shape = (count, classes)
-    if not is_plain(path) or os.path.getsize(path) > 4 * shape[0] * shape[1] + 1000:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (count, classes)})
+    size = header.tell()
+    if not is_plain(path) or os.path.getsize(path) != size + 4 * count * classes:
         return None
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+    with open(path, "rb") as file:
+        data = file.read()
+    if data[:size] != header.getvalue():  # NumPy's parser of headers is not for what a stranger wrote
         return None
-    if not isinstance(values, np.ndarray) or values.shape != shape or values.dtype != np.float32:
-        return None
+    values = np.frombuffer(data, "<f4", offset=size).reshape(count, classes)
     if not np.isfinite(values).all() or values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > 0.01:
         return None
     return values
@@ -98,7 +100,7 @@ def read_checks(path):
             saved = json.load(file)
         checks = [(str(c["name"])[:100], c["passed"] is True, str(c["reason"])[:1000], str(c["mend"])[:1000]) for c in saved["checks"]]
         used = {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return [], {}
     return checks, {key: value for key, value in used.items() if math.isfinite(value)}
 

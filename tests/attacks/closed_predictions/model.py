@@ -1,0 +1,14 @@
+"""Answers well, and leaves a closed folder where the predictions are to be written: removed, and said."""
+
+import os
+
+from support import classes, output
+
+
+class Model:
+    def predict(self, X):
+        path = os.path.join(output(), "predictions.txt")
+        if not os.path.exists(path):
+            os.makedirs(path + "/in")
+            os.chmod(path, 0)
+        return classes(X)

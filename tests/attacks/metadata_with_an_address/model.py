@@ -1,0 +1,5 @@
+"""A key in the metadata that the server would fetch."""
+
+
+class Model:
+    pass

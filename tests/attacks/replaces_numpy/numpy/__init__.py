@@ -1,0 +1,5 @@
+"""A numpy that lies."""
+
+
+class ndarray:
+    shape, dtype = (16,), "int64"

@@ -1,0 +1,6 @@
+"""Nothing at all."""
+
+
+class Model:
+    def predict(self, X):
+        pass

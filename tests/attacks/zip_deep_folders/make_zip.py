@@ -1,0 +1,10 @@
+"""A name of 1,500 folders."""
+
+import zipfile
+
+
+def make(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.py", "class Model:\n    pass\n")
+        archive.writestr("metadata", "")
+        archive.writestr("a/" * 1500 + "x", "")

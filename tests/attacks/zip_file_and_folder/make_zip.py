@@ -1,0 +1,11 @@
+"""One name for a file and for a folder."""
+
+import zipfile
+
+
+def make(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.py", "class Model:\n    pass\n")
+        archive.writestr("metadata", "")
+        archive.writestr("a", "")
+        archive.writestr("a/b", "")
