@@ -68,7 +68,9 @@ def parts(**changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [*({"resampling": r} for r in RESAMPLINGS), {"offline": (((), 2),)}], ids=lambda changes: str(next(iter(changes.values())))
+    "changes",
+    [*({"resampling": r} for r in RESAMPLINGS), {"offline": (((), 2),)}],
+    ids=lambda changes: next(getattr(value, "__name__", name) for name, value in changes.items()),
 )
 def test_validation_is_never_resampled_and_its_images_never_trained_on(changes):
     before, held_before = parts()

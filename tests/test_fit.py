@@ -22,7 +22,16 @@ from training.recipe import Recipe
 from training.thaw import Edges
 
 STAYS = {  # every file of a run that the documentation names, and the two it needs to go on
-    *("recipe.json", "history.csv", "head_history.csv", "best.weights.h5", "features.npz", "quasi_svm.weights.h5", "metrics.json"),
+    *(
+        "recipe.json",
+        "history.csv",
+        "head_history.csv",
+        "best.weights.h5",
+        "features.npz",
+        "held.npz",
+        "quasi_svm.weights.h5",
+        "metrics.json",
+    ),
     *("curves.png", "head_curves.png", "confusion.png", "checkpoint.npz", ".lock"),
 }
 

@@ -4,6 +4,7 @@ Labels are one-hot, since CutMix and MixUp give an image a share of several clas
 """
 
 import contextlib
+import io
 import shutil
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def folder_batches(images, rows, recipe, epoch, folder):
         fill_mode="reflect",
     )
     seed = int(np.random.default_rng((recipe.seed, epoch)).integers(2**31))
-    with contextlib.redirect_stdout(None):  # it counts the images again in each epoch
+    with contextlib.redirect_stdout(io.StringIO()):  # it counts the images again in each epoch
         return generator.flow_from_directory(
             folder, images.images.shape[1:3], classes=list(images.names), batch_size=recipe.batch, class_mode="categorical", seed=seed
         )
