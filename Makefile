@@ -46,7 +46,7 @@ competition: .venv/ready  ## dist/competition.zip for Codabench, from the labell
 	@$(BIN)/python -m competition "$(DATA)"
 
 test: .venv/ready-test  ## the tests
-	@$(BIN)/python -m pytest -q tests
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile tests
 
 lint: .venv/ready-test  ## style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

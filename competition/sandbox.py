@@ -33,7 +33,9 @@ while [ "$1" != -- ]; do
 done
 shift
 while [ "$1" != -- ]; do
-  if [ -d "$root$1" ]; then mount -t tmpfs -o size=4k tmpfs "$root$1"; fi
+  if [ -d "$root$1" ]; then mount -t tmpfs -o size=4k tmpfs "$root$1"
+  elif [ -e "$root$1" ]; then mount --bind /dev/null "$root$1"
+  fi
   shift
 done
 shift

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -538,3 +539,22 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     grade(stub_zip(tmp_path / "zips" / "a.zip", locked))
     shutil.rmtree(tmp_path / "zips")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_paths_stay_hidden_inside_of_what_is_shown(tmp_path):
+    """Labels that lie beside the interpreter, say, whose folder the submission needs."""
+    if isolation(sys.executable) != EVERYTHING:
+        pytest.skip("this system does not allow to isolate a process")
+    stage, shown = tmp_path / "stage", tmp_path / "shown"
+    for name in ("program", "home", "tmp"):
+        (stage / name).mkdir(parents=True)
+    (shown / "labels").mkdir(parents=True)
+    (shown / "labels" / "a.txt").write_text("secret")
+    (shown / "zip").write_text("secret")
+    (shown / "library").write_text("useful")
+    code = f"import os; os.chdir({str(shown)!r}); print([open(n).read() for n in ('library', 'zip')], os.listdir('labels'))"
+    command = EVERYTHING.command(stage, sys.executable, [shown / "labels", shown / "zip"])
+    command.insert(command.index("--"), str(shown))
+    done = subprocess.run([*command, sys.executable, "-I", "-c", code], capture_output=True, text=True, env={"PATH": os.defpath})
+    assert done.stdout == "['useful', ''] []\n", done.stderr
+    assert (shown / "labels" / "a.txt").read_text() == "secret"
