@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -368,6 +369,7 @@ def main(arguments=None):
     parser.add_argument("--json", metavar="FILE", help="write the grade there as well")
     parser.add_argument("--html", metavar="FILE", help="write the server's page of details there, where images are labelled")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit that cleans up
     try:
         rules = Rules(options.limit_mb, options.time_limit, options.memory_limit_mb, options.layout)
         result = grade(options.zip, options.data, rules, options.python, options.html, _progress(options.time_limit))

@@ -25,7 +25,7 @@ FILES_LIMIT = 20_000  # files and folders that it may make
 PROCESSES_LIMIT = 200
 LOOK = 0.1  # seconds between two looks at the processes
 LOOK_AT_DISK = 1.0  # seconds between two looks at the files
-SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER
+DEATH_SIGNAL, SUBREAPER = 1, 36  # prctl's options PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _start(stage, python, hidden):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_limit_files,
+        preexec_fn=_bind,
     )
 
 
@@ -143,9 +143,11 @@ class _Output:
             del self.tail[:-TAIL]
 
 
-def _limit_files():
+def _bind():
+    """In the new process: it ends with this one, however that ends (Linux), and writes no endless file."""
     import resource
 
+    _prctl(DEATH_SIGNAL, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, FILE_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -214,8 +216,12 @@ def _nameless(processes):
 
 def _adopt_orphans():
     """Makes orphans of this process's tree its children, so that none gets away by leaving its session (Linux)."""
+    _prctl(SUBREAPER, 1)
+
+
+def _prctl(option, value):
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _descendants(before):

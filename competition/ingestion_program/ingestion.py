@@ -28,8 +28,8 @@ import time
 
 import numpy as np
 
-ODD = 7  # rows of the odd batch
-SAMPLE = 12  # rows that are predicted again to see whether order, repetition and type matter
+ODD = 5  # rows of the odd batch
+SAMPLE = 6  # rows that are predicted again to see whether order, repetition and type matter
 HEADER = 65536  # bytes, the longest header of an answer
 MEDDLED = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
 SUBREAPER, DUMPABLE = 36, 4  # prctl's options PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE
