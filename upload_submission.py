@@ -7,7 +7,7 @@ examples:
 
 The token is taken from the environment variable CODABENCH_TOKEN, or from the file that --login writes (mode 600); it is
 never printed. The phase's number stands in the competition's own data: GET SERVER/api/competitions/ID/ → phases. What has
-been sent is noted beside the zip, in ZIP.upload.json: the same command, given again, watches that submission and does not
+been sent is noted beside the zip, in ZIP.phaseID.upload.json: the same command, given again, watches that submission and does not
 send a second one.
 
 exit codes: 0 scored (or --dry-run and allowed), 1 refused or failed, 2 wrong input, 3 no answer: give the command again,
@@ -146,10 +146,11 @@ def send(server, path, phase, again=False, dry_run=False):
         Refused, NoAnswer: see `Server.ask`.
     """
     path = Path(path)
-    digest, before = _sha256(path), _read_note(path)
+    place = _note_path(path, phase)
+    digest, before = _sha256(path), _read_note(place)
     same = before and (before.server, before.phase, before.sha256) == (server.url, phase, digest)
     if same and not again and not dry_run:
-        return _handed_in_before(server, before, path)
+        return _handed_in_before(server, before, place)
     leave = server.ask("GET", f"can_make_submission/{phase}/")
     if not _field(leave, "can"):
         raise Refused(f"the server takes no submission now: {leave.get('reason') or 'it gives no reason'}")
@@ -157,15 +158,15 @@ def send(server, path, phase, again=False, dry_run=False):
         return None
     note = Note(server.url, phase, digest, f"{path.stem[:12]}-{secrets.token_hex(5)}.zip")
     key = _upload(server, path, note.file)
-    write_json(_note_path(path), asdict(note))
+    write_json(place, asdict(note))
     try:
         note.submission = _create(server, note, key)
     except Refused:  # for certain, so there is nothing to remember but what was sent before
-        _note_path(path).unlink()
+        place.unlink()
         if before:
-            write_json(_note_path(path), asdict(before))
+            write_json(place, asdict(before))
         raise
-    write_json(_note_path(path), asdict(note))
+    write_json(place, asdict(note))
     return note.submission
 
 
@@ -284,7 +285,7 @@ def _create(server, note, key):
     raise NoAnswer(f"{problem}; the submission is not in the server's list, so it may have been lost: give the command again")
 
 
-def _handed_in_before(server, note, path):
+def _handed_in_before(server, note, place):
     """The number of a submission that an earlier command has asked for."""
     if note.submission is None:
         note.submission = _look_up(server, note)
@@ -293,7 +294,7 @@ def _handed_in_before(server, note, path):
                 f"an earlier command asked for this submission and got no answer, and the server does not list {note.file}; "
                 "look at the competition's page, and if it is not there: --again"
             )
-        write_json(_note_path(path), asdict(note))
+        write_json(place, asdict(note))
     return note.submission
 
 
@@ -475,22 +476,20 @@ def _sha256(path):
     return digest.hexdigest()
 
 
-def _note_path(path):
-    return path.with_name(f"{path.name}.upload.json")
+def _note_path(path, phase):
+    return path.with_name(f"{path.name}.phase{phase}.upload.json")
 
 
-def _read_note(path):
+def _read_note(place):
     try:
-        note = Note(**json.loads(_note_path(path).read_text("utf-8")))
+        note = Note(**json.loads(place.read_text("utf-8")))
         if not isinstance(note.submission, (int, type(None))):
             raise ValueError(f"submission {note.submission}")
         return note
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{_note_path(path)} is damaged ({error}); look at the competition's page for what was sent, then delete it"
-        ) from error
+        raise UserError(f"{place} is damaged ({error}); look at the competition's page for what was sent, then delete it") from error
 
 
 def _checked_zip(path, limit_mb):

@@ -122,12 +122,12 @@ def upload(server, path, clock, capsys):
     return run
 
 
-def note_path(path):
-    return path.with_name(f"{path.name}.upload.json")
+def note_path(path, phase=PHASE):
+    return path.with_name(f"{path.name}.phase{phase}.upload.json")
 
 
-def note(path):
-    return json.loads(note_path(path).read_text())
+def note(path, phase=PHASE):
+    return json.loads(note_path(path, phase).read_text())
 
 
 def one_line(done):
@@ -1081,7 +1081,15 @@ def test_something_else_is_a_new_submission(server, path, upload, change):
     done = upload(phase=8 if change == "phase" else PHASE, url=url)
     assert (done.code, done.out.splitlines()[0]) == (0, "submission 4001")
     assert len(server.submissions) == 2
-    assert note(path)["submission"] == 4001
+    assert note(path, 8 if change == "phase" else PHASE)["submission"] == 4001
+
+
+def test_each_phase_has_a_note(server, path, upload):
+    upload()
+    upload(phase=8)
+    assert upload().out.startswith("submission 4000\n")
+    assert upload(phase=8).out.startswith("submission 4001\n")
+    assert len(server.submissions) == 2
 
 
 def test_again(server, path, upload):
