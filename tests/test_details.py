@@ -632,6 +632,7 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": str(folder)},  # its certificates' folder goes there as well
             start_new_session=True,
         )
         for number in (theirs_in, theirs_out, *high):

@@ -168,7 +168,8 @@ def _document(recipes, runs, pictures):
         "Accuracy, macro F1 and the F1 of the two rare species are of phase 1, whose images were used for nothing else, with",
         "the 95 % interval of its images (Wilson); of several seeds on one split the mean, and their least and most. The",
         "validation accuracy chose the epoch, so it flatters. Parameters are the trainable ones of the fine-tuning, and minutes",
-        "and images/s are those of training on one or two shared CPU cores. The report's numbers are of the competition's server.",
+        "and images/s are those of training on one or two shared CPU cores, pauses included. The report's numbers are of the",
+        "competition's server.",
         "",
     ]
     if pictures:
