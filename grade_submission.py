@@ -48,6 +48,7 @@ STEPS = (
     "repeatability",
     "uint8 images",
 )
+USED = ("images", "load_seconds", "seconds", "peak_mb")
 OUTPUT = ("checks.json", "predictions.txt", "probabilities.npy")
 
 
@@ -238,7 +239,7 @@ def _read_checks(path):
             }
             for r in saved["checks"]
         }
-        return records, {key: _finite(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
+        return records, {key: _finite(value) for key, value in saved["used"].items() if key in USED}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}, {}
 

@@ -5,18 +5,17 @@ import time
 import numpy as np
 
 
-def interleaved(contestants, rounds, warm=True):
+def interleaved(contestants, rounds):
     """Times each contestant once a round, in turn, so that a slow minute of the machine falls on all of them.
 
     Args:
-        contestants: name → function without arguments.
+        contestants: name → function without arguments; each is called once before, to warm up.
         rounds: number of rounds.
-        warm: call each once before, untimed.
 
     Returns:
         name → seconds, float64 [rounds].
     """
-    for run in contestants.values() if warm else ():
+    for run in contestants.values():
         run()
     seconds = {name: [] for name in contestants}
     for _ in range(rounds):

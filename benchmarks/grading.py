@@ -1,16 +1,17 @@
-"""What grading costs beyond the bare prediction, and building the bundle and the page of details for many images.
+"""What grading costs beyond the prediction itself, and building the bundle and the page of details for many images.
 
     python -m benchmarks.grading
     python -m benchmarks.grading --images 1063 --rounds 3 --json docs/benchmarks/grading.json
 
-1. dist/submission.zip on drawn images, in turn: the bare prediction (a fresh process that unpacks nothing, imports
-   model.py and predicts all images at once), and `grade_submission.grade` with every check, both stages, the scores and
-   the page of details. Also how many processes of the grader's tree have imported TensorFlow.
+1. `grade_submission.grade` on the committed model and drawn images, with every check, both stages, the scores and the
+   page of details. Its own cost is its whole time less the submission's: importing model.py, loading the network, and
+   predicting all images once, as the ingestion program times them in the same run. Also how many processes of the
+   grader's tree have TensorFlow in memory.
 2. `python -m competition` on 10,000 image files, and the scoring program, page included, on the bundle's data.
 """
 
 import argparse
-import os
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,6 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks import interleaved
 from build_submission import build
 from competition.drawings import draw_images
 from grade_submission import grade
@@ -31,12 +31,6 @@ from training.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 MANY = 10_000
-BARE = """
-import sys, numpy as np
-sys.path.insert(0, sys.argv[1])
-import model, tensorflow as tf
-model.model(sys.argv[1]).predict(tf.constant(np.load(sys.argv[2]), tf.float32))
-"""
 USED = """
 print(time.monotonic() - began, next(int(line.split()[1]) * 1024 / 1e6 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -57,41 +51,33 @@ assert score.main(sys.argv[2], sys.argv[3]) == 0
 
 
 def own_cost(count, rounds, folder):
-    """Seconds of the bare prediction and of the grade, interleaved: a plain dictionary."""
-    images = draw_images(count)
+    """Seconds of the grade and of the submission in it: a plain dictionary."""
     path = build(out=folder / "submission.zip")
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(folder / "unpacked")
-    np.save(folder / "images.npy", images)
-    data = _as_folder(images, folder / "drawn")
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    imported = _ImportsOfTensorFlow()
-
-    def bare():
-        subprocess.run([sys.executable, "-I", "-c", BARE, folder / "unpacked", folder / "images.npy"], check=True, env=environment)
-
-    def graded():
+    data = _as_folder(draw_images(count), folder / "drawn")
+    whole, submission, imported = [], [], _ImportsOfTensorFlow()
+    for _ in range(rounds):
+        began = time.perf_counter()
         with imported:
             result = grade(path, data, html=folder / "details.html")
+        whole.append(time.perf_counter() - began)
         assert result.passed and result.scores, result.checks
-
-    seconds = interleaved({"bare prediction": bare, "grade": graded}, rounds, warm=False)  # minutes; the zip has just been read
-    difference = seconds["grade"] - seconds["bare prediction"]
+        submission.append(result.used["load_seconds"] + result.used["seconds"])
+    own = np.subtract(whole, submission)
     return {
         "images": count,
         "rounds": rounds,
-        "bare prediction": float(np.median(seconds["bare prediction"])),
-        "grade": float(np.median(seconds["grade"])),
-        "own_seconds": float(np.median(difference)),
-        "own_seconds_min": float(difference.min()),
-        "own_seconds_max": float(difference.max()),
+        "grade": float(np.median(whole)),
+        "submission": float(np.median(submission)),
+        "own_seconds": float(np.median(own)),
+        "own_seconds_min": float(own.min()),
+        "own_seconds_max": float(own.max()),
         "processes_with_tensorflow": imported.most,
     }
 
 
 def many(folder):
     """Seconds and peak memory of the bundle and of the scoring program for 10,000 images: a plain dictionary."""
-    bundle = _run(BUNDLE, _as_folder(draw_images(MANY), folder / "many"), folder / "competition.zip")
+    bundle = _run(BUNDLE, _as_folder(np.tile(draw_images(MANY // 10), (10, 1, 1, 1)), folder / "many"), folder / "competition.zip")
     with zipfile.ZipFile(folder / "competition.zip") as archive:
         archive.extractall(folder / "bundle")
     answers = folder / "input" / "res"
@@ -127,11 +113,9 @@ class _ImportsOfTensorFlow:
         seen = set()
         while not self.done.wait(0.5):
             for process in psutil.Process().children(recursive=True):
-                try:
-                    if any("libtensorflow" in part.path for part in process.memory_maps()):
+                with contextlib.suppress(OSError):
+                    if process.pid not in seen and "libtensorflow" in Path(f"/proc/{process.pid}/maps").read_text():
                         seen.add(process.pid)
-                except psutil.Error:
-                    continue
         self.most = max(self.most, len(seen))
 
 
@@ -164,7 +148,7 @@ def main(arguments=None):
         big = many(folder)
         began = time.monotonic()
         cost = own_cost(options.images, options.rounds, folder)
-    print(f"bare prediction {cost['bare prediction']:.1f} s, grade {cost['grade']:.1f} s on {cost['images']} images:", end=" ")
+    print(f"grade {cost['grade']:.1f} s, the submission in it {cost['submission']:.1f} s on {cost['images']} images:", end=" ")
     print(f"own cost {cost['own_seconds']:.1f} s ({cost['own_seconds_min']:.1f} to {cost['own_seconds_max']:.1f})")
     print(f"processes with TensorFlow: {cost['processes_with_tensorflow']}; measured in {time.monotonic() - began:.0f} s")
     for name in ("bundle", "scoring and page"):
