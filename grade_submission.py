@@ -48,7 +48,7 @@ STEPS = (
     "repeatability",
     "uint8 images",
 )
-USED = ("images", "load_seconds", "seconds", "peak_mb")
+USED = ("images", "load_seconds", "first_seconds", "seconds", "peak_mb")
 OUTPUT = ("checks.json", "predictions.txt", "probabilities.npy")
 
 

@@ -408,13 +408,14 @@ def test_answers_that_depend_on_the_order(tmp_path):
 def test_random_answers(tmp_path):
     checks = graded(tmp_path, stub("np.random.default_rng().integers(0, 8, len(x))"))
     assert {"row permutation", "repeatability", "uint8 images"} <= set(checks)
-    assert re.search(r"^a second call gives other answers \(\d+ of 5\)", checks["repeatability"].reason)
+    assert re.search(r"^a second call gives other answers \(\d+ of \d+\)", checks["repeatability"].reason)
 
 
 def test_answers_that_depend_on_the_type(tmp_path):
     checks = graded(tmp_path, stub("good if np.asarray(X).dtype != np.uint8 else (good + 1) % 8"))
     assert list(checks) == ["uint8 images"]
-    assert checks["uint8 images"].reason == "uint8 images give other answers than float32 (5 of 5)"
+    wrong, asked = re.fullmatch(r"uint8 images give other answers than float32 \((\d+) of (\d+)\)", checks["uint8 images"].reason).groups()
+    assert wrong == asked
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ import time
 import numpy as np
 
 ODD = 3  # rows of the odd batch
-SAMPLE = 5  # rows that are predicted again to see whether order, repetition and type matter
+# Rows that are predicted again to see whether order, repetition and type matter: at most, at least, and otherwise as many
+# as the submission predicts in half a second, so that a slow one is not much slower for being checked. Never more than half
+# of the images: their number is to differ, too.
+SAMPLE, SMALL_SAMPLE, SAMPLE_SECONDS = 64, 3, 0.5
 HEADER = 65536  # bytes, the longest header of an answer
 MEDDLED = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
 SUBREAPER, DUMPABLE = 36, 4  # prctl's options PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE
@@ -243,9 +246,11 @@ def question_all(submission, journal, count, classes):
     got = journal.check("all images", lambda: ask(None))
     if got is None:
         return None, None
-    journal.used.update(images=count, load_seconds=journal.records[0]["seconds"], seconds=journal.records[-1]["seconds"])
+    load, first, _, every = (record["seconds"] for record in journal.records)
+    journal.used.update(images=count, load_seconds=load, first_seconds=first, seconds=every)
     whole, sure = got
-    sample = np.random.default_rng().permutation(count)[:SAMPLE]
+    rows = int(np.clip(SAMPLE_SECONDS * count / max(every, 1e-3), SMALL_SAMPLE, SAMPLE))
+    sample = np.random.default_rng().permutation(count)[: min(rows, (count + 1) // 2)]
 
     def again(dtype, reason):
         equal(ask(sample.tolist(), dtype)[0], whole[sample], reason)
