@@ -73,13 +73,19 @@ def test_phase1_accuracy(released, leaves):
 
 def test_readme_repeats_the_benchmarks():
     files = {
-        name: json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8")) for name in ("inference", "training", "memory")
+        name: json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8"))
+        for name in ("inference", "training", "memory", "grading")
     }
     text = (ROOT / "README.md").read_text("utf-8")
     shipped, pipeline = files["inference"]["submission/model.py"], files["training"]["tf.data pipeline"]
     for numbers in (shipped, pipeline, files["training"]["flow_from_directory"]):
         assert "{ratio_median:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**numbers) in text
     assert f"{files['memory']['beyond_mb']:,.0f} MB beyond" in text
+    cost, many = files["grading"]["own_cost"], files["grading"]["many"]
+    assert "{own_seconds:.1f} s of its own on {images:,} images, of {grade:.0f} s in all".format(**cost) in text
+    assert cost["processes_with_tensorflow"] == 1
+    assert "{seconds:.0f} s and {peak_mb:,.0f} MB for the bundle of 10,000 images".format(**many["bundle"]) in text
+    assert many["bundle"]["seconds"] <= 30 and many["bundle"]["peak_mb"] <= 1000
     head = files["training"]["quasi_svm_head"]
     cached = head["cached"]
     assert "{ratio_median:.0f} ({ratio_min:.0f} to {ratio_max:.0f}) times".format(**cached) in text

@@ -2,6 +2,8 @@
 
 Report: used in most experiments.
 
+Ours: 59.0 % (56.0 % to 61.9 %) on phase 1, epochs: 3, 33.9 minutes.
+
 Command: python -m training run inception_class_weights --data data/leaves/train
 """
 

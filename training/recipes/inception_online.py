@@ -2,6 +2,8 @@
 
 Report: augmentation during training was the best kind.
 
+Ours: 58.6 % (55.6 % to 61.5 %) on phase 1, epochs: 3, 26.9 minutes.
+
 Command: python -m training run inception_online --data data/leaves/train
 """
 
