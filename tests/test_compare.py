@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
 
     trained("online", "online", short)
     trained("online", "online-seed1", short, seed=1)
-    trained("class_weights", "class_weights", [*short, "dropout=0.5"])
+    trained("class_weights", "class_weights", [*short, "dropout=0.5", "head_l2=0.5"])  # of a head that it has not
     trained("concat", "concat", ["phases=((1, 32),)", "validation=0.0"], test=None)
     trained("tuned", "tuned", ["frozen_epochs=2", "head_views=1"], test=None, backbone=tiny)
     return folder / "runs"

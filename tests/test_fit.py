@@ -375,7 +375,7 @@ def test_a_run_may_hold_nothing_out(drawn, tmp_path):
     recipe = replace(shrunk(Recipe(validation=0.0)), phases=((1, 75),), warmup=0.0)
     result = run.train(recipe, "tiny", drawn, "none", tmp_path / "out")
     assert result["images"] == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == STAYS - {"confusion.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == STAYS - {"confusion.png", "held.npz"}
     assert "val_loss" not in read_history(tmp_path / "out" / "history.csv")[0]
 
 

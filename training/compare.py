@@ -136,10 +136,18 @@ def accuracy(group):
 def state(recipe, group):
     """Whether the runs are of the recipe as it stands: measured, measured short, or with which other fields."""
     planned, done = json.loads(json.dumps(recipe.to_json())), group[0].record["recipe"]
-    other = [f"{key}={value}" for key, value in sorted(done.items()) if key in planned and key not in SETTINGS and value != planned[key]]
+    differs = [key for key in sorted(done) if key in planned and key not in SETTINGS and done[key] != planned[key]]
+    other = [f"{key}={done[key]}" for key in differs if _matters(key, recipe)]
     got = group[0].metrics["epochs"]
     text = f"measured short: {got} of {recipe.epochs} epochs" if got < recipe.epochs else "measured"
     return text + (f", with {', '.join(other)}" if other else "")
+
+
+def _matters(field, recipe):
+    """Whether a recipe uses a field: a softmax makes nothing of a quasi-SVM's, but for the views of a frozen phase."""
+    if recipe.head == "quasi_svm" or not field.startswith("head_"):
+        return True
+    return field == "head_views" and recipe.frozen_epochs > 0
 
 
 def paragraph(docstring, label):
