@@ -45,7 +45,7 @@ def test_every_command_has_help(command, capsys):
     assert f"python -m training {command}" in capsys.readouterr().out
 
 
-COMMANDS = {"_crossval", "_list", "_run", "_tune", "_compare", "_split", "_deepweeds"}
+COMMANDS = {"_crossval", "_list", "_mistakes", "_run", "_tune", "_compare", "_split", "_deepweeds"}
 
 
 def test_every_example_is_understood(capsys, monkeypatch):
@@ -54,12 +54,13 @@ def test_every_example_is_understood(capsys, monkeypatch):
     done = []
     for name in COMMANDS:
         monkeypatch.setattr(cli, name, lambda options, name=name: done.append(name))
+    monkeypatch.setattr(cli, "_choose_backend", done.append)
     lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("python -m training ")]
     for line in lines:
         import shlex
 
         assert cli.main(shlex.split(line)[3:]) == 0
-    assert set(done) == COMMANDS
+    assert set(done) == {*COMMANDS, "jax"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "inception_svm"], ["split", "--data", "x", "--out", "y", "--seed", "z"]])

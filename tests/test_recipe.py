@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from training.__main__ import load_recipe, recipe_names
+from training.architectures import vgg19
 from training.augment import Augmentation, cut_mix, mix_up, rand_augment
 from training.balance import oversample, smote, svmsmote
 from training.errors import UserError
@@ -210,6 +211,8 @@ FOLDERS = {"pipeline": folder_batches}
         ("warmup", {"phases": ((2, 96), (1, 96)), "warmup": 3.5}),
         ("batch", {"batch": 9, "replicas": 2}),
         ("head", {"head": "softmax", "phases": ((0, 96),), "warmup": 0.0}),
+        ("start", {"start": dataclasses.replace(RECIPE, dense=(8,))}),
+        ("start", {"start": dataclasses.replace(RECIPE, backbone=vgg19)}),
     ],
 )
 def test_fields_that_contradict_each_other_make_no_recipe(field, changes):
@@ -244,6 +247,18 @@ def test_a_recipe_cannot_be_changed():
 def test_epochs_and_size_follow_from_the_phases():
     recipe = dataclasses.replace(RECIPE, phases=((2, 80), (3, 160)))
     assert (recipe.epochs, recipe.size) == (5, 160)
+    after = dataclasses.replace(recipe, start=dataclasses.replace(recipe, phases=((4, 96),), start=recipe))
+    assert (after.epochs, after.all_epochs, after.size) == (5, 14, 160)
+
+
+def test_a_setting_reaches_into_the_fine_tuning_that_comes_first():
+    recipe = dataclasses.replace(RECIPE, start=RECIPE)
+    changed = override(recipe, ["start.batch=8", "start.augmentation.rotation=5"])
+    assert (changed.batch, changed.start.batch, changed.start.augmentation.rotation) == (RECIPE.batch, 8, 5.0)
+    with pytest.raises(UserError, match="start"):
+        override(RECIPE, ["start.batch=8"])
+    plain = changed.to_json()
+    assert json.loads(json.dumps(plain)) == plain and plain["start"]["batch"] == 8
 
 
 def test_to_json_is_plain_and_whole():

@@ -53,6 +53,7 @@ def shrunk(recipe):
     """One epoch of a step or two at 48 pixels below a tiny backbone."""
     return replace(
         recipe,
+        start=recipe.start and shrunk(recipe.start),
         backbone=tiny,
         phases=((min(1, recipe.epochs), 48),),
         warmup=min(recipe.warmup, 0.5),

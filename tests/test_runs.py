@@ -15,7 +15,7 @@ from competition.drawings import draw_folder
 from training import __main__ as cli
 from training import architectures, fit, run
 from training.architectures import scratch_vgg
-from training.augment import Augmentation, rand_augment
+from training.augment import Augmentation, mix_up, rand_augment
 from training.balance import oversample
 from training.data import load_folder
 from training.errors import UserError
@@ -100,7 +100,7 @@ OTHERS = {
     **{"layers": (rand_augment,), "pipeline": never, "backbone": scratch_vgg, "frozen_epochs": 1, "frozen_learning_rate": 0.5},
     **{"thaw": Edges(1, 1), "batch_norm": False, "phases": ((2, 48),), "learning_rate": 0.5, "schedule": constant, "warmup": 0.5},
     **{"weight_decay": 0.5, "label_smoothing": 0.5, "dense": (5,), "activation": "elu", "dense_l2": 0.5, "dropout": 0.5},
-    **{"dense_dropout": 0.5, "batch": 4, "precision": "mixed_bfloat16", "replicas": 2},
+    **{"dense_dropout": 0.5, "batch": 4, "precision": "mixed_bfloat16", "replicas": 2, "start": MORE},
 }
 
 
@@ -253,3 +253,53 @@ def test_test_images_of_other_classes_are_refused(command, drawn, tmp_path):
     assert not (tmp_path / "runs").exists()
     with pytest.raises(UserError, match="no folder"):
         run.train(MORE, "one", drawn / "train", "none", tmp_path / "out", drawn / "nowhere")
+
+
+FIRST = replace(MORE, learning_rate=2e-2, layers=(rand_augment,), phases=((2, 40),))
+STARTED = replace(MORE, start=FIRST, learning_rate=1e-5, layers=(mix_up,))
+
+
+def test_a_fine_tuning_that_starts_from_another_does_that_one_first(drawn, tmp_path):
+    still = replace(STARTED, phases=((0, 48),))  # trains nothing of its own, so it has the other's network
+    result = run.train(still, "still", drawn / "train", "none", tmp_path / "still")
+    first = tmp_path / "still" / run.START
+    assert (len(read_history(first / "history.csv")), result["epochs"]) == (2, 2)
+    ours, theirs = (_weights(recipe, folder) for recipe, folder in ((still, first.parent), (still.start, first)))
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+    result = run.train(STARTED, "more", drawn / "train", "none", tmp_path / "more")
+    record = json.loads((tmp_path / "more" / "recipe.json").read_text("utf-8"))["recipe"]
+    assert (result["epochs"], record["start"]["phases"], record["phases"]) == (3, [[2, 40]], [[1, 48]])
+    assert result["finetuning_minutes"] >= 0
+    again = _weights(STARTED.start, tmp_path / "more" / run.START)
+    assert all(np.array_equal(a, b) for a, b in zip(again, theirs, strict=True))
+    other = run.train(replace(STARTED, head="quasi_svm"), "svm", drawn / "train", "none", tmp_path / "svm")  # takes it over
+    assert other["epochs"] == 3 and not (tmp_path / "svm" / run.START / "best.weights.h5").exists()
+    moved = _weights(STARTED, tmp_path / "more")
+    steps = [np.abs(a - b).max() for a, b in zip(moved, again, strict=True) if a.ndim == 4]
+    assert all(0 < step < 1e-3 for step in steps)  # it went on, it did not begin anew
+
+
+def test_an_interruption_of_the_first_fine_tuning_loses_nothing(drawn, tmp_path, monkeypatch):
+    out, one_epoch = tmp_path / "run", fit._one_epoch
+
+    def interrupted(*arguments):
+        if arguments[5] == 1:
+            raise KeyboardInterrupt
+        return one_epoch(*arguments)
+
+    monkeypatch.setattr(fit, "_one_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(STARTED, "more", drawn / "train", "none", out)
+    with pytest.raises(UserError, match="another recipe"):
+        run.train(replace(STARTED, batch=4), "more", drawn / "train", "none", out)
+    trained = []
+    monkeypatch.setattr(fit, "_one_epoch", lambda *arguments: trained.append(arguments[5]) or one_epoch(*arguments))
+    run.train(STARTED, "more", drawn / "train", "none", out)
+    assert trained == [1, 0]  # the first one's second epoch, then its own
+
+
+def _weights(recipe, folder):
+    network = architectures.whole_network(tiny("none"), architectures.softmax_head(recipe, 8, 3), (32, 32), 48)
+    network.load_weights(folder / "best.weights.h5")
+    return network.get_weights()

@@ -3,7 +3,7 @@
 import argparse
 import ast
 import dataclasses
-import importlib
+import importlib.util
 import logging
 import os
 import pkgutil
@@ -22,6 +22,8 @@ EXAMPLES = """examples:
   python -m training run --all --data data/leaves/train --test data/leaves/phase1
   python -m training run online smote mixup --seeds 3 --data data/leaves/train
   python -m training crossval inception_svm_192 --folds 5 --data data/leaves/train
+  python -m training run leaderboard --data data/leaves/train --backend jax
+  python -m training mistakes runs/leaderboard --data data/leaves/train --out mistakes.png
   python -m training compare runs/* --keep docs/runs
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
@@ -31,11 +33,16 @@ exit codes: 0 done, 2 wrong input or a failed run, 130 interrupted (a run goes o
 """
 
 
+BACKENDS = ("tensorflow", "jax")
+
+
 def main(arguments=None):
     """Runs one command. Returns the exit code."""
     options = _parser().parse_args(arguments)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts retracings, which several networks cannot help
     try:
+        if getattr(options, "backend", None):
+            _choose_backend(options.backend)
         options.command(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -49,6 +56,16 @@ def main(arguments=None):
         print("\ninterrupted; what was finished is kept", file=sys.stderr)
         return 130
     return 0
+
+
+def _choose_backend(name):
+    """Keras takes its backend from the environment when it is imported, and keeps it."""
+    keras = sys.modules.get("keras")
+    if keras and keras.backend.backend() != name:
+        raise UserError(f"--backend {name}: Keras runs on {keras.backend.backend()} in this process already; start a new one")
+    if importlib.util.find_spec(name) is None:
+        raise UserError(f"--backend {name}: not installed here; pip install {name}")
+    os.environ["KERAS_BACKEND"] = name
 
 
 def load_recipe(name):
@@ -163,6 +180,13 @@ def _crossval(options):
         print(f"done: {out / 'crossval.json'}")
 
 
+def _mistakes(options):
+    from training.mistakes import draw_mistakes
+
+    print("\n".join(draw_mistakes(options.folder, options.data, options.out, options.count)))
+    print(f"done: {options.out}")
+
+
 def _tune(options):
     recipe = load_recipe(options.recipe)
     from training.recipe import override
@@ -217,6 +241,7 @@ def _training_arguments(command):
     command.add_argument("--data", required=True, help="folder with one folder of images for each class")
     command.add_argument("--backbone-weights", default="imagenet", help="imagenet (downloaded, the default), a .weights.h5 file, or none")
     command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe; may be repeated")
+    command.add_argument("--backend", choices=BACKENDS, help="what Keras computes with (default: KERAS_BACKEND, else tensorflow)")
 
 
 def _parser():
@@ -245,6 +270,13 @@ def _parser():
     command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME); what is finished in it is left out")
     _training_arguments(command)
     command.set_defaults(command=_crossval)
+
+    command = commands.add_parser("mistakes", help="draw the worst mistakes of a run or a cross-validation as thumbnails")
+    command.add_argument("folder", help="a finished run that held images out, or the folder of a cross-validation")
+    command.add_argument("--data", required=True, help="the folder of images that it was trained on")
+    command.add_argument("--out", default="mistakes.png", help="the picture (default: %(default)s)")
+    command.add_argument("--count", type=int, default=15, help="thumbnails at most (default: %(default)s)")
+    command.set_defaults(command=_mistakes)
 
     command = commands.add_parser("tune", help="search for a recipe's best head with KerasTuner")
     command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")

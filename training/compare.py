@@ -139,7 +139,7 @@ def state(recipe, group):
     differs = [key for key in sorted(done) if key in planned and key not in SETTINGS and done[key] != planned[key]]
     other = [f"{key}={done[key]}" for key in differs if _matters(key, recipe)]
     got = group[0].metrics["epochs"]
-    text = f"measured short: {got} of {recipe.epochs} epochs" if got < recipe.epochs else "measured"
+    text = f"measured short: {got} of {recipe.all_epochs} epochs" if got < recipe.all_epochs else "measured"
     return text + (f", with {', '.join(other)}" if other else "")
 
 

@@ -12,6 +12,7 @@ from training.evaluate import calibration_error, figure_of, metrics, plot_confus
 from training.files import InUse, write_arrays, write_json
 from training.run import HELD, held_out, train
 
+OUT_OF_FOLD = "out_of_fold.npz"
 BINS = 10  # of the calibration picture
 
 
@@ -87,7 +88,7 @@ def gather(recipe, name, data, out, seeds):
         accuracy_of_averaged_seeds=metrics(images.labels, mean, images.names)["accuracy"],
         calibration_error=calibration_error(images.labels, probabilities[0]),
     )
-    write_arrays(out / "out_of_fold.npz", probabilities=probabilities, labels=images.labels)
+    write_arrays(out / OUT_OF_FOLD, probabilities=probabilities, labels=images.labels)
     plot_confusion(result, out / "confusion.png")
     _plot_calibration(images.labels, probabilities[0], result, out / "calibration.png")
     write_json(out / "crossval.json", result)

@@ -9,9 +9,11 @@ import functools
 import os
 
 import keras
-import tensorflow as tf
 
 from training.errors import UserError
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 
 def prepare(replicas):
@@ -19,8 +21,12 @@ def prepare(replicas):
     there are replicas, where there are fewer GPUs. Call before anything is computed.
 
     Raises:
-        UserError: TensorFlow has computed something already.
+        UserError: TensorFlow has computed something already, or another backend of Keras has no such strategy.
     """
+    if keras.backend.backend() != "tensorflow":
+        if replicas > 1 or os.environ.get("TF_CONFIG"):
+            raise UserError("several devices or machines train together under TensorFlow only; leave out --backend and KERAS_BACKEND")
+        return
     if os.environ.get("TF_CONFIG"):
         _several_machines()
     if replicas == 1 or len(tf.config.list_physical_devices("GPU")) >= replicas:
@@ -56,7 +62,9 @@ def scope(replicas):
 
 def synchronise(backbone):
     """Within a `scope`, lets every BatchNormalization take its statistics over the whole batch of all devices."""
-    for layer in backbone.layers if tf.distribute.has_strategy() else ():
+    if keras.backend.backend() != "tensorflow" or not tf.distribute.has_strategy():
+        return
+    for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
 
@@ -66,17 +74,16 @@ def _one_machine(devices):
     return tf.distribute.MirroredStrategy(devices)
 
 
-class _Machines(tf.distribute.MultiWorkerMirroredStrategy):
-    """What Keras 3's `fit` asks of a strategy: the shapes of a batch, and the mean of scalars along their axis 0."""
-
-    def reduce(self, reduce_op, value, axis=None):
-        return tf.nest.map_structure(lambda one: self._reduce(reduce_op, one), value)
-
-    def _reduce(self, reduce_op, value):
-        mine = self.experimental_local_results(value)[0]
-        return mine if mine.shape.rank else super().reduce(reduce_op, value, axis=None)
-
-
 @functools.cache  # one to a process; it waits for the other machines
 def _several_machines():
-    return _Machines()
+    class Machines(tf.distribute.MultiWorkerMirroredStrategy):
+        """What Keras 3's `fit` asks of a strategy: the shapes of a batch, and the mean of scalars along their axis 0."""
+
+        def reduce(self, reduce_op, value, axis=None):
+            return tf.nest.map_structure(lambda one: self._reduce(reduce_op, one), value)
+
+        def _reduce(self, reduce_op, value):
+            mine = self.experimental_local_results(value)[0]
+            return mine if mine.shape.rank else super().reduce(reduce_op, value, axis=None)
+
+    return Machines()

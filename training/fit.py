@@ -28,7 +28,7 @@ BEST = "best.weights.h5"
 LINKS = ".links"  # where a pipeline that reads files finds the images of an epoch
 
 
-def finetune(recipe, train, held, backbone_weights, out, cache):
+def finetune(recipe, train, held, backbone_weights, out, cache, start=None):
     """Fine-tunes the backbone below a softmax. Every epoch ends with a checkpoint; a run that finds one goes on from it.
 
     Args:
@@ -38,6 +38,7 @@ def finetune(recipe, train, held, backbone_weights, out, cache):
         out: run folder. Gets `checkpoint.npz`, `history.csv` and `best.weights.h5`, the network with its softmax (of the
             epoch that `is_kept`). With `frozen_epochs`, `frozen_history.csv`.
         cache: folder of cached features.
+        start: the `best.weights.h5` of a network of the same layers to go on from, or None to begin with `backbone_weights`.
 
     Returns:
         Number of trainable parameters, the softmax's included.
@@ -51,8 +52,10 @@ def finetune(recipe, train, held, backbone_weights, out, cache):
     state = _read_checkpoint(out / "checkpoint.npz")
     history = state["history"] if state else []
     with scope(recipe.replicas):
-        backbone = make_backbone(recipe, "none" if state else backbone_weights)
+        backbone = make_backbone(recipe, "none" if state or start else backbone_weights)
         head = softmax_head(recipe, backbone.output_shape[-1], len(train.names))
+        if start and not state:
+            whole_network(backbone, head, train.images.shape[1:3], recipe.size).load_weights(start)
         parameters = _count(backbone.trainable_variables) + _count(head.trainable_variables)
         if recipe.frozen_epochs and not state:
             _fit_frozen(recipe, backbone, head, train, held, out, cache)

@@ -1,6 +1,7 @@
 """Arrays → batches: shuffled, augmented in parallel, prefetched, so that the network never waits for an image.
 
-Labels are one-hot, since CutMix and MixUp give an image a share of several classes.
+Labels are one-hot, since CutMix and MixUp give an image a share of several classes. Under TensorFlow the batches come
+from `tf.data`; under another backend of Keras the same batches come from a `keras.utils.PyDataset`.
 """
 
 import contextlib
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from training.augment import apply_views, draw_views
 from training.errors import UserError
@@ -27,22 +27,49 @@ def array_batches(images, rows, recipe, epoch, folder=None):
         folder: not used.
 
     Returns:
-        `tf.data.Dataset` of (float32 [batch, h, w, 3] of 0 to 255, float32 [batch, classes]). The last batch is filled
+        What `fit` takes, of (float32 [batch, h, w, 3] of 0 to 255, float32 [batch, classes]). The last batch is filled
         up from the epoch's beginning, since a batch of one or two images would spoil the batch statistics.
     """
     rng = np.random.default_rng((recipe.seed, epoch))
     order = _whole_batches(rng.permutation(rows), recipe.batch)
-    views = draw_views(recipe.augmentation, len(order), images.images.shape[1:], rng)
-    store, targets = tf.constant(images.images), tf.constant(one_hot(images.labels, len(images.names)))
+    views = draw_views(recipe.augmentation, len(order), images.images.shape[1:], rng).arrays()
+    targets = one_hot(images.labels, len(images.names))
+    mixing = [_mixing(layer(seed=int(rng.integers(2**31)) + number)) for number, layer in enumerate(recipe.layers)]
+    batches = _graph_batches if keras.backend.backend() == "tensorflow" else _ArrayBatches
+    return batches(images.images, targets, order, views, mixing, recipe.batch)
+
+
+def _graph_batches(images, targets, order, views, mixing, batch):
+    import tensorflow as tf
+
+    images, targets = tf.constant(images), tf.constant(targets)
 
     def make(rows, *view):
-        return apply_views(tf.gather(store, rows), *view), tf.gather(targets, rows)
+        return apply_views(tf.gather(images, rows), *view), tf.gather(targets, rows)
 
-    data = tf.data.Dataset.from_tensor_slices((order, *views.arrays())).batch(recipe.batch, drop_remainder=True)
+    data = tf.data.Dataset.from_tensor_slices((order, *views)).batch(batch, drop_remainder=True)
     data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
-    for number, layer in enumerate(recipe.layers):
-        data = data.map(_mixing(layer(seed=int(rng.integers(2**31)) + number)))  # one at a time: its random state has an order
+    for mix in mixing:
+        data = data.map(mix)  # one at a time: its random state has an order
     return data.prefetch(tf.data.AUTOTUNE)
+
+
+class _ArrayBatches(keras.utils.PyDataset):
+    def __init__(self, images, targets, order, views, mixing, batch):
+        super().__init__()  # one worker: the mixing layers' random state has an order
+        self.images, self.targets, self.order, self.views = images, targets, order, views
+        self.mixing, self.batch = mixing, batch
+
+    def __len__(self):
+        return len(self.order) // self.batch
+
+    def __getitem__(self, number):
+        part = slice(number * self.batch, (number + 1) * self.batch)
+        rows = self.order[part]
+        batch = apply_views(self.images[rows], *(array[part] for array in self.views)), self.targets[rows]
+        for mix in self.mixing:
+            batch = mix(*batch)
+        return tuple(map(keras.ops.convert_to_numpy, batch))
 
 
 def folder_batches(images, rows, recipe, epoch, folder):
@@ -83,9 +110,21 @@ def folder_batches(images, rows, recipe, epoch, folder):
 
 
 def plain_batches(images, batch):
-    """`Images` as they are, in order, for validation: (uint8 [b, h, w, 3], float32 [b, classes])."""
-    data = tf.data.Dataset.from_tensor_slices((images.images, one_hot(images.labels, len(images.names))))
-    return data.batch(batch).prefetch(tf.data.AUTOTUNE)
+    """`Images` as they are, in order, for validation: what `fit` takes, of (uint8 [b, h, w, 3], float32 [b, classes])."""
+    return _PlainBatches(images.images, one_hot(images.labels, len(images.names)), batch)
+
+
+class _PlainBatches(keras.utils.PyDataset):
+    def __init__(self, images, targets, batch):
+        super().__init__()
+        self.images, self.targets, self.batch = images, targets, batch
+
+    def __len__(self):
+        return -(-len(self.images) // self.batch)
+
+    def __getitem__(self, number):
+        part = slice(number * self.batch, (number + 1) * self.batch)
+        return self.images[part], self.targets[part]
 
 
 def one_hot(labels, classes):
@@ -100,7 +139,7 @@ def _whole_batches(order, batch):
 def _mixing(layer):
     def mix(images, labels):
         if isinstance(layer, keras.layers.RandAugment):
-            return tf.clip_by_value(layer(images, training=True), 0.0, 255.0), labels
+            return keras.ops.clip(layer(images, training=True), 0.0, 255.0), labels
         mixed = layer({"images": images, "labels": labels}, training=True)
         return mixed["images"], mixed["labels"]
 

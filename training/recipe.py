@@ -43,6 +43,7 @@ class Recipe:
     pipeline: Callable = array_batches
 
     # Fine-tuning of the backbone, below a softmax
+    start: "Recipe | None" = None  # a fine-tuning that comes first, on the same images; this one goes on from its network
     backbone: Callable = inception_v3
     frozen_epochs: int = 0  # of the softmax and its dense layers alone, first, on cached features of `head_views` views
     frozen_learning_rate: float = 1e-3
@@ -118,8 +119,10 @@ class Recipe:
         self._expect("resampling", on_files or self.resampling not in (smote, svmsmote), "none with folder_batches: it makes no files")
         self._expect("offline", on_files or not self.offline, "() with folder_batches, which reads files")
         self._expect("layers", on_files or not self.layers, "() with folder_batches, which has its own augmentation")
+        same = self.start is None or (self.start.backbone, self.start.dense) == (self.backbone, self.dense)
+        self._expect("start", same, "a recipe of the same backbone and dense layers")
         self._expect(
-            "head", self.epochs or self.frozen_epochs or self.head == "quasi_svm", "quasi_svm, for without epochs no softmax is trained"
+            "head", self.all_epochs or self.frozen_epochs or self.head == "quasi_svm", "quasi_svm, for without epochs no softmax is trained"
         )
 
     def _expect(self, name, holds, expected):
@@ -130,6 +133,11 @@ class Recipe:
     def epochs(self):
         """Fine-tuning epochs of all phases together."""
         return sum(epochs for epochs, _ in self.phases)
+
+    @property
+    def all_epochs(self):
+        """Those, and the epochs of the fine-tuning that comes first."""
+        return self.epochs + (self.start.all_epochs if self.start else 0)
 
     @property
     def size(self):

@@ -26,6 +26,7 @@ from training.thaw import freeze
 NETWORK = "quasi_svm.weights.h5"
 FEATURES = "features.npz"
 HELD = "held.npz"
+START = "start"  # folder, in a run's own, of the fine-tuning that it starts from
 CACHE = ".features"  # beside the run folders, for all of them
 LOCK = ".lock"
 # What the two heads are built from.
@@ -81,9 +82,30 @@ def train(recipe, name, data, backbone_weights, out, test=None):
         fitting, held = _parts(recipe, images)
         print(f"{name}: {len(fitting)} images to train on, {len(held)} held out, {len(images.names)} classes", flush=True)
         cache = out.parent / CACHE
-        parameters = finetune(recipe, fitting, held, backbone_weights, out, cache)
+        parameters = _finetuned(recipe, fitting, held, backbone_weights, out, cache)
         network = _fitted(recipe, fitting, held, images, out, cache)
         return _finish(recipe, out, network, held, tested, parameters, len(fitting))
+
+
+def _finetuned(recipe, fitting, held, backbone_weights, out, cache):
+    """Fine-tunes, after the fine-tuning that the recipe starts from, if any, which has a folder of its own."""
+    start = None
+    if recipe.start and not (out / "checkpoint.npz").exists():
+        before = out / START
+        before.mkdir(exist_ok=True)
+        print(f"first the fine-tuning that this one starts from, in {before}", flush=True)
+        _finetuned(recipe.start, fitting, held, backbone_weights, before, cache)
+        start = before / BEST
+    return finetune(recipe, fitting, held, backbone_weights, out, cache, start)
+
+
+def _tuned_network(recipe, images, out):
+    """The fine-tuned network with its softmax, in single precision."""
+    backbone = recipe.backbone("none")
+    head = softmax_head(recipe, backbone.output_shape[-1], len(images.names))
+    network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
+    network.load_weights(out / BEST)
+    return network
 
 
 def _parts(recipe, images):
@@ -105,26 +127,24 @@ def held_out(recipe, images):
 
 def _fitted(recipe, fitting, held, images, out, cache):
     """The network that ships, in single precision: with the fine-tuned softmax, or with a quasi-SVM trained now."""
-    shape = images.images.shape[1:3]
-    backbone = recipe.backbone("none")
-    network = whole_network(backbone, softmax_head(recipe, backbone.output_shape[-1], len(images.names)), shape, recipe.size)
-    network.load_weights(out / BEST)
+    network = _tuned_network(recipe, images, out)
     if recipe.head == "softmax":
         return network
+    backbone = network.get_layer("backbone")
     freeze(backbone)
     features = cached_features(cache, backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
     flipped = [np.flip(held.images, FLIPS[flip]) for flip in recipe.test_flips]
     held_features = np.concatenate([cached_features(cache, backbone, view, recipe.size) for view in flipped])
     write_arrays(out / FEATURES, train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels)
     head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out)
-    network = whole_network(backbone, head, shape, recipe.size)
+    network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
     atomically(out / NETWORK, network.save_weights)
     return network
 
 
 def _finish(recipe, out, network, held, tested, parameters, fitted):
     """Pictures and metrics; `metrics.json`, written last, marks a finished run."""
-    history = read_history(out / "history.csv")
+    history = _whole_history(recipe, out)
     if history:
         plot_curves(history, out / "curves.png")
     seconds = sum(row["seconds"] for row in history)
@@ -154,6 +174,12 @@ def _finish(recipe, out, network, held, tested, parameters, fitted):
     result["finished"] = time.strftime("%Y-%m-%d")
     write_json(out / "metrics.json", result)
     return result
+
+
+def _whole_history(recipe, out):
+    """The epochs of a run, those of the fine-tuning that it starts from before its own."""
+    before = _whole_history(recipe.start, out / START) if recipe.start else []
+    return before + [{**row, "epoch": len(before) + row["epoch"]} for row in read_history(out / "history.csv")]
 
 
 def predict(network, images, flips):
@@ -233,7 +259,7 @@ def _claim(out, identity):
     record = out / "recipe.json"
     if (out / "metrics.json").exists():
         raise UserError(f"{out} holds a finished run; give another --out")
-    if not (out / "checkpoint.npz").exists():  # nothing was trained yet, so nothing is lost
+    if not any((place / "checkpoint.npz").exists() for place in (out, out / START)):  # nothing was trained yet, so nothing is lost
         write_json(record, identity)
         return
     before = json.loads(record.read_text("utf-8"))
@@ -254,9 +280,12 @@ def _take_over(out, identity):
         before = json.loads(record.read_text("utf-8"))
         if _finetuning(before) == _finetuning(json.loads(json.dumps(identity))):
             print(f"fine-tuned already, by the same choices, in {other}: taking that over")
-            for name in ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz"):
-                if (other / name).is_file():
-                    atomically(out / name, lambda temporary, source=other / name: shutil.copyfile(source, temporary))
+            first = other.glob(f"{START}/**/history.csv")
+            for source in (*first, *(other / name for name in ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz"))):
+                if source.is_file():
+                    target = out / source.relative_to(other)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    atomically(target, lambda temporary, source=source: shutil.copyfile(source, temporary))
             write_json(out / "recipe.json", {**identity, "finetuned_by": before["name"]})
             return
 

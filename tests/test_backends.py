@@ -1,0 +1,94 @@
+"""Training without TensorFlow: the same recipe takes the same step under Keras' JAX backend."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from competition.drawings import draw_folder
+from training import __main__ as cli
+from training.export import export
+from training.run import load_network
+
+# One step of a recipe and a look at the validation loss behind it, without what is drawn by the backend's own generator:
+# MixUp and dropout. Prints the backend, both losses, and how far the kernels moved.
+STEP = """
+import json, sys
+from dataclasses import replace
+import keras, numpy as np
+from training.__main__ import load_recipe
+from training.architectures import scratch_resnet, softmax_head, whole_network
+from training.data import load_folder
+from training.fit import _compiled, make_backbone
+from training.pipeline import array_batches, plain_batches
+
+data, weights, real = sys.argv[1], sys.argv[2], sys.argv[3] == "real"
+recipe = replace(load_recipe("leaderboard"), layers=(), dropout=0.0, warmup=0.0, batch=16)
+recipe = replace(recipe, phases=((1, 75),)) if real else replace(recipe, start=None, backbone=scratch_resnet, phases=((1, 48),))
+images = load_folder(data)
+backbone = make_backbone(recipe, "none")
+head = softmax_head(recipe, backbone.output_shape[-1], len(images.names))
+network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
+if keras.backend.backend() == "tensorflow":
+    softmax = head.get_layer("softmax").kernel  # made small, for Keras' backends differ in probabilities below its epsilon, 1e-7
+    softmax.assign(softmax / 10)
+    network.save_weights(weights)  # another backend draws other random weights
+else:
+    network.load_weights(weights)
+network = _compiled(recipe, backbone, head, images, recipe.size, 1)
+batches = array_batches(images, np.arange(16), recipe, 0)
+before = backbone.get_weights()
+logs = network.fit(batches, validation_data=plain_batches(images, 8), verbose=0).history
+moved = np.mean([np.abs(a - b).mean() for a, b in zip(backbone.get_weights(), before) if a.ndim == 4])
+print(json.dumps([keras.backend.backend(), logs["loss"][0], logs["val_loss"][0], float(moved)]))
+"""
+
+
+def step(backend, *arguments):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", STEP, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("network", ["small", pytest.param("real", marks=pytest.mark.slow)])
+def test_a_step_has_the_same_loss_under_jax(network, tmp_path):
+    draw_folder(tmp_path / "leaves", 2, classes=8, side=48)
+    arguments = (str(tmp_path / "leaves"), str(tmp_path / "start.weights.h5"), network)
+    results = [step(backend, *arguments) for backend in ("tensorflow", "jax")]
+    assert [result[0] for result in results] == ["tensorflow", "jax"]
+    (_, loss, after, moved), (_, loss_jax, after_jax, moved_jax) = results
+    assert loss == pytest.approx(loss_jax, abs=1e-3)
+    # Adam's first step is the gradient's sign, and that of a gradient of almost 0 is rounding.
+    assert after == pytest.approx(after_jax, rel=1e-2)
+    assert moved == pytest.approx(moved_jax, rel=1e-2) and moved > 1e-5
+
+
+def test_a_backend_is_chosen_once_and_only_where_it_is_installed(tmp_path, capsys, monkeypatch):
+    run = ["run", "online", "--data", str(tmp_path), "--backend", "jax"]
+    assert cli.main(run) == 2
+    assert capsys.readouterr().err == "error: --backend jax: Keras runs on tensorflow in this process already; start a new one\n"
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(run) == 2
+    assert capsys.readouterr().err == "error: --backend jax: not installed here; pip install jax\n"
+    with pytest.raises(SystemExit):
+        cli.main([*run[:-1], "theano"])
+
+
+def test_a_run_under_jax_is_exported_under_tensorflow(tmp_path):
+    draw_folder(tmp_path / "leaves", 4, classes=3, side=32)
+    run = [sys.executable, "-m", "training", "run", "scratch_resnet", "--data", tmp_path / "leaves", "--out", tmp_path / "run"]
+    small = ["offline=()", "phases=((1, 32),)", "layers=()", "batch=4", "head_epochs=1", "repeats={}"]
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    command = [*run, "--backend", "jax", *(part for setting in small for part in ("--set", setting))]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))
+    assert set(record["versions"]) == {"python", "keras", "jax"}
+    network, names, _ = load_network(tmp_path / "run")
+    export(network, names, ("none",), tmp_path / "SubmissionModel")
+    assert (tmp_path / "SubmissionModel" / "saved_model.pb").is_file()
