@@ -99,8 +99,17 @@ def _finetuned(recipe, fitting, held, backbone_weights, out, cache):
     return finetune(recipe, fitting, held, backbone_weights, out, cache, start)
 
 
-def _tuned_network(recipe, images, out):
-    """The fine-tuned network with its softmax, in single precision."""
+def tuned_network(recipe, images, out):
+    """The fine-tuned network with its softmax, in single precision.
+
+    Args:
+        recipe: `Recipe`.
+        images: `Images`, of which the names and the size are taken.
+        out: the run's folder.
+
+    Returns:
+        `keras.Model`, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
+    """
     backbone = recipe.backbone("none")
     head = softmax_head(recipe, backbone.output_shape[-1], len(images.names))
     network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
@@ -127,7 +136,7 @@ def held_out(recipe, images):
 
 def _fitted(recipe, fitting, held, images, out, cache):
     """The network that ships, in single precision: with the fine-tuned softmax, or with a quasi-SVM trained now."""
-    network = _tuned_network(recipe, images, out)
+    network = tuned_network(recipe, images, out)
     if recipe.head == "softmax":
         return network
     backbone = network.get_layer("backbone")
