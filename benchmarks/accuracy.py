@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from training.compare import read_run
 from training.data import load_folder
 from training.errors import UserError
 from training.evaluate import calibration_error, draw_ranges, wilson
-from training.files import write_json
+from training.files import digest, write_json
 from training.fit import fit_head
 from training.progress import progress
 from training.run import FEATURES, held_out, load_network, predict, tuned_network
@@ -44,11 +45,10 @@ HEADS = {
     "kernel half as wide": {"head_scale": 0.5},
     "kernel twice as wide": {"head_scale": 2.0},
     "learning rate 1e-3": {"head_learning_rate": 1e-3},
-    "learning rate 1e-1": {"head_learning_rate": 1e-1},
-    "no dropout": {"head_dropout": 0.0},
 }
+FIELDS = ("validation", "split_seed", "folds", "fold", "keep", "repeats", "dense", "dropout")  # of the run that the rows depend on
 SIZES = (128, 160, 192)  # pixels at prediction
-VIEWS = {"1 view": ("none",), "2 views": ("none", "horizontal"), "4 views": tuple(FLIPS)}
+VIEWS = {"1 view": ("none",), "2 views": ("none", "both"), "4 views": tuple(FLIPS)}
 
 
 def main(arguments=None):
@@ -61,11 +61,16 @@ def main(arguments=None):
     parser.add_argument("--picture", metavar="FILE", help="draw them there")
     options = parser.parse_args(arguments)
     try:
+        if options.seeds < 1:
+            raise UserError(f"--seeds {options.seeds}: expected a whole number from 1")
+        for path in filter(None, (options.json, options.picture)):
+            if not Path(path).parent.is_dir():
+                raise UserError(f"no folder {Path(path).parent} for {path}; make it first")
         recipe, held, arrays = _open(Path(options.run), load_folder(options.data))
-    except (UserError, OSError) as error:
+        rows = {**predictions(recipe, Path(options.run), held), **heads(recipe, arrays, held, options.seeds)}
+    except (UserError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = {**predictions(recipe, Path(options.run), held), **heads(recipe, arrays, held, options.seeds)}
     for name, row in rows.items():
         print(f"{name:34} {row['accuracy']:.1%} ({min(row['seeds']):.1%} to {max(row['seeds']):.1%}), {row['seconds']:.0f} s")
     if options.json:
@@ -82,11 +87,13 @@ def _open(folder, images):
     recipe = load_recipe(run.name)
     if recipe.keep != "last" or recipe.head != "quasi_svm" or not run.metrics["images"]:
         raise UserError(f"{folder}: expected a run with a quasi-SVM, a validation part and keep=last")
+    if any(run.record["recipe"][key] != value for key, value in recipe.to_json().items() if key.startswith("head") or key in FIELDS):
+        raise UserError(f"{folder} is not of the recipe {run.name} as it stands; run that one")
+    if run.record["data_sha256"] != digest(images.images, images.labels):
+        raise UserError(f"{folder} was trained on other images; give its own --data")
     held = images.rows(held_out(recipe, images)[1])
     with np.load(folder / FEATURES) as file:
         arrays = dict(file)
-    if not np.array_equal(arrays["held_labels"], held.labels):
-        raise UserError(f"{folder} was trained on other images; give its own --data")
     return recipe, held, arrays
 
 

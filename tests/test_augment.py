@@ -6,7 +6,7 @@ import pytest
 from competition.drawings import draw_images
 from training.augment import GREY, NO_CHANGE, Augmentation, Views, apply_views, draw_views
 from training.data import Images
-from training.pipeline import array_batches, plain_batches
+from training.pipeline import array_batches
 from training.recipe import Recipe
 
 EVERYTHING = Augmentation(quarter_turns=True, rotation=30, zoom=0.3, shift=0.2, brightness=0.5, contrast=0.5, saturation=0.5, tint=0.2)
@@ -198,10 +198,3 @@ def test_pixels_repeat_with_the_seed_and_change_with_the_epoch():
 
     np.testing.assert_array_equal(epoch(1), epoch(1))
     assert np.abs(epoch(1) - epoch(2)).mean() > 1
-
-
-def test_validation_batches_are_the_images_in_order():
-    batches = list(plain_batches(images_of(LEAVES), 5))
-    assert [len(labels) for _, labels in batches] == [5, 5, 2]
-    np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), LEAVES)
-    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), np.eye(12)[::-1])

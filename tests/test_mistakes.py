@@ -60,14 +60,17 @@ def test_they_are_drawn_and_named(made, kind, tmp_path, capsys):
 def test_other_images_and_runs_without_held_images_are_refused(made, tmp_path, capsys):
     other = tmp_path / "other"
     draw_folder(other, 9, classes=3, side=32)
-    swapped = shutil.copytree(made[0], tmp_path / "swapped")
-    for number in range(3):
-        (swapped / "Species1" / f"0000{number}.jpg").rename(swapped / "Species2" / f"9999{number}.jpg")
+    changed = shutil.copytree(made[0], tmp_path / "changed")  # as many images of each class, one of them another
+    shutil.copyfile(other / "Species1" / "00008.jpg", changed / "Species1" / "00000.jpg")
+    damaged = shutil.copytree(made[1], tmp_path / "damaged")
+    (damaged / run.HELD).write_bytes(b"PK\x03\x04nothing")
     run.train(replace(RECIPE, validation=0.0), "whole", made[0], "none", tmp_path / "whole")
     for folder, data, named in (
-        (made[1], other, "held out"),
-        (made[2], other, "was made of 24 images"),
-        (made[2], swapped, "made of other images"),
+        (made[1], other, "made of other images"),
+        (made[2], other, "made of other images"),
+        (made[1], changed, "made of other images"),
+        (made[2], changed, "made of other images"),
+        (damaged, made[0], "is damaged"),
         (tmp_path / "whole", made[0], "held images out"),
         (tmp_path / "nothing", made[0], "held images out"),
     ):
@@ -75,4 +78,9 @@ def test_other_images_and_runs_without_held_images_are_refused(made, tmp_path, c
         assert cli.main(["mistakes", str(folder), "--data", str(data), "--out", str(tmp_path / "m.png")]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and named in error and error.count("\n") == 1
+    for count in ("0", "-1", "501"):
+        assert cli.main(["mistakes", str(made[1]), "--data", str(made[0]), "--out", str(tmp_path / "m.png"), "--count", count]) == 2
+        assert f"--count {count}: expected" in capsys.readouterr().err
     assert not (tmp_path / "m.png").exists()
+    assert cli.main(["mistakes", str(made[1]), "--data", str(made[0]), "--out", str(tmp_path / "named")]) == 0  # a PNG by any name
+    assert Image.open(tmp_path / "named").format == "PNG"

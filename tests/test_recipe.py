@@ -211,8 +211,8 @@ FOLDERS = {"pipeline": folder_batches}
         ("warmup", {"phases": ((2, 96), (1, 96)), "warmup": 3.5}),
         ("batch", {"batch": 9, "replicas": 2}),
         ("head", {"head": "softmax", "phases": ((0, 96),), "warmup": 0.0}),
-        ("start", {"start": dataclasses.replace(RECIPE, dense=(8,))}),
-        ("start", {"start": dataclasses.replace(RECIPE, backbone=vgg19)}),
+        ("dense", {"start": dataclasses.replace(RECIPE, dense=(8,))}),
+        ("backbone", {"start": dataclasses.replace(RECIPE, backbone=vgg19)}),
     ],
 )
 def test_fields_that_contradict_each_other_make_no_recipe(field, changes):
@@ -248,7 +248,8 @@ def test_epochs_and_size_follow_from_the_phases():
     recipe = dataclasses.replace(RECIPE, phases=((2, 80), (3, 160)))
     assert (recipe.epochs, recipe.size) == (5, 160)
     after = dataclasses.replace(recipe, start=dataclasses.replace(recipe, phases=((4, 96),), start=recipe))
-    assert (after.epochs, after.all_epochs, after.size) == (5, 14, 160)
+    assert (after.epochs, after.earlier_epochs, after.size) == (5, 9, 160)
+    assert dataclasses.replace(after, start=dataclasses.replace(after.start, replicas=2)).most_replicas == 2
 
 
 def test_a_setting_reaches_into_the_fine_tuning_that_comes_first():
@@ -257,6 +258,8 @@ def test_a_setting_reaches_into_the_fine_tuning_that_comes_first():
     assert (changed.batch, changed.start.batch, changed.start.augmentation.rotation) == (RECIPE.batch, 8, 5.0)
     with pytest.raises(UserError, match="start"):
         override(RECIPE, ["start.batch=8"])
+    both = dataclasses.replace(recipe, validation=0.1, seed=3, keep="last", folds=4, fold=2)  # one split and one seed for both
+    assert [getattr(both.start, name) for name in ("validation", "seed", "keep", "folds", "fold")] == [0.1, 3, "last", 4, 2]
     plain = changed.to_json()
     assert json.loads(json.dumps(plain)) == plain and plain["start"]["batch"] == 8
 
@@ -311,3 +314,14 @@ def test_inception_svm_192_fine_tunes_everything_on_small_images_first(inception
     assert sizes == sorted(set(sizes))
     assert np.all(np.diff(sizes) > 0)
     assert recipe.size == 192
+
+
+def test_leaderboard_goes_on_from_inception_svm_192_and_keeps_its_first_layers(inception):
+    recipe = load_recipe("leaderboard")
+    assert recipe.start == dataclasses.replace(load_recipe("inception_svm_192"), keep="last")  # the held-out part chooses nothing
+    assert (recipe.keep, recipe.layers, recipe.earlier_epochs) == ("last", (mix_up,), 24)
+    thaw(inception, recipe.thaw, recipe.batch_norm)
+    names = [layer.name for layer in inception.layers]
+    kept = names.index("mixed2") + 1
+    assert not any(layer.trainable for layer in inception.layers[:kept])
+    assert all(layer.trainable for layer in inception.layers[kept:])

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python -m training run inception_svm --data data/leaves/train --out runs/small --set batch=16 --set "phases=((5, 96),)"
   python -m training run --all --data data/leaves/train --test data/leaves/phase1
   python -m training run online smote mixup --seeds 3 --data data/leaves/train
-  python -m training crossval inception_svm_192 --folds 5 --data data/leaves/train
+  python -m training crossval leaderboard --folds 5 --data data/leaves/train
   python -m training run leaderboard --data data/leaves/train --backend jax
   python -m training mistakes runs/leaderboard --data data/leaves/train --out mistakes.png
   python -m training compare runs/* --keep docs/runs
@@ -31,8 +31,6 @@ EXAMPLES = """examples:
 
 exit codes: 0 done, 2 wrong input or a failed run, 130 interrupted (a run goes on when its command is repeated)
 """
-
-
 BACKENDS = ("tensorflow", "jax")
 
 
@@ -41,8 +39,7 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts retracings, which several networks cannot help
     try:
-        if getattr(options, "backend", None):
-            _choose_backend(options.backend)
+        _choose_backend(getattr(options, "backend", None))
         options.command(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,13 +56,21 @@ def main(arguments=None):
 
 
 def _choose_backend(name):
-    """Keras takes its backend from the environment when it is imported, and keeps it."""
+    """Keras takes its backend from the environment when it is imported, and keeps it; where TensorFlow is missing, JAX it is."""
+    if name is None and "KERAS_BACKEND" not in os.environ and not _is_installed("tensorflow") and _is_installed("jax"):
+        name = "jax"
+    if name is None:
+        return
     keras = sys.modules.get("keras")
     if keras and keras.backend.backend() != name:
         raise UserError(f"--backend {name}: Keras runs on {keras.backend.backend()} in this process already; start a new one")
-    if importlib.util.find_spec(name) is None:
+    if not _is_installed(name):
         raise UserError(f"--backend {name}: not installed here; pip install {name}")
     os.environ["KERAS_BACKEND"] = name
+
+
+def _is_installed(module):
+    return importlib.util.find_spec(module) is not None
 
 
 def load_recipe(name):
@@ -123,7 +128,7 @@ def _run(options):
     from training.recipe import override
 
     recipes = {name: override(recipe, options.set) for name, recipe in recipes.items()}
-    prepare(max(recipe.replicas for recipe in recipes.values()))
+    prepare(max(recipe.most_replicas for recipe in recipes.values()))
     if len(names) == 1 and options.seeds == 1:
         out = Path(options.out or Path(options.runs) / names[0])
         _train(recipes[names[0]], names[0], options, out)
@@ -167,11 +172,13 @@ def _train(recipe, name, options, out):
 def _crossval(options):
     recipe = load_recipe(options.recipe)
     from training.crossval import crossval
+    from training.distribute import prepare
     from training.evaluate import summary
     from training.recipe import override
 
     out = Path(options.out or f"runs/crossval-{options.recipe}")
     recipe = override(recipe, options.set)
+    prepare(recipe.most_replicas)
     result = crossval(recipe, options.recipe, options.data, options.backbone_weights, out, options.folds, options.seeds)
     if result:
         print(summary(result))

@@ -135,12 +135,20 @@ def accuracy(group):
 
 def state(recipe, group):
     """Whether the runs are of the recipe as it stands: measured, measured short, or with which other fields."""
-    planned, done = json.loads(json.dumps(recipe.to_json())), group[0].record["recipe"]
-    differs = [key for key in sorted(done) if key in planned and key not in SETTINGS and done[key] != planned[key]]
+    planned, done = _flat(recipe.to_json()), _flat(group[0].record["recipe"])
+    differs = [key for key in sorted(done) if key in planned and key.split(".")[-1] not in SETTINGS and done[key] != planned[key]]
     other = [f"{key}={done[key]}" for key in differs if _matters(key, recipe)]
     got = group[0].metrics["epochs"]
-    text = f"measured short: {got} of {recipe.all_epochs} epochs" if got < recipe.all_epochs else "measured"
+    whole = recipe.earlier_epochs + recipe.epochs
+    text = f"measured short: {got} of {whole} epochs" if got < whole else "measured"
     return text + (f", with {', '.join(other)}" if other else "")
+
+
+def _flat(fields):
+    """A recipe's fields, those of the recipe that it starts from as `start.…`."""
+    fields = json.loads(json.dumps(fields))
+    first = fields.pop("start", None) or {}
+    return {**fields, **{f"start.{key}": value for key, value in (_flat(first) if first else {}).items() if not key.startswith("head")}}
 
 
 def _matters(field, recipe):

@@ -23,19 +23,23 @@ def prepare(replicas):
     Raises:
         UserError: TensorFlow has computed something already, or another backend of Keras has no such strategy.
     """
-    if keras.backend.backend() != "tensorflow":
-        if replicas > 1 or os.environ.get("TF_CONFIG"):
-            raise UserError("several devices or machines train together under TensorFlow only; leave out --backend and KERAS_BACKEND")
-        return
+    _expect_tensorflow(replicas)
     if os.environ.get("TF_CONFIG"):
         _several_machines()
-    if replicas == 1 or len(tf.config.list_physical_devices("GPU")) >= replicas:
+    if replicas == 1:
+        return
+    if len(tf.config.list_physical_devices("GPU")) >= replicas:
         return
     (processor,) = tf.config.list_physical_devices("CPU")
     try:
         tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * replicas)
     except RuntimeError as error:
         raise UserError(f"{replicas} replicas: the processor was in use before it was divided; start a new process") from error
+
+
+def _expect_tensorflow(replicas):
+    if keras.backend.backend() != "tensorflow" and (replicas > 1 or os.environ.get("TF_CONFIG")):
+        raise UserError("several devices or machines train together under TensorFlow only; leave out --backend and KERAS_BACKEND")
 
 
 def scope(replicas):
@@ -46,8 +50,9 @@ def scope(replicas):
     devices of this one do (MirroredStrategy). With one replica, nothing is changed.
 
     Raises:
-        UserError: fewer devices than replicas.
+        UserError: fewer devices than replicas, or another backend of Keras, which has no such strategy.
     """
+    _expect_tensorflow(replicas)
     if os.environ.get("TF_CONFIG"):
         return _several_machines().scope()
     if replicas == 1:

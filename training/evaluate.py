@@ -135,5 +135,5 @@ def save_figure(figure, path):
     """Writes a figure as PNG and frees it."""
     from matplotlib import pyplot
 
-    atomically(Path(path), lambda temporary: figure.savefig(temporary, dpi=110))
+    atomically(Path(path), lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
     pyplot.close(figure)

@@ -19,7 +19,7 @@ from training.distribute import scope, synchronise
 from training.errors import UserError
 from training.features import cached_features
 from training.files import atomically, write_arrays
-from training.pipeline import one_hot, plain_batches
+from training.pipeline import one_hot
 from training.progress import progress
 from training.thaw import thaw
 
@@ -154,7 +154,8 @@ def _one_epoch(recipe, network, train, held, rows, epoch, size, history, out):
     print(f"epoch {epoch + 1}/{recipe.epochs} at {size}×{size}{_time_left(recipe, history)}", flush=True)
     logs = network.fit(
         data,
-        validation_data=plain_batches(held, recipe.batch) if len(held) else None,
+        validation_data=(held.images, one_hot(held.labels, len(held.names))) if len(held) else None,
+        validation_batch_size=recipe.batch,
         class_weight=class_weights(train.labels[rows]) if recipe.class_weights else None,
         shuffle=False,
         callbacks=[keras.callbacks.TerminateOnNaN()],

@@ -1,6 +1,7 @@
 """The worst mistakes of a run or of a cross-validation, as thumbnails: what to look at before the next experiment."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ from training.crossval import OUT_OF_FOLD
 from training.data import load_folder
 from training.errors import UserError
 from training.evaluate import figure_of, save_figure
+from training.files import digest
 from training.recipe import Recipe
 from training.run import HELD, held_out
 
 COLUMNS = 5  # thumbnails in a row
+MOST = 500  # in one picture
 
 
 def worst_mistakes(labels, probabilities, count):
@@ -40,12 +43,15 @@ def draw_mistakes(folder, data, out, count=15):
         One line for each mistake: path, truth and answer with their probabilities.
 
     Raises:
-        UserError: no such run, no validation part, other images, or no mistake.
+        UserError: no such run, no validation part, damaged files, other images, a senseless count, or no mistake.
     """
+    if not 1 <= count <= MOST:
+        raise UserError(f"--count {count}: expected a whole number from 1 to {MOST}")
     images = load_folder(data)
-    rows, labels, probabilities = _answers(Path(folder), images)
-    if not np.array_equal(labels, images.labels[rows]):
-        raise UserError(f"{folder} was made of other images than those in {data}; give its own --data")
+    try:
+        rows, labels, probabilities = _answers(Path(folder), images)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); make it again") from error
     chosen = worst_mistakes(labels, probabilities, count)
     if not len(chosen):
         raise UserError(f"no mistake among the {len(labels)} images of {folder}")
@@ -67,19 +73,16 @@ def draw_mistakes(folder, data, out, count=15):
 
 def _answers(folder, images):
     """(rows of the images, their labels, their probabilities) of a cross-validation or of a run."""
-    if (folder / OUT_OF_FOLD).is_file():
-        with np.load(folder / OUT_OF_FOLD) as file:
-            if len(file["labels"]) != len(images):
-                raise UserError(
-                    f"{folder} was made of {len(file['labels'])} images, the data folder has {len(images)}; give its own --data"
-                )
-            return np.arange(len(images)), file["labels"], file["probabilities"][0]
-    if not (folder / HELD).is_file():
+    folds = (folder / OUT_OF_FOLD).is_file()
+    run, answers = (folder / "seed0-fold0", folder / OUT_OF_FOLD) if folds else (folder, folder / HELD)
+    if not answers.is_file():
         raise UserError(f"{folder} has neither {HELD} nor {OUT_OF_FOLD}; give a finished run that held images out, or a cross-validation")
-    fields = json.loads((folder / "recipe.json").read_text("utf-8"))["recipe"]
-    recipe = Recipe(**{name: fields[name] for name in ("validation", "split_seed", "folds", "fold")})
-    _, rows = held_out(recipe, images)
-    with np.load(folder / HELD) as file:
-        if len(file["labels"]) != len(rows):
-            raise UserError(f"{folder} held out {len(file['labels'])} images, here it would be {len(rows)}; give its own --data")
-        return rows, file["labels"], file["probabilities"]
+    record = json.loads((run / "recipe.json").read_text("utf-8"))
+    if record["data_sha256"] != digest(images.images, images.labels):
+        raise UserError(f"{folder} was made of other images; give its own --data")
+    with np.load(answers) as file:
+        labels, probabilities = file["labels"], file["probabilities"]
+    if folds:
+        return np.arange(len(images)), labels, probabilities[0]
+    recipe = Recipe(**{name: record["recipe"][name] for name in ("validation", "split_seed", "folds", "fold")})
+    return held_out(recipe, images)[1], labels, probabilities

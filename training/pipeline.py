@@ -30,11 +30,11 @@ def array_batches(images, rows, recipe, epoch, folder=None):
         What `fit` takes, of (float32 [batch, h, w, 3] of 0 to 255, float32 [batch, classes]). The last batch is filled
         up from the epoch's beginning, since a batch of one or two images would spoil the batch statistics.
     """
-    rng = np.random.default_rng((recipe.seed, epoch))
+    rng = np.random.default_rng((recipe.seed, recipe.earlier_epochs + epoch))
     order = _whole_batches(rng.permutation(rows), recipe.batch)
     views = draw_views(recipe.augmentation, len(order), images.images.shape[1:], rng).arrays()
     targets = one_hot(images.labels, len(images.names))
-    mixing = [_mixing(layer(seed=int(rng.integers(2**31)) + number)) for number, layer in enumerate(recipe.layers)]
+    mixing = [(layer, int(rng.integers(2**31)) + number) for number, layer in enumerate(recipe.layers)]
     batches = _graph_batches if keras.backend.backend() == "tensorflow" else _ArrayBatches
     return batches(images.images, targets, order, views, mixing, recipe.batch)
 
@@ -49,14 +49,14 @@ def _graph_batches(images, targets, order, views, mixing, batch):
 
     data = tf.data.Dataset.from_tensor_slices((order, *views)).batch(batch, drop_remainder=True)
     data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
-    for mix in mixing:
-        data = data.map(mix)  # one at a time: its random state has an order
+    for layer, seed in mixing:
+        data = data.map(_mixing(layer(seed=seed)))  # one at a time: its random state has an order
     return data.prefetch(tf.data.AUTOTUNE)
 
 
 class _ArrayBatches(keras.utils.PyDataset):
     def __init__(self, images, targets, order, views, mixing, batch):
-        super().__init__()  # one worker: the mixing layers' random state has an order
+        super().__init__()
         self.images, self.targets, self.order, self.views = images, targets, order, views
         self.mixing, self.batch = mixing, batch
 
@@ -67,8 +67,8 @@ class _ArrayBatches(keras.utils.PyDataset):
         part = slice(number * self.batch, (number + 1) * self.batch)
         rows = self.order[part]
         batch = apply_views(self.images[rows], *(array[part] for array in self.views)), self.targets[rows]
-        for mix in self.mixing:
-            batch = mix(*batch)
+        for layer, seed in self.mixing:  # made anew, for a batch may be asked for twice, and is then the same
+            batch = _mixing(layer(seed=seed + 1000 * number))(*batch)
         return tuple(map(keras.ops.convert_to_numpy, batch))
 
 
@@ -102,29 +102,11 @@ def folder_batches(images, rows, recipe, epoch, folder):
         vertical_flip=a.flips,
         fill_mode="reflect",
     )
-    seed = int(np.random.default_rng((recipe.seed, epoch)).integers(2**31))
+    seed = int(np.random.default_rng((recipe.seed, recipe.earlier_epochs + epoch)).integers(2**31))
     with contextlib.redirect_stdout(io.StringIO()):  # it counts the images again in each epoch
         return generator.flow_from_directory(
             folder, images.images.shape[1:3], classes=list(images.names), batch_size=recipe.batch, class_mode="categorical", seed=seed
         )
-
-
-def plain_batches(images, batch):
-    """`Images` as they are, in order, for validation: what `fit` takes, of (uint8 [b, h, w, 3], float32 [b, classes])."""
-    return _PlainBatches(images.images, one_hot(images.labels, len(images.names)), batch)
-
-
-class _PlainBatches(keras.utils.PyDataset):
-    def __init__(self, images, targets, batch):
-        super().__init__()
-        self.images, self.targets, self.batch = images, targets, batch
-
-    def __len__(self):
-        return -(-len(self.images) // self.batch)
-
-    def __getitem__(self, number):
-        part = slice(number * self.batch, (number + 1) * self.batch)
-        return self.images[part], self.targets[part]
 
 
 def one_hot(labels, classes):

@@ -18,6 +18,7 @@ from training.thaw import Budget, Edges, Everything
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 HEADS = ("quasi_svm", "softmax")
+SHARED = ("validation", "split_seed", "folds", "fold", "keep", "seed", "resampling", "offline", "offline_augmentation")  # with `start`
 KEPT_EPOCHS = ("best", "last")
 ACTIVATIONS = ("relu", "elu", "gelu", "selu", "silu", "tanh")
 
@@ -43,7 +44,7 @@ class Recipe:
     pipeline: Callable = array_batches
 
     # Fine-tuning of the backbone, below a softmax
-    start: "Recipe | None" = None  # a fine-tuning that comes first, on the same images; this one goes on from its network
+    start: "Recipe | None" = None  # a fine-tuning that comes first; this one goes on from its network, SHARED is the same
     backbone: Callable = inception_v3
     frozen_epochs: int = 0  # of the softmax and its dense layers alone, first, on cached features of `head_views` views
     frozen_learning_rate: float = 1e-3
@@ -81,6 +82,9 @@ class Recipe:
 
     def __post_init__(self):
         """Raises a UserError that names the first field that makes no sense, alone or beside the others."""
+        if isinstance(self.start, Recipe):
+            shared = {name: getattr(self, name) for name in SHARED}
+            object.__setattr__(self, "start", dataclasses.replace(self.start, **shared))
         sizes = isinstance(self.phases, tuple) and self.phases and all(map(_is_phase, self.phases))
         self._expect("phases", sizes, "((epochs, side), …): whole numbers, epochs from 0 and at least 32 pixels")
         self._expect("repeats", all(_is_whole(n, 1) for n in self.repeats.values()), "whole numbers from 1")
@@ -119,10 +123,13 @@ class Recipe:
         self._expect("resampling", on_files or self.resampling not in (smote, svmsmote), "none with folder_batches: it makes no files")
         self._expect("offline", on_files or not self.offline, "() with folder_batches, which reads files")
         self._expect("layers", on_files or not self.layers, "() with folder_batches, which has its own augmentation")
-        same = self.start is None or (self.start.backbone, self.start.dense) == (self.backbone, self.dense)
-        self._expect("start", same, "a recipe of the same backbone and dense layers")
+        if self.start is not None:
+            self._expect("backbone", self.start.backbone is self.backbone, f"that of the start, {self.start.backbone.__name__}")
+            self._expect("dense", self.start.dense == self.dense, f"that of the start, {self.start.dense}")
         self._expect(
-            "head", self.all_epochs or self.frozen_epochs or self.head == "quasi_svm", "quasi_svm, for without epochs no softmax is trained"
+            "head",
+            self.epochs or self.earlier_epochs or self.frozen_epochs or self.head == "quasi_svm",
+            "quasi_svm, for without epochs no softmax is trained",
         )
 
     def _expect(self, name, holds, expected):
@@ -135,9 +142,14 @@ class Recipe:
         return sum(epochs for epochs, _ in self.phases)
 
     @property
-    def all_epochs(self):
-        """Those, and the epochs of the fine-tuning that comes first."""
-        return self.epochs + (self.start.all_epochs if self.start else 0)
+    def earlier_epochs(self):
+        """Fine-tuning epochs of what comes first."""
+        return self.start.earlier_epochs + self.start.epochs if self.start else 0
+
+    @property
+    def most_replicas(self):
+        """Devices that it needs, what comes first included."""
+        return max(self.replicas, self.start.most_replicas if self.start else 1)
 
     @property
     def size(self):

@@ -268,7 +268,9 @@ def _claim(out, identity):
     record = out / "recipe.json"
     if (out / "metrics.json").exists():
         raise UserError(f"{out} holds a finished run; give another --out")
-    if not any((place / "checkpoint.npz").exists() for place in (out, out / START)):  # nothing was trained yet, so nothing is lost
+    if not any(out.glob("checkpoint.npz")) and not any(
+        out.glob(f"{START}/**/checkpoint.npz")
+    ):  # nothing was trained yet, so nothing is lost
         write_json(record, identity)
         return
     before = json.loads(record.read_text("utf-8"))
@@ -301,7 +303,16 @@ def _take_over(out, identity):
 
 def _finetuning(identity):
     """What the fine-tuned backbone depends on."""
-    fields = {key: value for key, value in identity["recipe"].items() if not key.startswith("head") and key != "test_flips"}
+    return [
+        _finetuning_fields(identity["recipe"]),
+        *(identity.get(key) for key in ("classes", "data_sha256", "backbone_weights", "versions")),
+    ]
+
+
+def _finetuning_fields(recipe):
+    fields = {key: value for key, value in recipe.items() if not key.startswith("head") and key != "test_flips"}
     if fields["frozen_epochs"]:
-        fields["head_views"] = identity["recipe"]["head_views"]
-    return [fields, *(identity.get(key) for key in ("classes", "data_sha256", "backbone_weights", "versions"))]
+        fields["head_views"] = recipe["head_views"]
+    if fields.get("start"):
+        fields["start"] = _finetuning_fields(fields["start"])
+    return fields

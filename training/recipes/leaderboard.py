@@ -23,5 +23,5 @@ recipe = replace(
     precision="float32",
     head_views=4,
     head_learning_rate=3e-2,
-    test_flips=("none", "horizontal"),
+    test_flips=("none", "both"),
 )
