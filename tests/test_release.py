@@ -37,8 +37,9 @@ def test_classes_and_views():
     assert network.names == tuple(f"Species{number}" for number in range(1, 9))
     probabilities = network.predict_proba(draw_images(3))
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
-    # The four mirror images are averaged, so a mirrored image has the same answer.
-    assert np.allclose(network.predict_proba(draw_images(3)[:, :, ::-1]), probabilities, atol=1e-4)
+    # The image and the same turned by 180° are averaged, so a turned image has the same answer.
+    assert np.allclose(network.predict_proba(draw_images(3)[:, ::-1, ::-1]), probabilities, atol=1e-4)
+    assert not np.allclose(network.predict_proba(draw_images(3)[:, :, ::-1]), probabilities, atol=1e-4)
 
 
 def test_documents_repeat_the_grade():
@@ -56,10 +57,23 @@ def test_documents_repeat_the_grade():
 
 
 def test_documents_repeat_the_run():
-    metrics = json.loads((ROOT / "docs" / "runs" / "inception_svm_192" / "metrics.json").read_text("utf-8"))
-    card = (ROOT / "docs" / "model_card.md").read_text("utf-8").replace(" %", "%")
-    assert f"{metrics['accuracy']:.1%}" in card
-    assert re.search(rf"\b{metrics['finetuning_minutes']:.0f} minutes", card)
+    first, whole = (
+        json.loads((ROOT / "docs" / "runs" / name / "metrics.json").read_text("utf-8")) for name in ("inception_svm_192", "leaderboard")
+    )
+    minutes = first["finetuning_minutes"], whole["finetuning_minutes"] - first["finetuning_minutes"]
+    for document in ("model_card.md", "accuracy.md"):
+        text = (ROOT / "docs" / document).read_text("utf-8").replace(" %", "%")
+        assert all(f"{metrics['accuracy']:.1%}" in text for metrics in (first, whole)), document
+        assert all(re.search(rf"\b{one:.0f} minutes", text) for one in minutes), document
+
+
+def test_the_ladder_repeats_its_measurement():
+    measured = json.loads((ROOT / "docs" / "benchmarks" / "accuracy.json").read_text("utf-8"))
+    text = (ROOT / "docs" / "accuracy.md").read_text("utf-8").replace(" %", "%")
+    assert measured["rows"]
+    for name, row in measured["rows"].items():
+        low, high = row["interval95"]
+        assert f"| {name} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} |" in text
 
 
 @pytest.mark.slow

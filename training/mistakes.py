@@ -58,6 +58,7 @@ def draw_mistakes(folder, data, out, count=15):
     lines = []
     height = -(-len(chosen) // COLUMNS)
     figure, axes = figure_of(height, COLUMNS, (2.2 * COLUMNS, 2.6 * height), squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.15)  # inches; a title's first line would be cut off
     for axis in axes.flat:
         axis.axis("off")
     for place, axis in zip(chosen, axes.flat, strict=False):

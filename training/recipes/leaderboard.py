@@ -1,4 +1,4 @@
-"""The recipe that is to beat the leaderboard: `inception_svm_192` goes on, its images mixed, its first layers kept.
+"""The released model: `inception_svm_192` goes on, its images mixed and its first layers kept, to beat the leaderboard.
 
 Its 24 epochs have fitted the training part; what is left to gain is in what it sees: mixed images (MixUp) keep it from
 learning them by heart. Its first layers, to `mixed2`, are good enough and are kept, which saves a third of the time.
