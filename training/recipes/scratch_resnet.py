@@ -2,7 +2,7 @@
 
 Report: about the same as the small network's 77 %.
 
-Ours: 26.2 % (23.6 % to 28.9 %) on phase 1, epochs: 1, 10.9 minutes.
+Ours: 70.0 % (67.2 % to 72.7 %) on phase 1, epochs: 3, 18.1 minutes.
 
 Command: python -m training run scratch_resnet --data data/leaves/train
 """
