@@ -37,7 +37,7 @@ def test_an_unknown_class_is_refused_with_the_known_ones():
 def test_a_run_splits_first_and_repeats_training_rows_only(leaf_folder, tmp_path, small, monkeypatch):
     parts = []
 
-    def finetune(recipe, train, held, backbone_weights, out, cache):
+    def finetune(recipe, train, held, *others):
         parts.extend((train, held))
         raise KeyboardInterrupt
 
