@@ -23,7 +23,16 @@ import tensorflow as tf
 
 FOLDER = "SubmissionModel"
 VIEWS = 32  # images or mirror images that go through the network at once: bounds the memory
-FLIPS = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (1, 2)}  # axes; 0, the batch, is never one of them
+FLIPS = {  # whether rows become columns, and the axes that are then turned round; 0, the batch, is never one of them
+    "none": (False, ()),
+    "horizontal": (False, (2,)),
+    "vertical": (False, (1,)),
+    "both": (False, (1, 2)),
+    "diagonal": (True, ()),
+    "right": (True, (2,)),
+    "left": (True, (1,)),
+    "antidiagonal": (True, (1, 2)),
+}
 EXPECTED = "expected images [n, height, width, 3] (or one image, or 1 or 4 channels) with values 0 to 255"
 
 _loaded = None
@@ -50,6 +59,8 @@ class model:  # lower case, because the competition's server asks for this name
         probabilities: float32 array [n, classes] of the latest `predict`; None before. The grader draws from it how sure
             the model was against how right.
         flips: the views whose probabilities are averaged, as stored with the network.
+        sure: an image whose first view has a class of more than this probability is not looked at again, for the other
+            views would hardly change the answer; stored as well.
 
     Raises:
         FileNotFoundError: no `SubmissionModel` in the folder.
@@ -70,6 +81,7 @@ class model:  # lower case, because the competition's server asks for this name
             raise RuntimeError("cannot load {} ({}); {}".format(folder, reason, mend)) from error
         self.names = tuple(name.decode() for name in about["names"])
         self.flips = tuple(flip.decode() for flip in about["flips"])
+        self.sure = float(about.get("sure", 1.0))  # what was exported before this was thought of looks at all views
         self._size = tuple(int(side) for side in about["size"])
         self.probabilities = None
 
@@ -93,20 +105,33 @@ class model:  # lower case, because the competition's server asks for this name
         """The probability of each class: float32 array [n, classes]. Takes what `predict` takes."""
         images = _as_images(X)
         probabilities = np.empty((len(images), len(self.names)), np.float32)
-        batch = max(1, VIEWS // len(self.flips))
         odd = {}
-        for start in range(0, len(images), batch):
-            pixels = _as_pixels(images[start : start + batch], start, odd)
-            probabilities[start : start + batch] = self._average(_resize(pixels, self._size))
+        for start in range(0, len(images), VIEWS):
+            pixels = _as_pixels(images[start : start + VIEWS], start, odd)
+            probabilities[start : start + VIEWS] = self._average(_resize(pixels, self._size))
         for reason, rows in odd.items():
             more = " and {} more".format(len(rows) - 10) if len(rows) > 10 else ""
             warnings.warn("rows {}{}: {}".format(", ".join(map(str, rows[:10])), more, reason), stacklevel=2)
         return probabilities
 
     def _average(self, pixels):
-        views = [np.flip(pixels, FLIPS[flip]) if FLIPS[flip] else pixels for flip in self.flips]
-        answer = self._probabilities(pixels=tf.constant(np.concatenate(views)))["probabilities"].numpy()
-        return answer.reshape(len(views), len(pixels), -1).mean(axis=0)
+        """One view of each image, and all of them of those that it leaves a doubt about."""
+        answers = self._look(_flip(pixels, self.flips[0]))
+        unsure = np.flatnonzero(answers.max(axis=-1) <= self.sure)
+        if len(unsure) and len(self.flips) > 1:
+            views = np.concatenate([_flip(pixels[unsure], flip) for flip in self.flips[1:]])
+            others = np.concatenate([self._look(views[start : start + VIEWS]) for start in range(0, len(views), VIEWS)])
+            others = others.reshape(len(self.flips) - 1, len(unsure), -1)
+            answers[unsure] = (answers[unsure] + others.sum(axis=0)) / len(self.flips)
+        return answers
+
+    def _look(self, pixels):
+        return np.array(self._probabilities(pixels=tf.constant(pixels))["probabilities"])
+
+
+def _flip(pixels, flip):
+    transposed, axes = FLIPS[flip]
+    return np.flip(np.swapaxes(pixels, 1, 2) if transposed else pixels, axes)
 
 
 def _as_images(X):

@@ -96,7 +96,7 @@ def tiny_network(size=24, filters=(16, 32, 64), seed=0):
 
 
 @functools.cache
-def tiny_submission(flips=("none", "horizontal")):
+def tiny_submission(flips=("none", "horizontal"), sure=1.0):
     """A folder as a submission unpacks to: model.py, metadata, SubmissionModel. Shared by the tests: copy it to change it."""
     from training.export import export
 
@@ -104,7 +104,7 @@ def tiny_submission(flips=("none", "horizontal")):
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in ("model.py", "metadata"):
         shutil.copy(ROOT / "submission" / name, folder / name)
-    export(tiny_network(), NAMES, flips, folder / "SubmissionModel")
+    export(tiny_network(), NAMES, flips, sure, folder / "SubmissionModel")
     return folder
 
 

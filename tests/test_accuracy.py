@@ -9,7 +9,10 @@ from conftest import tiny
 from benchmarks import accuracy
 from competition.drawings import draw_folder
 from training import architectures, run
+from training.augment import FLIPS
+from training.data import load_folder
 from training.recipe import Recipe
+from training.run import held_out
 
 RECIPE = Recipe(
     validation=0.25, keep="last", backbone=tiny, phases=((1, 32),), batch=8, warmup=0.0, learning_rate=1e-2, head_views=2, head_epochs=2
@@ -35,7 +38,12 @@ def test_its_rows_are_the_network_s(made, tmp_path, monkeypatch):
     metrics = json.loads((made / "run" / "metrics.json").read_text("utf-8"))
     assert rows["quasi-SVM, 32×32, 1 view"]["accuracy"] == pytest.approx(metrics["accuracy"])
     assert rows["as it is"]["seeds"][0] == pytest.approx(metrics["accuracy"])  # the same head with the same seed
-    assert len(rows) == 3 * 3 + 2 and (tmp_path / "a.png").stat().st_size > 1000
+    network, *_ = run.load_network(made / "run")
+    held = load_folder(made / "leaves").rows(held_out(RECIPE, load_folder(made / "leaves"))[1])
+    answers = run.predict(network, held.images, tuple(FLIPS), 0.9)
+    row = rows["quasi-SVM, 32×32, 8 views where at most 90% sure"]
+    assert row["accuracy"] == pytest.approx((answers.argmax(axis=1) == held.labels).mean()) and 1 <= row["views"] <= 8
+    assert len(rows) == 3 * 4 + 3 + 2 and (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_what_it_cannot_use_is_refused(made, tmp_path, monkeypatch, capsys):

@@ -104,6 +104,6 @@ def test_a_run_under_jax_needs_no_tensorflow_and_is_exported_with_it(tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))
     assert set(record["versions"]) == {"python", "keras", "jax"}
-    network, names, _ = load_network(tmp_path / "run")
-    export(network, names, ("none",), tmp_path / "SubmissionModel")
+    network, names, *_ = load_network(tmp_path / "run")
+    export(network, names, ("none",), 1.0, tmp_path / "SubmissionModel")
     assert (tmp_path / "SubmissionModel" / "saved_model.pb").is_file()

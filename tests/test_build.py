@@ -115,12 +115,12 @@ def test_a_run_takes_the_place_of_the_committed_model(source, old, monkeypatch, 
     import training.run
 
     shutil.rmtree(source / "SubmissionModel")
-    monkeypatch.setattr(training.run, "load_network", lambda run: (tiny_network(seed=1), NAMES, ("none", "both")))
+    monkeypatch.setattr(training.run, "load_network", lambda run: (tiny_network(seed=1), NAMES, ("none", "both"), 0.75))
     assert build_submission.main(["--run", "runs/first", "--out", str(old)]) == 0
     with zipfile.ZipFile(old) as archive:
         archive.extractall(source / "unpacked")
     about = tf.saved_model.load(str(source / "unpacked" / "SubmissionModel")).signatures["about"]()
-    assert about["flips"].numpy().tolist() == [b"none", b"both"]
+    assert about["flips"].numpy().tolist() == [b"none", b"both"] and about["sure"].numpy() == 0.75
     assert not (source / "SubmissionModel").exists()
     assert [path.name for path in old.parent.iterdir()] == [old.name]
 

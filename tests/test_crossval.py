@@ -68,9 +68,9 @@ def test_predictions_are_those_of_the_networks_that_have_not_seen_the_image(done
     assert labels.tolist() == images.labels.tolist()
     for seed in range(2):
         for fold in range(FOLDS):
-            network, _, flips = run.load_network(out / f"seed{seed}-fold{fold}")
+            network, _, *views = run.load_network(out / f"seed{seed}-fold{fold}")
             _, held = data.split_fold(images.labels, FOLDS, fold, 0)
-            np.testing.assert_allclose(probabilities[seed, held], run.predict(network, images.images[held], flips), atol=1e-5)
+            np.testing.assert_allclose(probabilities[seed, held], run.predict(network, images.images[held], *views), atol=1e-5)
 
 
 def test_numbers(done, drawn):

@@ -74,8 +74,8 @@ def exported(request, network, tmp_path_factory):
     """(network, folder at full precision, folder at half precision)."""
     network = network if request.param == "plain" else shipped()
     folder = tmp_path_factory.mktemp(request.param)
-    export(network, NAMES, ("none", "horizontal"), folder / "full", half=False)
-    export(network, NAMES, ("none", "horizontal"), folder / "half")
+    export(network, NAMES, ("none", "horizontal"), 1.0, folder / "full", half=False)
+    export(network, NAMES, ("none", "horizontal"), 1.0, folder / "half")
     return network, folder / "full", folder / "half"
 
 
@@ -123,7 +123,7 @@ def test_half_precision_is_half_the_size(tmp_path):
     wide = tiny_network(filters=(64, 128, 256))
     size = {}
     for half in (False, True):
-        export(wide, NAMES, ("none",), tmp_path / "model", half=half)
+        export(wide, NAMES, ("none",), 1.0, tmp_path / "model", half=half)
         size[half] = sum(path.stat().st_size for path in (tmp_path / "model").rglob("*") if path.is_file())
     assert 0.49 < size[True] / size[False] < 0.55
 
@@ -147,10 +147,11 @@ np.save("answers.npy", saved(pixels=tf.constant(np.load("images.npy"), tf.float3
 
 def test_about(network, tmp_path):
     names = ("Blattrose", "楓", *NAMES[2:])
-    export(network, names, ("none", "both"), tmp_path / "model")
+    export(network, names, ("none", "both"), 0.9, tmp_path / "model")
     about = tf.saved_model.load(str(tmp_path / "model")).signatures["about"]()
     assert [name.decode() for name in about["names"].numpy()] == list(names)
     assert [flip.decode() for flip in about["flips"].numpy()] == ["none", "both"]
+    assert about["sure"].dtype == tf.float32 and float(about["sure"]) == np.float32(0.9)
     assert about["size"].numpy().tolist() == [96, 96]
     assert about["size"].dtype == tf.int32
     assert about["tensorflow"].numpy().decode() == tf.__version__
@@ -165,10 +166,10 @@ def test_signature_takes_any_number_of_images(exported, images):
 
 @pytest.mark.parametrize("names", [(), NAMES[:7], (*NAMES, "Species9")], ids=["none", "too few", "too many"])
 def test_names_that_do_not_fit(network, tmp_path, names):
-    export(network, NAMES, ("none",), tmp_path / "model")
+    export(network, NAMES, ("none",), 1.0, tmp_path / "model")
     before = (tmp_path / "model" / "saved_model.pb").read_bytes()
     with pytest.raises(ValueError, match=f"{len(names)} names for 8 outputs"):
-        export(network, names, ("none",), tmp_path / "model")
+        export(network, names, ("none",), 1.0, tmp_path / "model")
     assert (tmp_path / "model" / "saved_model.pb").read_bytes() == before
 
 
@@ -179,7 +180,7 @@ def test_another_precision_is_refused(tmp_path):
     x = keras.layers.GlobalAveragePooling2D(dtype="float32")(x)
     mixed = keras.Model(pixels, keras.layers.Dense(8, activation="softmax")(x))
     with pytest.raises(ValueError, match="float32"):
-        export(mixed, NAMES, ("none",), tmp_path / "model")
+        export(mixed, NAMES, ("none",), 1.0, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -188,7 +189,7 @@ def test_an_older_folder_is_replaced(network, images, known, tmp_path):
     (tmp_path / "model" / "assets" / "stale.txt").write_text("old")
     (tmp_path / ".tmp-model").mkdir()  # an export that was killed
     (tmp_path / ".tmp-model" / "stale.txt").write_text("old")
-    export(network, NAMES, ("none",), tmp_path / "model")
+    export(network, NAMES, ("none",), 1.0, tmp_path / "model")
     assert list(tmp_path.rglob("stale.txt")) == []
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     np.testing.assert_allclose(answers(tmp_path / "model", images[:20]), known[:20], rtol=0, atol=1e-2)
@@ -203,7 +204,7 @@ def test_an_older_folder_stays_when_the_export_fails(network, tmp_path, monkeypa
 
     monkeypatch.setattr(tf.saved_model, "save", full)
     with pytest.raises(OSError, match="No space"):
-        export(network, NAMES, ("none",), tmp_path / "model")
+        export(network, NAMES, ("none",), 1.0, tmp_path / "model")
     assert (tmp_path / "model" / "saved_model.pb").read_bytes() == b"old"
 
 
@@ -310,7 +311,7 @@ def test_weights_that_half_precision_would_spoil_are_kept_whole(tmp_path, capsys
     network = keras.Model(pixels, keras.layers.Dense(len(NAMES), activation="softmax")(x))
     kernel, bias = network.layers[-1].get_weights()
     network.layers[-1].set_weights([np.random.default_rng(0).normal(1000, 1, kernel.shape), bias])
-    export(network, NAMES, ("none",), tmp_path / "model")
+    export(network, NAMES, ("none",), 1.0, tmp_path / "model")
     assert "single precision" in capsys.readouterr().out
     inputs = np.random.default_rng(1).uniform(0, 255, (9, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(answers(tmp_path / "model", inputs), network.predict(inputs, verbose=0), atol=1e-3)
@@ -319,5 +320,5 @@ def test_weights_that_half_precision_would_spoil_are_kept_whole(tmp_path, capsys
 def test_another_function_is_never_saved(network, tmp_path, monkeypatch):
     monkeypatch.setattr("training.export.fold_batch_norm", keras.models.clone_model)  # with weights of its own
     with pytest.raises(ValueError, match="differ from the network's"):
-        export(network, NAMES, ("none",), tmp_path / "model")
+        export(network, NAMES, ("none",), 1.0, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

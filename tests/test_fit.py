@@ -8,12 +8,14 @@ import keras
 import numpy as np
 import pytest
 from conftest import shrunk, tiny
+from PIL import Image
 from scipy.spatial.distance import pdist
 
 from competition.drawings import draw_folder, draw_images
 from training import architectures, fit, run
 from training.architectures import preprocessing, softmax_head, whole_network
 from training.augment import Augmentation
+from training.averaging import add_to_mean
 from training.data import load_folder, split
 from training.errors import UserError
 from training.features import extract
@@ -81,8 +83,9 @@ def interrupt(monkeypatch, after, recipe, parts, start, out):
     """Kills the fine-tuning between an epoch's checkpoint and whatever follows it."""
     save = fit._write_checkpoint
 
-    def save_and_stop(path, values, history):
-        save(path, values, history)
+    def save_and_stop(path, *state):
+        save(path, *state)
+        history = state[-1]
         if len(history) == after:
             raise KeyboardInterrupt
 
@@ -125,6 +128,39 @@ def test_an_interrupted_run_ends_with_the_same_weights(parts, start, straight, t
     assert [row["epoch"] for row in again] == [1, 2, 3]
     for row, other_row in zip(rows, again, strict=True):
         assert row == pytest.approx(other_row, abs=1e-4)
+
+
+AVERAGED = replace(PHASED, keep="last", averaged_epochs=2)
+
+
+def test_the_mean_of_the_last_epochs_is_kept(parts, start, tmp_path, monkeypatch):
+    """The mean of the second and the third epoch, wherever the run was interrupted, and the third is what it goes on from."""
+    seen = []
+
+    def record(mean, weights, count):
+        seen.append([np.array(w) for w in weights])
+        return add_to_mean(mean, weights, count)
+
+    monkeypatch.setattr(fit, "add_to_mean", record)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    for out in (whole, parted):
+        out.mkdir()
+    finetune(AVERAGED, *parts, start, whole, tmp_path / "features")
+    assert len(seen) == 2
+    for after in (1, 2):
+        interrupt(monkeypatch, after, AVERAGED, parts, start, parted)
+    finetune(AVERAGED, *parts, start, parted, tmp_path / "features")
+    kept, again = best(whole), best(parted)
+    moved = 0
+    for variable, second, third, other in zip(kept.weights, seen[0], seen[1], again.weights, strict=True):
+        np.testing.assert_allclose(variable.numpy(), other.numpy(), atol=1e-5)
+        if "moving" not in variable.path:
+            np.testing.assert_allclose(variable.numpy(), (second + third) / 2, atol=1e-6)
+            moved += np.abs(second - third).max()
+    assert moved > 1e-3
+    live = arrays(whole)
+    for number, third in enumerate(seen[1][:3]):
+        assert any(array.shape == third.shape and np.array_equal(array, third) for array in live.values()), number
 
 
 def test_training_changes_the_weights_and_the_history_tells_of_each_epoch(start, straight):
@@ -286,9 +322,9 @@ def test_validation_is_not_repeated(finished):
 def test_the_loaded_network_is_the_one_that_was_measured(finished, parts, monkeypatch):
     monkeypatch.setattr(architectures, "tiny", tiny, raising=False)
     _, out, result = finished
-    network, names, flips = run.load_network(out)
+    network, names, flips, sure = run.load_network(out)
     assert names == ("Species1", "Species2", "Species3")
-    assert flips == ("none", "both")
+    assert flips == ("none", "both") and sure == 1.0
     held = parts[1]
     views = [held.images, held.images[:, ::-1, ::-1]]
     probabilities = np.mean([network.predict(view.astype(np.float32), verbose=0) for view in views], axis=0)
@@ -298,6 +334,37 @@ def test_the_loaded_network_is_the_one_that_was_measured(finished, parts, monkey
     assert confusion.tolist() == result["confusion"]
     assert result["accuracy"] == np.trace(confusion) / 6
     assert {v.dtype for v in network.weights} <= {"float32", "int64", "uint32"}
+
+
+def test_only_a_doubt_is_looked_at_again():
+    """As the submission does it: the first view alone where it is sure, the mean of all views elsewhere."""
+
+    class Network:
+        asked = []
+
+        def predict(self, images, **_):
+            self.asked.append(len(images))
+            share = images[:, 0, 0, 0] / 10
+            return np.stack([share, 1 - share], axis=1)
+
+    images = np.zeros((4, 2, 2, 1))
+    images[:, 0, 0, 0], images[:, 1, 0, 0] = [9, 8, 6, 1], [0, 2, 4, 6]  # what the first view, and its mirror image, show
+    network = Network()
+    found = run.predict(network, images, ("none", "vertical"), 0.8)
+    np.testing.assert_allclose(found[:, 0], [0.9, 0.5, 0.5, 0.1])
+    assert network.asked == [4, 2]
+    np.testing.assert_allclose(run.predict(network, images, ("none", "vertical"))[:, 0], [0.45, 0.5, 0.5, 0.35])
+
+
+def test_turned_views_need_square_images(tmp_path):
+    for number, image in enumerate(draw_images(6, classes=2, side=32)):
+        path = tmp_path / "leaves" / f"Species{number % 2 + 1}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:24]).save(path)
+    recipe = replace(shrunk(Recipe(validation=0.5)), test_flips=("none", "left"))
+    with pytest.raises(UserError, match="left needs square images, and these are 24×32; give --set"):
+        run.train(recipe, "turned", tmp_path / "leaves", "none", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_refused(finished, drawn):

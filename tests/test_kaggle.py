@@ -355,7 +355,7 @@ def test_interrupt(command, images, old, tmp_path, monkeypatch):
 
 def test_a_run_answers_with_its_own_model(command, images, truth, old, tmp_path, monkeypatch):
     names = tuple(f"Kind{number}" for number in range(8))
-    monkeypatch.setattr("training.run.load_network", lambda run: (tiny_network(), names, ("none", "horizontal")))
+    monkeypatch.setattr("training.run.load_network", lambda run: (tiny_network(), names, ("none", "horizontal"), 1.0))
     sample = write_sample(tmp_path / "s.csv", sorted(truth)[:9], value="Kind0")
     code, _, err = command("--images", images, "--sample", sample, "--run", "runs/first", "--out", old)
     assert (code, err) == (0, "")

@@ -15,6 +15,7 @@ from helpers import NAMES, ROOT, load_module, python, tiny_submission
 from PIL import Image
 
 from competition.drawings import draw_images
+from training import augment
 
 ON_THE_SERVER = ("submission/model.py", "competition/ingestion_program/ingestion.py", "competition/scoring_program/score.py")
 EXPECTED = r"^expected images \[n, height, width, 3\] .*, got "
@@ -475,22 +476,59 @@ def test_threads(module, images, known):
     assert answers == [known.argmax(axis=1).tolist()] * 8
 
 
-@pytest.mark.parametrize("flips", [("none",), ("none", "horizontal"), ("vertical",), ("none", "horizontal", "vertical", "both")])
+BY_HAND = {  # numpy's own turns
+    "none": lambda x: x,
+    "horizontal": lambda x: x[:, :, ::-1],
+    "vertical": lambda x: x[:, ::-1],
+    "both": lambda x: x[:, ::-1, ::-1],
+    "diagonal": lambda x: x.transpose(0, 2, 1, 3),
+    "right": lambda x: np.rot90(x, -1, (1, 2)),
+    "left": lambda x: np.rot90(x, 1, (1, 2)),
+    "antidiagonal": lambda x: np.rot90(x, 2, (1, 2)).transpose(0, 2, 1, 3),
+}
+
+
+def views_by_hand(flips, images):
+    """Each view's probabilities, straight from the SavedModel."""
+    saved = tf.saved_model.load(str(tiny_submission(flips) / "SubmissionModel")).signatures["probabilities"]
+    return {name: saved(pixels=tf.constant(view(images), tf.float32))["probabilities"].numpy() for name, view in BY_HAND.items()}
+
+
+@pytest.mark.parametrize("flips", [("none",), ("none", "horizontal"), ("vertical",), tuple(BY_HAND)])
 def test_flips_are_averaged_as_stored(module, images, flips):
     network = module.model(tiny_submission(flips))
-    assert network.flips == flips
-    saved = tf.saved_model.load(str(tiny_submission(flips) / "SubmissionModel")).signatures["probabilities"]
-    by_hand = {
-        "none": images,
-        "horizontal": images[:, :, ::-1],
-        "vertical": images[:, ::-1],
-        "both": images[:, ::-1, ::-1],
-    }
-    views = {name: saved(pixels=tf.constant(view, tf.float32))["probabilities"].numpy() for name, view in by_hand.items()}
+    assert network.flips == flips and network.sure == 1.0
+    views = views_by_hand(flips, images)
     got = network.predict_proba(images)
     np.testing.assert_allclose(got, np.mean([views[flip] for flip in flips], axis=0), atol=1e-5)
     # without this, an average of the wrong views would pass
     assert min(np.abs(views[a] - views[b]).max() for a in views for b in views if a < b) > 1e-2
+
+
+def test_views_are_those_of_training():
+    assert set(BY_HAND) == set(augment.FLIPS)
+    numbers = np.arange(2 * 3 * 3).reshape(2, 3, 3, 1)
+    for name, view in BY_HAND.items():
+        np.testing.assert_array_equal(augment.flip(numbers, name), view(numbers), err_msg=name)
+
+
+@pytest.mark.parametrize("views", [3, 32])
+def test_only_an_image_in_doubt_is_looked_at_again(module, images, views, monkeypatch):
+    monkeypatch.setattr(module, "VIEWS", views)
+    flips = ("horizontal", "none", "left")
+    by_hand = views_by_hand(flips, images)
+    first, mean = by_hand["horizontal"], np.mean([by_hand[flip] for flip in flips], axis=0)
+    sure = float(np.median(first.max(axis=1)))
+    network = module.model(tiny_submission(flips, sure))
+    looked, look = [], network._look
+    monkeypatch.setattr(network, "_look", lambda pixels: looked.append(len(pixels)) or look(pixels))
+    got = network.predict_proba(images)
+    doubt = first.max(axis=1) <= sure
+    assert 0 < doubt.sum() < len(images)
+    np.testing.assert_allclose(got[doubt], mean[doubt], atol=1e-5)
+    np.testing.assert_allclose(got[~doubt], first[~doubt], atol=1e-5)
+    assert np.abs(mean - first)[~doubt].max() > 1e-3
+    assert sum(looked) == len(images) + 2 * doubt.sum() and max(looked) <= views
 
 
 # --- the model's folder

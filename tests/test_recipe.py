@@ -175,8 +175,13 @@ def test_a_value_of_another_kind_is_refused(setting, named):
         "offline_augmentation.zoom=-0.1",
         "seed=-1",
         "precision=float8",
+        "test_sure=1.1",
+        "test_sure=-0.1",
+        "averaged_epochs=-1",
+        "averaged_epochs=1.5",
+        "averaged_epochs=99",
         "test_flips=()",
-        "test_flips=('diagonal',)",
+        "test_flips=('slanted',)",
         "test_flips=(['none'],)",
         "thaw=Edges(-1, 5)",
         "thaw=Edges('a', 5)",
@@ -200,6 +205,8 @@ FOLDERS = {"pipeline": folder_batches}
 @pytest.mark.parametrize(
     ("field", "changes"),
     [
+        ("keep", {"averaged_epochs": 1}),
+        ("replicas", {"averaged_epochs": 1, "keep": "last", "replicas": 2}),
         ("class_weights", {"class_weights": True, "layers": (cut_mix,)}),
         ("class_weights", {"class_weights": True, "layers": (rand_augment, mix_up)}),
         ("resampling", {**FOLDERS, "resampling": smote}),
@@ -316,8 +323,8 @@ def test_inception_svm_192_fine_tunes_everything_on_small_images_first(inception
     assert recipe.size == 192
 
 
-def test_leaderboard_goes_on_from_inception_svm_192_and_keeps_its_first_layers(inception):
-    recipe = load_recipe("leaderboard")
+def test_inception_svm_160_goes_on_from_inception_svm_192_and_keeps_its_first_layers(inception):
+    recipe = load_recipe("inception_svm_160")
     assert recipe.start == dataclasses.replace(load_recipe("inception_svm_192"), keep="last")  # the held-out part chooses nothing
     assert (recipe.keep, recipe.layers, recipe.earlier_epochs) == ("last", (mix_up,), 24)
     thaw(inception, recipe.thaw, recipe.batch_norm)
@@ -325,3 +332,13 @@ def test_leaderboard_goes_on_from_inception_svm_192_and_keeps_its_first_layers(i
     kept = names.index("mixed2") + 1
     assert not any(layer.trainable for layer in inception.layers[:kept])
     assert all(layer.trainable for layer in inception.layers[kept:])
+
+
+def test_leaderboard_averages_all_its_epochs_at_one_learning_rate():
+    recipe, before = load_recipe("leaderboard"), load_recipe("inception_svm_160")
+    assert recipe.start == before and recipe.earlier_epochs == before.earlier_epochs + before.epochs
+    assert recipe.averaged_epochs == recipe.epochs and recipe.schedule is constant and recipe.keep == "last"
+    own = {"start", "phases", "learning_rate", "schedule", "warmup", "averaged_epochs", "test_flips", "test_sure"}
+    assert {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) != getattr(before, f.name)} == own
+    everything = dataclasses.replace(recipe, validation=0.0)  # holds for all that comes first
+    assert everything.start.validation == everything.start.start.validation == 0.0

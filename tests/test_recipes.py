@@ -105,10 +105,10 @@ def test_every_recipe_trains_an_epoch(name, leaves, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "quasi_svm.weights.h5").exists() == (recipe.head == "quasi_svm")
     if name in LOADED:  # what is loaded is what was measured
         monkeypatch.setattr(architectures, "tiny", tiny, raising=False)
-        network, names, flips = run.load_network(tmp_path / "out")
+        network, names, *views = run.load_network(tmp_path / "out")
         held = run._parts(recipe, load_folder(leaves))[1]
         confusion = np.zeros((8, 8), int)
-        np.add.at(confusion, (held.labels, run.predict(network, held.images, flips).argmax(axis=1)), 1)
+        np.add.at(confusion, (held.labels, run.predict(network, held.images, *views).argmax(axis=1)), 1)
         assert names == NAMES
         assert confusion.tolist() == result["confusion"]
 

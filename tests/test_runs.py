@@ -111,7 +111,7 @@ def identity(recipe, drawn, **changes):
 
 def test_a_fine_tuning_depends_on_every_field_that_is_not_the_head_s(drawn):
     fields = {field.name for field in dataclasses.fields(Recipe)}
-    own = {name for name in fields if name.startswith("head") or name == "test_flips"}
+    own = {name for name in fields if name.startswith("head") or name.startswith("test_")}
     assert OTHERS.keys() == fields - own
     base = identity(MORE, drawn)
     for name, value in OTHERS.items():
@@ -234,7 +234,7 @@ def test_test_images_are_reported_on_and_used_for_nothing_else(command, drawn, t
     assert "test" not in before
     for a, b in zip(weights, weights_of(plain), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    network, _, flips = run.load_network(plain)
+    network, _, flips, _ = run.load_network(plain)
     tested = load_folder(drawn / "test", (32, 32))
     answers = run.predict(network, tested.images, flips).argmax(axis=1)
     assert result["test"]["accuracy"] == (answers == tested.labels).mean()

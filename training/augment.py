@@ -20,8 +20,18 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 BLOCK = 256  # images that are warped at once, before training
 
-# The mirror images averaged at prediction: the axes of [n, h, w, 3] that are turned round. Never 0, the batch.
-FLIPS = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (1, 2)}
+# The eight symmetries of the square, averaged at prediction: whether rows become columns, and the axes of [n, h, w, 3]
+# that are then turned round. Never 0, the batch.
+FLIPS = {
+    "none": (False, ()),
+    "horizontal": (False, (2,)),
+    "vertical": (False, (1,)),
+    "both": (False, (1, 2)),
+    "diagonal": (True, ()),
+    "right": (True, (2,)),  # a quarter turn
+    "left": (True, (1,)),
+    "antidiagonal": (True, (1, 2)),
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,12 @@ def draw_views(augmentation, count, image_shape, rng):
     gain = np.exp(within(a.brightness, 1) + within(a.tint, 3)).astype(np.float32)
     contrast, saturation = (np.exp(within(x)).astype(np.float32) for x in (a.contrast, a.saturation))
     return Views(warp, gain, contrast, saturation)
+
+
+def flip(images, name):
+    """One of the `FLIPS` of images [n, h, w, c] of any dtype; [n, w, h, c] where rows become columns."""
+    transposed, axes = FLIPS[name]
+    return np.flip(np.swapaxes(images, 1, 2) if transposed else images, axes)
 
 
 def apply_views(images, warp, gain, contrast, saturation):

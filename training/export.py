@@ -19,17 +19,18 @@ CHECKED = 16  # images on which the SavedModel is compared with the network
 TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2  # of a probability, at single and at half precision
 
 
-def export(network, names, flips, folder, half=True):
+def export(network, names, flips, sure, folder, half=True):
     """Writes a network as a SavedModel.
 
     The SavedModel has two signatures: `probabilities` (pixels: float32 [b, h, w, 3] of 0 to 255 → probabilities:
-    float32 [b, classes]) and `about` (no input → names: string [classes], flips: string [k], size: int32 [2],
-    tensorflow: string []).
+    float32 [b, classes]) and `about` (no input → names: string [classes], flips: string [k], sure: float32 [],
+    size: int32 [2], tensorflow: string []).
 
     Args:
         network: `keras.Model`, built under the float32 policy, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
         names: class names in the order of the probabilities.
-        flips: views to average at prediction, some of none, horizontal, vertical, both.
+        flips: views to average at prediction, some of `augment.FLIPS`.
+        sure: an image whose first view has a class of more than this probability is not looked at again.
         folder: replaced if it exists, once the new one is complete.
         half: keep large constants as float16, unless that changes a probability by more than 0.01.
 
@@ -44,7 +45,7 @@ def export(network, names, flips, folder, half=True):
             raise ValueError(f"the layer {layer.name} was built in {layer.dtype_policy.name}, not in float32")
     module = tf.Module()
     module.probabilities = freeze(fold_batch_norm(network), half)
-    about = _about(names, flips, network.input_shape[1:3])
+    about = _about(names, flips, sure, network.input_shape[1:3])
     folder = Path(folder)
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -61,17 +62,18 @@ def export(network, names, flips, folder, half=True):
     if not half:
         raise ValueError(f"the SavedModel's probabilities differ from the network's by {difference:.2g}, more than {TOLERANCE}")
     print(f"note: half precision would change a probability by {difference:.2g}, so the weights are kept at single precision")
-    export(network, names, flips, folder, half=False)
+    export(network, names, flips, sure, folder, half=False)
 
 
-def _about(names, flips, size):
-    """A function without input that says what the model is: names, flips, size and TensorFlow's version."""
+def _about(names, flips, sure, size):
+    """A function without input that says what the model is: names, views, size and TensorFlow's version."""
 
     @tf.function(input_signature=[])
     def about():
         return {
             "names": tf.constant(list(names)),
             "flips": tf.constant(list(flips)),
+            "sure": tf.constant(sure, tf.float32),
             "size": tf.constant(size, tf.int32),
             "tensorflow": tf.constant(tf.__version__),
         }

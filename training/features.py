@@ -53,22 +53,36 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, batch=32
     Returns:
         float32 [views, n, d].
     """
-    prepare = preprocessing(size, images.shape[1:3])
     blocks = []
     with progress(total=views * len(images), desc="computing features", unit="image") as bar:
         for view in range(views):
-            if augmentation is not None:
-                drawn = draw_views(augmentation, len(images), images.shape[1:], np.random.default_rng((seed, view)))
-            for start in range(0, len(images), batch):
-                part = slice(start, start + batch)
-                pixels = images[part].astype(np.float32)
-                if augmentation is not None:
-                    pixels = apply_views(pixels, *(array[part] for array in drawn.arrays()))
-                blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(prepare(pixels))))
+            for pixels in view_batches(images, size, augmentation, seed, view, batch):
+                blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(pixels)))
                 bar.update(len(pixels))
     if not blocks:
         return np.zeros((views, 0, backbone.output_shape[-1]), np.float32)
     return np.concatenate(blocks).reshape(views, len(images), -1).astype(np.float32)
+
+
+def view_batches(images, size, augmentation, seed, view, batch):
+    """One view of each image as a backbone takes it, batch by batch.
+
+    Args:
+        images, size, augmentation, seed, batch: see `extract`.
+        view: number of the view, from 0; with the seed it decides what is drawn.
+
+    Yields:
+        float32 [b, size, size, 3], values -1 to 1.
+    """
+    prepare = preprocessing(size, images.shape[1:3])
+    if augmentation is not None:
+        drawn = draw_views(augmentation, len(images), images.shape[1:], np.random.default_rng((seed, view)))
+    for start in range(0, len(images), batch):
+        part = slice(start, start + batch)
+        pixels = images[part].astype(np.float32)
+        if augmentation is not None:
+            pixels = apply_views(pixels, *(array[part] for array in drawn.arrays()))
+        yield prepare(pixels)
 
 
 def _key(backbone, images, size, augmentation, views, seed):

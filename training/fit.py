@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from training.architectures import quasi_svm_head, softmax_head, whole_network
+from training.averaging import add_to_mean, recalibrate
 from training.balance import class_weights, repeat_classes
 from training.distribute import scope, synchronise
 from training.errors import UserError
@@ -63,25 +64,32 @@ def finetune(recipe, train, held, backbone_weights, out, cache, start=None):
             atomically(out / BEST, whole_network(backbone, head, train.images.shape[1:3], recipe.size).save_weights)
             write_history(out / "history.csv", [])
             return _count(head.trainable_variables)
-        _epochs(recipe, backbone, head, train, held, rows, steps, history, state["arrays"] if state else None, out)
+        _epochs(recipe, backbone, head, train, held, rows, steps, history, state, out)
     shutil.rmtree(out / LINKS, ignore_errors=True)
     return parameters
 
 
-def _epochs(recipe, backbone, head, train, held, rows, steps, history, arrays, out):
+def _epochs(recipe, backbone, head, train, held, rows, steps, history, state, out):
     """The epochs that are left, each with its files."""
     sizes = [size for epochs, size in recipe.phases for _ in range(epochs)]
+    arrays, mean = (state["arrays"], state["mean"]) if state else (None, [])
     network = None
     for epoch in range(len(history), recipe.epochs):
         if network is None or sizes[epoch] != sizes[epoch - 1]:
-            arrays = snapshot(network) if network is not None else arrays
             network = _compiled(recipe, backbone, head, train, sizes[epoch], steps)
             restore(network, arrays)
         history.append(_one_epoch(recipe, network, train, held, rows, epoch, sizes[epoch], history, out))
+        arrays = snapshot(network)
+        averaged = epoch - (recipe.epochs - recipe.averaged_epochs)  # epochs that are in the mean already
+        if averaged >= 0:
+            mean = add_to_mean(mean, network.get_weights(), averaged)
+            if epoch == recipe.epochs - 1:
+                network.set_weights(mean)
+                recalibrate(backbone, train.images, recipe.size, recipe.augmentation, recipe.seed, recipe.batch)
         if is_kept(recipe, history):
             atomically(out / BEST, network.save_weights)
         write_history(out / "history.csv", history)
-        _write_checkpoint(out / "checkpoint.npz", snapshot(network), history)  # last: what it holds is done
+        _write_checkpoint(out / "checkpoint.npz", arrays, mean, history)  # last: what it holds is done
 
 
 def is_kept(recipe, history):
@@ -186,8 +194,9 @@ def _variables(network):
     return [*network.variables, *network.optimizer.variables]
 
 
-def _write_checkpoint(path, arrays, history):
-    write_arrays(path, *arrays, history=np.array(json.dumps(history)))
+def _write_checkpoint(path, arrays, mean, history):
+    means = {f"mean_{number}": array for number, array in enumerate(mean)}
+    write_arrays(path, *arrays, **means, history=np.array(json.dumps(history)))
 
 
 def _read_checkpoint(path):
@@ -195,9 +204,14 @@ def _read_checkpoint(path):
         return None
     try:
         with np.load(path) as file:
-            return {"arrays": [file[f"arr_{i}"] for i in range(len(file.files) - 1)], "history": json.loads(str(file["history"]))}
+            arrays, mean = ([file[name] for name in _numbered(file.files, kind)] for kind in ("arr_", "mean_"))
+            return {"arrays": arrays, "mean": mean, "history": json.loads(str(file["history"]))}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); delete the run's folder and start again") from error
+
+
+def _numbered(names, kind):
+    return [f"{kind}{number}" for number in range(sum(name.startswith(kind) for name in names))]
 
 
 def fit_head(recipe, train_features, train_labels, held_features, held_labels, names, out):

@@ -61,6 +61,7 @@ class Recipe:
     dense_l2: float = 0.0  # ridge penalty of their weights
     dropout: float = 0.2  # of the features
     dense_dropout: float = 0.0  # behind each dense layer
+    averaged_epochs: int = 0  # where not 0, the mean of so many last epochs' weights is kept (`averaging`)
     batch: int = 32  # images of a step, on all devices together
     precision: str = "float32"  # Keras' dtype policy for the backbone in training
     replicas: int = 1  # devices of one machine that share each step
@@ -78,7 +79,8 @@ class Recipe:
     head_batch: int = 256
 
     # What ships
-    test_flips: tuple = ("none",)  # views averaged at prediction: none, horizontal, vertical, both
+    test_flips: tuple = ("none",)  # views averaged at prediction, some of `augment.FLIPS`
+    test_sure: float = 1.0  # an image whose first view has a class of more than this probability is not looked at again
 
     def __post_init__(self):
         """Raises a UserError that names the first field that makes no sense, alone or beside the others."""
@@ -89,7 +91,7 @@ class Recipe:
         self._expect("phases", sizes, "((epochs, side), …): whole numbers, epochs from 0 and at least 32 pixels")
         self._expect("repeats", all(_is_whole(n, 1) for n in self.repeats.values()), "whole numbers from 1")
         self._expect("offline", all(map(_is_round, self.offline)), "rounds of ((class names), copies), for example (((), 3),)")
-        for name in ("seed", "split_seed", "folds", "fold", "frozen_epochs"):
+        for name in ("seed", "split_seed", "folds", "fold", "frozen_epochs", "averaged_epochs"):
             self._expect(name, _is_whole(getattr(self, name), 0), "a whole number from 0")
         for name in ("batch", "replicas", "head_views", "head_epochs", "head_features", "head_batch"):
             self._expect(name, _is_whole(getattr(self, name), 1), "a whole number from 1")
@@ -107,6 +109,7 @@ class Recipe:
         choices = {"head": HEADS, "head_kernel": KERNELS, "precision": PRECISIONS, "activation": ACTIVATIONS, "keep": KEPT_EPOCHS}
         for name, known in choices.items():
             self._expect(name, getattr(self, name) in known, f"one of {', '.join(known)}")
+        self._expect("test_sure", 0 <= self.test_sure <= 1, "a probability from 0 to 1")
         flips = self.test_flips and all(isinstance(flip, str) and flip in FLIPS for flip in self.test_flips)
         self._expect("test_flips", flips, f"some of {', '.join(FLIPS)}")
         self._expect_sense()
@@ -115,6 +118,10 @@ class Recipe:
         """Fields that contradict each other."""
         self._expect("warmup", 0 <= self.warmup <= self.epochs, f"0 to the {self.epochs} epochs of all phases")
         self._expect("warmup", self.schedule is cosine or not self.warmup, f"0, since the schedule {self.schedule.__name__} has none")
+        self._expect("averaged_epochs", self.averaged_epochs <= self.epochs, f"at most the {self.epochs} epochs of all phases")
+        if self.averaged_epochs:
+            self._expect("keep", self.keep == "last", f"last, since the mean of the last {self.averaged_epochs} epochs is kept")
+            self._expect("replicas", self.replicas == 1, "1, since averaged weights get their batch statistics on one device")
         mixed = [layer.__name__ for layer in self.layers if layer in MIXING]
         # Keras takes the argmax of mixed labels before it looks up a weight: silently wrong.
         self._expect("class_weights", not (self.class_weights and mixed), f"False with {', '.join(mixed)}, whose labels are mixed")

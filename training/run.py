@@ -12,7 +12,7 @@ import numpy as np
 
 from training import architectures
 from training.architectures import PRETRAINED, quasi_svm_head, softmax_head, whole_network
-from training.augment import FLIPS, augment_offline
+from training.augment import FLIPS, augment_offline, flip
 from training.balance import natural, svmsmote
 from training.data import load_folder, split, split_fold
 from training.errors import UserError
@@ -71,6 +71,7 @@ def train(recipe, name, data, backbone_weights, out, test=None):
         print(note)
     if tested and tested.names != images.names:
         raise UserError(f"{test} has the classes {', '.join(tested.names)}, {data} has {', '.join(images.names)}; they must be the same")
+    _expect_square(recipe, images)
     if recipe.backbone not in PRETRAINED and backbone_weights != "none":
         print(f"{recipe.backbone.__name__} starts from random weights; --backbone-weights {Path(backbone_weights).name} is not used")
         backbone_weights = "none"
@@ -142,8 +143,7 @@ def _fitted(recipe, fitting, held, images, out, cache):
     backbone = network.get_layer("backbone")
     freeze(backbone)
     features = cached_features(cache, backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
-    flipped = [np.flip(held.images, FLIPS[flip]) for flip in recipe.test_flips]
-    held_features = np.concatenate([cached_features(cache, backbone, view, recipe.size) for view in flipped])
+    held_features = np.concatenate([cached_features(cache, backbone, flip(held.images, name), recipe.size) for name in recipe.test_flips])
     write_arrays(out / FEATURES, train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels)
     head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out)
     network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
@@ -159,7 +159,7 @@ def _finish(recipe, out, network, held, tested, parameters, fitted):
     seconds = sum(row["seconds"] for row in history)
     result = {"images": 0}
     if len(held):
-        probabilities = predict(network, held.images, recipe.test_flips)
+        probabilities = predict(network, held.images, recipe.test_flips, recipe.test_sure)
         write_arrays(out / HELD, probabilities=probabilities, labels=held.labels)
         result = metrics(held.labels, probabilities, held.names)
         plot_confusion(result, out / "confusion.png")
@@ -169,7 +169,8 @@ def _finish(recipe, out, network, held, tested, parameters, fitted):
         plot_curves(head, out / "head_curves.png")
         result["head_minutes"] = round(sum(row["seconds"] for row in head) / 60, 2)
     if tested:
-        result["test"] = metrics(tested.labels, predict(network, tested.images, recipe.test_flips), tested.names)
+        probabilities = predict(network, tested.images, recipe.test_flips, recipe.test_sure)
+        result["test"] = metrics(tested.labels, probabilities, tested.names)
         print(f"reported only: {summary(result['test'])}")
     if recipe.frozen_epochs:
         frozen = read_history(out / "frozen_history.csv")
@@ -191,25 +192,31 @@ def _whole_history(recipe, out):
     return before + [{**row, "epoch": len(before) + row["epoch"]} for row in read_history(out / "history.csv")]
 
 
-def predict(network, images, flips):
-    """Probabilities, averaged over mirror images.
+def predict(network, images, flips, sure=1.0):
+    """Probabilities; of mirror images and turns as well, averaged, where the first view leaves a doubt.
 
     Args:
         network: `keras.Model`, [b, h, w, 3] of 0 to 255 → [b, classes].
         images: uint8 [n, h, w, 3].
         flips: names in `augment.FLIPS`.
+        sure: an image whose first view has a class of more than this probability is not looked at again.
 
     Returns:
         float32 [n, classes].
     """
-    return np.mean([network.predict(np.flip(images, FLIPS[flip]), batch_size=32, verbose=0) for flip in flips], axis=0)
+    answers = network.predict(flip(images, flips[0]), batch_size=32, verbose=0)
+    unsure = np.flatnonzero(answers.max(axis=-1) <= sure)
+    if len(unsure) and len(flips) > 1:
+        others = [network.predict(flip(images[unsure], name), batch_size=32, verbose=0) for name in flips[1:]]
+        answers[unsure] = np.mean([answers[unsure], *others], axis=0)
+    return answers
 
 
 def load_network(out):
     """The trained network of a finished run.
 
     Returns:
-        (`keras.Model` in float32, [b, h, w, 3] of 0 to 255 → probabilities; class names; flips for prediction).
+        (`keras.Model` in float32, [b, h, w, 3] of 0 to 255 → probabilities; class names; flips for prediction, and `sure`: see `predict`).
 
     Raises:
         UserError: no run, or one that is not finished.
@@ -233,11 +240,21 @@ def load_network(out):
         network.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
-    return network, tuple(saved["classes"]), tuple(fields["test_flips"])
+    return network, tuple(saved["classes"]), tuple(fields["test_flips"]), fields.get("test_sure", 1.0)
 
 
 def _tuples(value):
     return tuple(value) if isinstance(value, list) else value
+
+
+def _expect_square(recipe, images):
+    turned = [name for name in recipe.test_flips if FLIPS[name][0]]
+    height, width = images.images.shape[1:3]
+    if turned and height != width:
+        raise UserError(
+            f"recipe: test_flips={recipe.test_flips}: {turned[0]} needs square images, and these are {height}×{width}; "
+            "give --set \"test_flips=('none', 'horizontal', 'vertical', 'both')\""
+        )
 
 
 def _identity(recipe, name, images, backbone_weights):
@@ -310,7 +327,7 @@ def _finetuning(identity):
 
 
 def _finetuning_fields(recipe):
-    fields = {key: value for key, value in recipe.items() if not key.startswith("head") and key != "test_flips"}
+    fields = {key: value for key, value in recipe.items() if not key.startswith(("head", "test_"))}
     if fields["frozen_epochs"]:
         fields["head_views"] = recipe["head_views"]
     if fields.get("start"):

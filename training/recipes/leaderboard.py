@@ -1,29 +1,28 @@
-"""The released model: `inception_svm_192` goes on, its images mixed and its first layers kept, to beat the leaderboard.
+"""The next model to release: `inception_svm_160` goes on at one learning rate, and the mean of its epochs' weights ships.
 
-Its 24 epochs have fitted the training part; what is left to gain is in what it sees: mixed images (MixUp) keep it from
-learning them by heart. Its first layers, to `mixed2`, are good enough and are kept, which saves time.
+Its learning rate has fallen to 0, and more of the same gains nothing. At a constant rate the weights wander about the
+optimum that they have found, and their mean is nearer to its middle than any of them (SWA, see `averaging`). At
+prediction an image that the first view leaves a doubt about is seen in all eight symmetries of the square.
 
-Ours: 94.4 % (91.5 % to 96.3 %) on the validation part, epochs: 44, 159.4 minutes.
+Not run: not to its end yet; the committed model is of `inception_svm_160`.
 
 Command: python -m training run leaderboard --data data/leaves/train
 """
 
 from dataclasses import replace
 
-from training.augment import mix_up
-from training.recipes.inception_svm_192 import recipe as inception_svm_192
-from training.thaw import Edges
+from training.augment import FLIPS
+from training.recipes.inception_svm_160 import recipe as inception_svm_160
+from training.schedules import constant
 
 recipe = replace(
-    inception_svm_192,
-    start=inception_svm_192,
-    keep="last",
-    thaw=Edges(0, 225),
-    phases=((20, 160),),
-    learning_rate=2e-4,
-    layers=(mix_up,),
-    precision="float32",
-    head_views=4,
-    head_learning_rate=3e-2,
-    test_flips=("none", "both"),
+    inception_svm_160,
+    start=inception_svm_160,
+    phases=((8, 160),),
+    learning_rate=1e-4,
+    schedule=constant,
+    warmup=0.0,
+    averaged_epochs=8,
+    test_flips=tuple(FLIPS),
+    test_sure=0.9,
 )
