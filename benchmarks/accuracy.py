@@ -105,12 +105,14 @@ def predictions(recipe, folder, held):
     rows = {}
     for name, one in progress(networks.items(), "predicting", unit="network"):
         began = time.monotonic()
-        views = {flip: predict(one, held.images, (flip,)) for flip in FLIPS}
-        seconds = (time.monotonic() - began) / len(FLIPS)
+        views = {flip: predict(one, held.images, (flip,)) for flip, (turned, _) in FLIPS.items() if not turned or shape[0] == shape[1]}
+        seconds = (time.monotonic() - began) / len(views)
         for label, flips in VIEWS.items():
+            if not views.keys() >= set(flips):
+                continue
             probabilities = np.mean([views[flip] for flip in flips], axis=0)
             rows[f"{name}, {label}"] = _row([probabilities], held.labels, seconds * len(flips))
-        if name == f"quasi-SVM, {recipe.size}×{recipe.size}":
+        if name == f"quasi-SVM, {recipe.size}×{recipe.size}" and len(views) == len(FLIPS):
             rows.update({f"{name}, 8 views where at most {sure:.0%} sure": _in_doubt(views, sure, held.labels, seconds) for sure in SURE})
     return rows
 

@@ -119,10 +119,12 @@ class model:  # lower case, because the competition's server asks for this name
         answers = self._look(_flip(pixels, self.flips[0]))
         unsure = np.flatnonzero(answers.max(axis=-1) <= self.sure)
         if len(unsure) and len(self.flips) > 1:
-            views = np.concatenate([_flip(pixels[unsure], flip) for flip in self.flips[1:]])
-            others = np.concatenate([self._look(views[start : start + VIEWS]) for start in range(0, len(views), VIEWS)])
-            others = others.reshape(len(self.flips) - 1, len(unsure), -1)
-            answers[unsure] = (answers[unsure] + others.sum(axis=0)) / len(self.flips)
+            again = [(row, flip) for flip in self.flips[1:] for row in unsure]
+            for start in range(0, len(again), VIEWS):
+                part = again[start : start + VIEWS]
+                others = self._look(np.concatenate([_flip(pixels[row : row + 1], flip) for row, flip in part]))
+                np.add.at(answers, [row for row, _ in part], others)
+            answers[unsure] /= len(self.flips)
         return answers
 
     def _look(self, pixels):

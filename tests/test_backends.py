@@ -26,7 +26,7 @@ from training.fit import _compiled, make_backbone
 from training.pipeline import array_batches, one_hot
 
 data, weights, real = sys.argv[1], sys.argv[2], sys.argv[3] == "real"
-recipe = replace(load_recipe("leaderboard"), layers=(), dropout=0.0, warmup=0.0, batch=16)
+recipe = replace(load_recipe("leaderboard"), layers=(), dropout=0.0, warmup=0.0, averaged_epochs=0, batch=16)
 recipe = replace(recipe, phases=((1, 75),)) if real else replace(recipe, start=None, backbone=scratch_vgg, phases=((1, 48),))
 images = load_folder(data)
 backbone = make_backbone(recipe, "none")
@@ -97,7 +97,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_run_under_jax_needs_no_tensorflow_and_is_exported_with_it(tmp_path):
     draw_folder(tmp_path / "leaves", 4, classes=3, side=32)
     run = ["run", "scratch_vgg", "--data", tmp_path / "leaves", "--out", tmp_path / "run", "--backend", "jax"]
-    small = ["offline=()", "phases=((1, 32),)", "batch=4", "repeats={}"]
+    small = ["offline=()", "phases=((1, 32),)", "batch=4", "repeats={}", "keep=last", "averaged_epochs=1"]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)}  # --backend comes before it
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *run, *(part for setting in small for part in ("--set", setting))]
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)

@@ -145,6 +145,13 @@ np.save("answers.npy", saved(pixels=tf.constant(np.load("images.npy"), tf.float3
     np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), expected, rtol=0, atol=1e-2)
 
 
+def test_turned_views_need_a_square_network(tmp_path):
+    wide = keras.Sequential([keras.Input((24, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8, activation="softmax")])
+    with pytest.raises(ValueError, match="left needs square images, and the network takes 24×32"):
+        export(wide, NAMES, ("none", "left"), 1.0, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_about(network, tmp_path):
     names = ("Blattrose", "楓", *NAMES[2:])
     export(network, names, ("none", "both"), 0.9, tmp_path / "model")

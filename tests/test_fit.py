@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.spatial.distance import pdist
 
 from competition.drawings import draw_folder, draw_images
-from training import architectures, fit, run
+from training import architectures, evaluate, fit, run
 from training.architectures import preprocessing, softmax_head, whole_network
 from training.augment import Augmentation
 from training.averaging import add_to_mean
@@ -268,6 +268,17 @@ def test_label_smoothing_is_the_formula(parts):
     assert float(loss) == pytest.approx(-(targets * np.log(probabilities)).sum(axis=1).mean(), rel=1e-5)
 
 
+def test_curves_of_a_history_only_part_of_which_was_validated(tmp_path, monkeypatch):
+    """A fine-tuning on everything that starts from one with a part held out."""
+    drawn = {}
+    monkeypatch.setattr(evaluate, "save_figure", lambda figure, path: drawn.update({axis.get_title(): axis.lines for axis in figure.axes}))
+    row = {"loss": 1.0, "accuracy": 0.5}
+    history = [{"epoch": 1, **row, "val_loss": 2.0, "val_accuracy": 0.25}, {"epoch": 2, **row}]
+    evaluate.plot_curves(history, tmp_path / "curves.png")
+    lines = [line.get_xydata().tolist() for line in drawn["loss"]]
+    assert lines == [[[1, 1.0], [2, 1.0]], [[1, 2.0]]]
+
+
 def test_history_is_read_as_it_was_written(tmp_path):
     rows = [{"epoch": 1, "loss": 0.1 + 0.2, "accuracy": 0.5, "seconds": 1.5}, {"epoch": 2, "loss": 1e-9, "accuracy": 1.0, "seconds": 2.0}]
     write_history(tmp_path / "history.csv", rows)
@@ -375,6 +386,15 @@ def test_a_finished_run_is_refused(finished, drawn):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_run_of_before_a_field_was_thought_of_goes_on(finished, unfinished, drawn, capsys):
+    record = json.loads((unfinished / "recipe.json").read_text("utf-8"))
+    for field in ("start", "averaged_epochs", "test_sure"):
+        del record["recipe"][field]
+    (unfinished / "recipe.json").write_text(json.dumps(record), "utf-8")
+    assert run.train(finished[0], "tiny", drawn, "none", unfinished)["confusion"] == finished[2]["confusion"]
+    assert "going on" in capsys.readouterr().out
+
+
 def test_a_run_goes_on_at_its_very_end(finished, unfinished, drawn, capsys):
     result = run.train(finished[0], "tiny", drawn, "none", unfinished)
     assert "going on" in capsys.readouterr().out
@@ -395,6 +415,14 @@ def test_another_run_s_folder_is_refused(finished, unfinished, drawn, tmp_path, 
         draw_folder(data, 8, classes=3, seed=1, side=32)
     with pytest.raises(UserError, match=f"unfinished run with another {other}"):
         run.train(recipe, "tiny", data, weights, unfinished)
+
+
+def test_another_backend_s_run_is_refused(finished, unfinished, drawn):
+    record = json.loads((unfinished / "recipe.json").read_text("utf-8"))
+    record["versions"]["jax"] = record["versions"].pop("tensorflow")
+    (unfinished / "recipe.json").write_text(json.dumps(record), "utf-8")
+    with pytest.raises(UserError, match=r"unfinished run under the backend jax; give --backend jax, or another --out"):
+        run.train(finished[0], "tiny", drawn, "none", unfinished)
 
 
 def test_a_folder_of_something_else_is_refused(finished, drawn, tmp_path):

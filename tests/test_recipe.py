@@ -199,6 +199,15 @@ def test_a_recipe_that_makes_no_sense_cannot_be_built(setting):
     assert "\n" not in str(error.value)
 
 
+def test_settings_must_make_sense_together_and_in_any_order():
+    settings = ["averaged_epochs=2", "keep=last", "augmentation.zoom=0.3", "augmentation.rotation=45"]
+    for order in (settings, settings[::-1]):
+        made = override(RECIPE, order)
+        assert (made.averaged_epochs, made.keep, made.augmentation.zoom, made.augmentation.rotation) == (2, "last", 0.3, 45.0)
+    with pytest.raises(UserError, match="--set thaw.first=3: thaw is set as a whole already"):
+        override(dataclasses.replace(RECIPE, thaw=Edges(1, 1)), ["thaw=Edges(1, 2)", "thaw.first=3"])
+
+
 FOLDERS = {"pipeline": folder_batches}
 
 

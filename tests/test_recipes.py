@@ -58,6 +58,7 @@ def shrunk(recipe):
         phases=((min(1, recipe.epochs), 48),),
         warmup=min(recipe.warmup, 0.5),
         frozen_epochs=min(1, recipe.frozen_epochs),
+        averaged_epochs=min(1, recipe.averaged_epochs),
         batch=64,
         head_views=1,
         head_epochs=1,
@@ -268,6 +269,7 @@ FIELDS = {
     ("mixup", "online"): {"layers"},
     ("randaug_cutmix_mixup", "randaug"): {"layers"},
     ("folders", "online"): {"pipeline"},
+    ("leaderboard_full", "leaderboard"): {"validation", "start"},
 }
 
 

@@ -37,7 +37,7 @@ def recalibrate(backbone, images, size, augmentation, seed, batch):
         backbone: `keras.Model`, [b, size, size, 3] of -1 to 1 → [b, d]; changed in place.
         images: uint8 [n, h, w, 3], at least one; drawn in random order, for a batch's statistics should be of all classes.
         size: side in pixels that the backbone sees.
-        augmentation: `Augmentation` of the views.
+        augmentation: `Augmentation` of the views, or None for the images as they are.
         seed: integer.
         batch: images in a batch. A last one that is not full is left out, unless it is the only one.
     """

@@ -10,7 +10,7 @@ from training.data import load_folder
 from training.errors import UserError
 from training.evaluate import calibration_error, figure_of, metrics, plot_confusion, save_figure
 from training.files import InUse, write_arrays, write_json
-from training.run import HELD, held_out, train
+from training.run import HELD, held_out, train, whole_record
 
 OUT_OF_FOLD = "out_of_fold.npz"
 BINS = 10  # of the calibration picture
@@ -96,7 +96,7 @@ def gather(recipe, name, data, out, seeds):
 
 
 def _expect_same(place, recipe, name):
-    record = json.loads((place / "recipe.json").read_text("utf-8"))
+    record = whole_record(json.loads((place / "recipe.json").read_text("utf-8")))
     if record["name"] != name or record["recipe"] != json.loads(json.dumps(recipe.to_json())):
         raise UserError(f"{place} is of another recipe or of other fields; give another --out")
 

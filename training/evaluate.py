@@ -67,13 +67,13 @@ def summary(result):
 
 
 def plot_curves(history, path):
-    """Loss and accuracy of each epoch as a picture."""
+    """Loss and accuracy of each epoch as a picture; of the validation part where there is one."""
     figure, axes = figure_of(1, 2, (10, 4))
-    epochs = [row["epoch"] for row in history]
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, [row[name] for row in history], label="training (augmented)")
-        if f"val_{name}" in history[0]:
-            axis.plot(epochs, [row[f"val_{name}"] for row in history], label="validation")
+        for column, label in ((name, "training (augmented)"), (f"val_{name}", "validation")):
+            rows = [row for row in history if column in row]
+            if rows:
+                axis.plot([row["epoch"] for row in rows], [row[column] for row in rows], label=label)
         axis.set_xlabel("epoch")
         axis.set_title(name)
         axis.grid(alpha=0.3)

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from training.augment import FLIPS
+
 # Matrices and kernels of at least this many numbers are halved; for the rest it would save nothing and cost exactness.
 SMALL = 1024
 CHECKED = 16  # images on which the SavedModel is compared with the network
@@ -35,11 +37,14 @@ def export(network, names, flips, sure, folder, half=True):
         half: keep large constants as float16, unless that changes a probability by more than 0.01.
 
     Raises:
-        ValueError: a layer that has its own weights and was not built in float32, names that do not fit, or a
+        ValueError: a layer that has its own weights and was not built in float32, names or views that do not fit, or a
             SavedModel whose probabilities are not the network's.
     """
     if network.output_shape[-1] != len(names):
         raise ValueError(f"{len(names)} names for {network.output_shape[-1]} outputs")
+    height, width = network.input_shape[1:3]
+    if height != width and (turned := [flip for flip in flips if FLIPS[flip][0]]):
+        raise ValueError(f"{turned[0]} needs square images, and the network takes {height}×{width}")
     for layer in network._flatten_layers(include_self=False):
         if layer.weights and layer.dtype_policy.name != "float32":
             raise ValueError(f"the layer {layer.name} was built in {layer.dtype_policy.name}, not in float32")

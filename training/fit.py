@@ -37,7 +37,7 @@ def finetune(recipe, train, held, backbone_weights, out, cache, start=None):
         train, held: `Images`; `held` may be empty.
         backbone_weights: see `architectures`.
         out: run folder. Gets `checkpoint.npz`, `history.csv` and `best.weights.h5`, the network with its softmax (of the
-            epoch that `is_kept`). With `frozen_epochs`, `frozen_history.csv`.
+            epoch that `is_kept`, or the mean of the `averaged_epochs`). With `frozen_epochs`, `frozen_history.csv`.
         cache: folder of cached features.
         start: the `best.weights.h5` of a network of the same layers to go on from, or None to begin with `backbone_weights`.
 
@@ -45,8 +45,10 @@ def finetune(recipe, train, held, backbone_weights, out, cache, start=None):
         Number of trainable parameters, the softmax's included.
 
     Raises:
-        UserError: the loss became NaN or infinite.
+        UserError: the loss became NaN or infinite; averaged weights on several machines.
     """
+    if recipe.averaged_epochs and os.environ.get("TF_CONFIG"):
+        raise UserError("averaged_epochs: batch statistics are measured on one machine; unset TF_CONFIG, or --set averaged_epochs=0")
     out = Path(out)
     rows = repeat_classes(train.labels, train.names, recipe.repeats)
     steps = math.ceil(len(rows) / recipe.batch)
@@ -76,20 +78,28 @@ def _epochs(recipe, backbone, head, train, held, rows, steps, history, state, ou
     network = None
     for epoch in range(len(history), recipe.epochs):
         if network is None or sizes[epoch] != sizes[epoch - 1]:
+            arrays = snapshot(network) if network is not None else arrays
             network = _compiled(recipe, backbone, head, train, sizes[epoch], steps)
             restore(network, arrays)
+            arrays = None
         history.append(_one_epoch(recipe, network, train, held, rows, epoch, sizes[epoch], history, out))
-        arrays = snapshot(network)
-        averaged = epoch - (recipe.epochs - recipe.averaged_epochs)  # epochs that are in the mean already
-        if averaged >= 0:
-            mean = add_to_mean(mean, network.get_weights(), averaged)
-            if epoch == recipe.epochs - 1:
-                network.set_weights(mean)
-                recalibrate(backbone, train.images, recipe.size, recipe.augmentation, recipe.seed, recipe.batch)
-        if is_kept(recipe, history):
-            atomically(out / BEST, network.save_weights)
-        write_history(out / "history.csv", history)
-        _write_checkpoint(out / "checkpoint.npz", arrays, mean, history)  # last: what it holds is done
+        mean = _keep(recipe, network, backbone, train, mean, history, out)
+
+
+def _keep(recipe, network, backbone, train, mean, history, out):
+    """An epoch's files. Returns the mean of the weights so far; at the end of the run, the network has it."""
+    live = snapshot(network)
+    averaged = len(history) - 1 - (recipe.epochs - recipe.averaged_epochs)  # epochs that are in the mean already
+    if averaged >= 0:
+        mean = add_to_mean(mean, network.get_weights(), averaged)
+        if len(history) == recipe.epochs:
+            network.set_weights(mean)
+            recalibrate(backbone, train.images, recipe.size, recipe.augmentation, recipe.seed, recipe.batch)
+    if is_kept(recipe, history):
+        atomically(out / BEST, network.save_weights)
+    write_history(out / "history.csv", history)
+    _write_checkpoint(out / "checkpoint.npz", live, mean, history)  # last: what it holds is done
+    return mean
 
 
 def is_kept(recipe, history):

@@ -61,7 +61,7 @@ class Recipe:
     dense_l2: float = 0.0  # ridge penalty of their weights
     dropout: float = 0.2  # of the features
     dense_dropout: float = 0.0  # behind each dense layer
-    averaged_epochs: int = 0  # where not 0, the mean of so many last epochs' weights is kept (`averaging`)
+    averaged_epochs: int = 0  # where not 0, the mean of so many last epochs' weights is kept (`averaging`); needs keep="last"
     batch: int = 32  # images of a step, on all devices together
     precision: str = "float32"  # Keras' dtype policy for the backbone in training
     replicas: int = 1  # devices of one machine that share each step
@@ -121,7 +121,7 @@ class Recipe:
         self._expect("averaged_epochs", self.averaged_epochs <= self.epochs, f"at most the {self.epochs} epochs of all phases")
         if self.averaged_epochs:
             self._expect("keep", self.keep == "last", f"last, since the mean of the last {self.averaged_epochs} epochs is kept")
-            self._expect("replicas", self.replicas == 1, "1, since averaged weights get their batch statistics on one device")
+            self._expect("replicas", self.replicas == 1, "1 with averaged_epochs, whose batch statistics are measured on one device")
         mixed = [layer.__name__ for layer in self.layers if layer in MIXING]
         # Keras takes the argmax of mixed labels before it looks up a weight: silently wrong.
         self._expect("class_weights", not (self.class_weights and mixed), f"False with {', '.join(mixed)}, whose labels are mixed")
@@ -181,26 +181,41 @@ def override(recipe, settings):
     Raises:
         UserError: no such field, a value that is no Python literal, of another type, or out of range.
     """
+    changes = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f"--set {setting}: expected field=value, for example --set batch=16")
-        recipe = _replace(recipe, name.strip(), text.strip(), setting)
-    return recipe
+        _change(changes, recipe, name.strip(), text.strip(), setting)
+    return _changed(recipe, changes)
 
 
-def _replace(record, name, text, setting):
+def _change(changes, record, name, text, setting):
+    """Notes one setting: field → value, or → the same of the record that the field holds."""
     outer, dot, inner = name.partition(".")
     known = [f.name for f in dataclasses.fields(record)]
     if outer not in known:
         near = difflib.get_close_matches(outer, known, 3) or known
         raise UserError(f"--set {setting}: no field {outer}; did you mean {', '.join(near)}?")
     current = getattr(record, outer)
-    if dot:
-        if not dataclasses.is_dataclass(current):
-            raise UserError(f"--set {setting}: {outer} has no fields of its own")
-        return dataclasses.replace(record, **{outer: _replace(current, inner, text, setting)})
-    return dataclasses.replace(record, **{outer: _literal(text, current, setting)})
+    if not dot:
+        changes[outer] = _literal(text, current, setting)
+        return
+    if not dataclasses.is_dataclass(current):
+        raise UserError(f"--set {setting}: {outer} has no fields of its own")
+    if outer in changes and not isinstance(changes[outer], dict):
+        raise UserError(f"--set {setting}: {outer} is set as a whole already")
+    _change(changes.setdefault(outer, {}), current, inner, text, setting)
+
+
+def _changed(record, changes):
+    """All changes at once, for it is together that they must make sense."""
+    current = {name: getattr(record, name) for name in changes}
+    values = {
+        name: _changed(current[name], value) if dataclasses.is_dataclass(current[name]) and isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(record, **values)
 
 
 def _literal(text, current, setting):

@@ -292,8 +292,11 @@ def _claim(out, identity):
         return
     before = json.loads(record.read_text("utf-8"))
     for key in ("recipe", "classes", "data_sha256", "backbone_weights"):
-        if before.get(key) != json.loads(json.dumps(identity[key])):
+        if whole_record(before).get(key) != json.loads(json.dumps(identity[key])):
             raise UserError(f"{out} holds an unfinished run with another {key}; give another --out, or repeat its own command")
+    if keras.backend.backend() not in before["versions"]:  # the random states of another one are of another kind
+        other = ", ".join(set(before["versions"]) - {"python", "keras"})
+        raise UserError(f"{out} holds an unfinished run under the backend {other}; give --backend {other}, or another --out")
     print(f"going on with the run in {out}")
 
 
@@ -306,7 +309,7 @@ def _take_over(out, identity):
         if other == out or not (other / "metrics.json").exists() or not (other / "checkpoint.npz").exists():
             continue
         before = json.loads(record.read_text("utf-8"))
-        if _finetuning(before) == _finetuning(json.loads(json.dumps(identity))):
+        if _finetuning(whole_record(before)) == _finetuning(json.loads(json.dumps(identity))):
             print(f"fine-tuned already, by the same choices, in {other}: taking that over")
             first = other.glob(f"{START}/**/history.csv")
             for source in (*first, *(other / name for name in ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz"))):
@@ -316,6 +319,15 @@ def _take_over(out, identity):
                     atomically(target, lambda temporary, source=source: shutil.copyfile(source, temporary))
             write_json(out / "recipe.json", {**identity, "finetuned_by": before["name"]})
             return
+
+
+def whole_record(record):
+    """A run's `recipe.json` with the fields that recipes have got since, at their defaults."""
+
+    def whole(fields):
+        return {**Recipe().to_json(), **fields, "start": whole(fields["start"]) if fields.get("start") else None}
+
+    return {**record, "recipe": json.loads(json.dumps(whole(record["recipe"])))}
 
 
 def _finetuning(identity):

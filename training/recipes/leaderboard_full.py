@@ -1,0 +1,14 @@
+"""The released model: `leaderboard` on the whole training set, nothing held out.
+
+`leaderboard` says what to expect of it: the same recipe and epochs, with a tenth of the images held out.
+
+Ours: 93.7 % (92.1 % to 95.0 %) on phase 1, epochs: 52, 240.9 minutes.
+
+Command: python -m training run leaderboard_full --data data/leaves/train
+"""
+
+from dataclasses import replace
+
+from training.recipes.leaderboard import recipe as leaderboard
+
+recipe = replace(leaderboard, validation=0.0)
