@@ -75,7 +75,7 @@ def main(arguments=None):
         write_json(Path(options.json), {"recipe": read_run(options.run).name, "images": len(held), "rows": rows})
     if options.picture:
         spans = [(row["accuracy"], *row["interval95"]) for row in rows.values()]
-        title = f"accuracy on {len(held)} held-out images, with its 95 % interval; dots: seeds"
+        title = f"accuracy on {len(held)} held-out images\n95 % interval; dots: seeds"
         draw_ranges(list(rows), {title: (spans, [row["seeds"] for row in rows.values()])}, Path(options.picture))
     return 0
 
