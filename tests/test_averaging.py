@@ -21,6 +21,7 @@ def images():
 @pytest.fixture
 def backbone():
     """A convolution between two normalisations, all statistics wrong."""
+    keras.utils.set_random_seed(0)
     norms = [keras.layers.BatchNormalization(name=name) for name in ("first", "second")]
     network = keras.Sequential([keras.Input((None, None, 3)), norms[0], keras.layers.Conv2D(4, 3), norms[1]])
     for norm in norms:
@@ -54,12 +55,12 @@ def test_batch_statistics_are_measured_anew(images, backbone, batch):
     np.testing.assert_allclose(mean, np.mean([part.mean(axis=(0, 1, 2)) for part in parts], axis=0), atol=1e-5)
     np.testing.assert_allclose(variance, np.mean([part.var(axis=(0, 1, 2)) for part in parts], axis=0), atol=1e-5)
     # The second sees what the first, normalised by its batch, lets through: nothing is left of the wrong statistics.
-    inside = keras.Model(backbone.inputs, backbone.layers[1].output)
-    backbone.layers[1].trainable = False
-    outside = np.concatenate([np.array(inside(part)).reshape(-1, 4) for part in parts])
-    mean, variance = statistics(backbone.get_layer("second"))
-    np.testing.assert_allclose(mean, outside.mean(axis=0), atol=0.1)
-    np.testing.assert_allclose(variance, outside.var(axis=0), rtol=0.2)
+    first, convolution, second = backbone.layers
+    parts = [(part - part.mean(axis=(0, 1, 2))) / np.sqrt(part.var(axis=(0, 1, 2)) + first.epsilon) for part in parts]
+    inside = [np.array(convolution(part)) for part in parts]
+    mean, variance = statistics(second)
+    np.testing.assert_allclose(mean, np.mean([part.mean(axis=(0, 1, 2)) for part in inside], axis=0), atol=1e-3)
+    np.testing.assert_allclose(variance, np.mean([part.var(axis=(0, 1, 2)) for part in inside], axis=0), rtol=1e-3)
     assert [norm.momentum for norm in (backbone.get_layer("first"), backbone.get_layer("second"))] == [0.99, 0.99]
 
 

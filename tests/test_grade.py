@@ -569,7 +569,11 @@ def test_the_submission_ends_with_the_grader(tmp_path, how):
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     grader = subprocess.Popen(
-        [sys.executable, ROOT / "grade_submission.py", "a.zip"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        [sys.executable, ROOT / "grade_submission.py", "a.zip"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs would ignore it
     )
 
     def sleeping():

@@ -95,6 +95,7 @@ OTHERS = {
     "folds": 2,
     "fold": 1,
     "keep": "last",
+    "averaged_epochs": 1,
     **{"validation": 0.1, "split_seed": 1, "seed": 1, "resampling": oversample, "repeats": {"a": 2}, "class_weights": True},
     **{"offline": (((), 1),), "offline_augmentation": Augmentation(tint=0.1), "augmentation": Augmentation(tint=0.1)},
     **{"layers": (rand_augment,), "pipeline": never, "backbone": scratch_vgg, "frozen_epochs": 1, "frozen_learning_rate": 0.5},
@@ -115,7 +116,7 @@ def test_a_fine_tuning_depends_on_every_field_that_is_not_the_head_s(drawn):
     assert OTHERS.keys() == fields - own
     base = identity(MORE, drawn)
     for name, value in OTHERS.items():
-        among = {"folds": 2} if name == "fold" else {}
+        among = {"fold": {"folds": 2}, "averaged_epochs": {"keep": "last"}}.get(name, {})
         assert identity(replace(MORE, **among, **{name: value}), drawn) != identity(replace(MORE, **among), drawn), name
     for name in ("classes", "data_sha256", "backbone_weights", "versions"):
         assert identity(MORE, drawn, **{name: "other"}) != base, name

@@ -1209,7 +1209,9 @@ def test_an_interrupt_while_nobody_knows(server, path, upload, clock):
 def test_an_interrupt_of_a_process(server, path):
     server.statuses = ["Running"] * 1000
     command = [sys.executable, SCRIPT, path, "--server", server.url, "--phase", str(PHASE)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell's background jobs, and what these start, would ignore the signal.
+    with subprocess.Popen(command, **pipes, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         assert process.stdout.readline() == "submission 4000\n"
         assert "Running" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
