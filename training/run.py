@@ -216,7 +216,7 @@ def load_network(out):
     """The trained network of a finished run.
 
     Returns:
-        (`keras.Model` in float32, [b, h, w, 3] of 0 to 255 → probabilities; class names; flips for prediction, and `sure`: see `predict`).
+        (`keras.Model` in float32, [b, h, w, 3] of 0 to 255 → probabilities; class names; `flips` and `sure` of `predict`).
 
     Raises:
         UserError: no run, or one that is not finished.
@@ -290,9 +290,9 @@ def _claim(out, identity):
     ):  # nothing was trained yet, so nothing is lost
         write_json(record, identity)
         return
-    before = json.loads(record.read_text("utf-8"))
+    before = whole_record(json.loads(record.read_text("utf-8")))
     for key in ("recipe", "classes", "data_sha256", "backbone_weights"):
-        if whole_record(before).get(key) != json.loads(json.dumps(identity[key])):
+        if before.get(key) != json.loads(json.dumps(identity[key])):
             raise UserError(f"{out} holds an unfinished run with another {key}; give another --out, or repeat its own command")
     if keras.backend.backend() not in before["versions"]:  # the random states of another one are of another kind
         other = ", ".join(set(before["versions"]) - {"python", "keras"})
@@ -308,8 +308,8 @@ def _take_over(out, identity):
         other = record.parent
         if other == out or not (other / "metrics.json").exists() or not (other / "checkpoint.npz").exists():
             continue
-        before = json.loads(record.read_text("utf-8"))
-        if _finetuning(whole_record(before)) == _finetuning(json.loads(json.dumps(identity))):
+        before = whole_record(json.loads(record.read_text("utf-8")))
+        if _finetuning(before) == _finetuning(json.loads(json.dumps(identity))):
             print(f"fine-tuned already, by the same choices, in {other}: taking that over")
             first = other.glob(f"{START}/**/history.csv")
             for source in (*first, *(other / name for name in ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz"))):
