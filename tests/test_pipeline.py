@@ -10,7 +10,7 @@ from competition.drawings import draw_folder, draw_images
 from training.augment import NO_CHANGE, Augmentation, augment_offline, cut_mix, mix_up, rand_augment
 from training.data import Images, load_folder
 from training.errors import UserError
-from training.pipeline import folder_batches, one_hot
+from training.pipeline import array_batches, folder_batches, one_hot, plain_batches
 from training.recipe import Recipe
 from training.schedules import FINAL, constant, cosine, exponential
 
@@ -65,6 +65,26 @@ def test_rand_augment_moves_pixels_and_no_label():
     plain, plain_labels = epoch_of(PLAIN)
     np.testing.assert_array_equal(labels, plain_labels)
     assert np.abs(images - plain).mean() > 1
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_plain_batches_are_the_rows_in_their_order(backend, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    inputs, targets = np.arange(10).reshape(5, 2), np.arange(5)
+    data = plain_batches(2, inputs, targets)
+    batches = [data[number] for number in range(len(data))] if backend == "jax" else list(data)
+    assert [len(x) for x, _ in batches] == [2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), inputs)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), targets)
+    (first,) = plain_batches(2, inputs)[0] if backend == "jax" else next(iter(plain_batches(2, inputs)))
+    np.testing.assert_array_equal(first, inputs[:2])
+
+
+def test_nobody_waits_for_autotuning():
+    """Its thread wakes at ever longer intervals, up to a minute, and the end of an epoch waited for that."""
+    images = Images(draw_images(4, classes=2, side=32), np.arange(4) % 2, ("a", "b"), ("",) * 4)
+    for data in (plain_batches(2, images.images), array_batches(images, np.arange(4), Recipe(batch=2), 0)):
+        assert data.options().autotune.enabled is False
 
 
 def test_labels_are_one_hot():

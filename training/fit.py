@@ -20,7 +20,7 @@ from training.distribute import scope, synchronise
 from training.errors import UserError
 from training.features import cached_features
 from training.files import atomically, write_arrays
-from training.pipeline import one_hot
+from training.pipeline import one_hot, plain_batches
 from training.progress import progress
 from training.thaw import thaw
 
@@ -172,8 +172,7 @@ def _one_epoch(recipe, network, train, held, rows, epoch, size, history, out):
     print(f"epoch {epoch + 1}/{recipe.epochs} at {size}×{size}{_time_left(recipe, history)}", flush=True)
     logs = network.fit(
         data,
-        validation_data=(held.images, one_hot(held.labels, len(held.names))) if len(held) else None,
-        validation_batch_size=recipe.batch,
+        validation_data=plain_batches(recipe.batch, held.images, one_hot(held.labels, len(held.names))) if len(held) else None,
         class_weight=class_weights(train.labels[rows]) if recipe.class_weights else None,
         shuffle=False,
         callbacks=[keras.callbacks.TerminateOnNaN()],
@@ -292,11 +291,9 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
         order = rng.permutation(rows)
         began = time.monotonic()
         logs = head.fit(
-            train_features[rng.integers(len(train_features), size=len(order)), order],
-            targets[order],
-            validation_data=(held_features, held_targets) if len(held_labels) else None,
+            plain_batches(schedule.batch, train_features[rng.integers(len(train_features), size=len(order)), order], targets[order]),
+            validation_data=plain_batches(schedule.batch, held_features, held_targets) if len(held_labels) else None,
             class_weight=class_weights(train_labels[rows]) if recipe.class_weights else None,
-            batch_size=schedule.batch,
             shuffle=False,
             callbacks=[keras.callbacks.TerminateOnNaN()],
             verbose=0,

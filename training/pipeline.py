@@ -6,6 +6,7 @@ from `tf.data`; under another backend of Keras the same batches come from a `ker
 
 import contextlib
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from training.augment import apply_views, draw_views
 from training.errors import UserError
+
+PREFETCHED = 4  # batches that are ready before the network asks for them
 
 
 def array_batches(images, rows, recipe, epoch, folder=None):
@@ -48,10 +51,52 @@ def _graph_batches(images, targets, order, views, mixing, batch):
         return apply_views(tf.gather(images, rows), *view), tf.gather(targets, rows)
 
     data = tf.data.Dataset.from_tensor_slices((order, *views)).batch(batch, drop_remainder=True)
-    data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
+    data = data.map(make, num_parallel_calls=os.cpu_count())
     for layer, seed in mixing:
         data = data.map(_mixing(layer(seed=seed)))  # one at a time: its random state has an order
-    return data.prefetch(tf.data.AUTOTUNE)
+    return _ready(data)
+
+
+def plain_batches(batch, *arrays):
+    """Rows of arrays as they are and in their order.
+
+    Args:
+        batch: rows in a batch; the last one may be smaller.
+        arrays: inputs [n, …], or inputs and targets [n, …].
+
+    Returns:
+        What `predict`, or `fit` as training or validation data, takes.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return _PlainBatches(batch, arrays)
+    import tensorflow as tf
+
+    return _ready(tf.data.Dataset.from_tensor_slices(arrays).batch(batch))
+
+
+def _ready(data):
+    """A `tf.data` pipeline that is a few batches ahead.
+
+    Without autotuning, which Keras turns on for plain arrays: its thread sleeps for up to a minute between two looks, and
+    whoever has used up the pipeline waits for it to wake.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.prefetch(PREFETCHED).with_options(options)
+
+
+class _PlainBatches(keras.utils.PyDataset):
+    def __init__(self, batch, arrays):
+        super().__init__()
+        self.batch, self.arrays = batch, arrays
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // self.batch)
+
+    def __getitem__(self, number):
+        return tuple(array[number * self.batch : (number + 1) * self.batch] for array in self.arrays)
 
 
 class _ArrayBatches(keras.utils.PyDataset):

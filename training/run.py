@@ -20,6 +20,7 @@ from training.evaluate import metrics, plot_confusion, plot_curves, summary
 from training.features import cached_features
 from training.files import atomically, digest, locked, write_arrays, write_json
 from training.fit import BEST, finetune, fit_head, read_history
+from training.pipeline import plain_batches
 from training.recipe import Recipe
 from training.thaw import freeze
 
@@ -29,6 +30,7 @@ HELD = "held.npz"
 START = "start"  # folder, in a run's own, of the fine-tuning that it starts from
 CACHE = ".features"  # beside the run folders, for all of them
 LOCK = ".lock"
+BATCH = 32  # images that are predicted at once
 # What the two heads are built from.
 HEAD_FIELDS = (
     "head_features",
@@ -204,10 +206,10 @@ def predict(network, images, flips, sure=1.0):
     Returns:
         float32 [n, classes].
     """
-    answers = network.predict(flip(images, flips[0]), batch_size=32, verbose=0)
+    answers = network.predict(plain_batches(BATCH, flip(images, flips[0])), verbose=0)
     unsure = np.flatnonzero(answers.max(axis=-1) <= sure)
     if len(unsure) and len(flips) > 1:
-        others = [network.predict(flip(images[unsure], name), batch_size=32, verbose=0) for name in flips[1:]]
+        others = [network.predict(plain_batches(BATCH, flip(images[unsure], name)), verbose=0) for name in flips[1:]]
         answers[unsure] = np.mean([answers[unsure], *others], axis=0)
     return answers
 
