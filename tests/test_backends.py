@@ -6,13 +6,16 @@ import subprocess
 import sys
 
 import pytest
+from conftest import tiny
 from helpers import ROOT
 
 from competition.drawings import draw_folder
 from training import __main__ as cli
+from training import architectures
 from training.export import export
 from training.run import load_network
 
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 # One step of a recipe and a look at the validation loss behind it, without what is drawn by the backend's own generator:
 # MixUp and dropout. Prints the backend, both losses, and how far the kernels moved.
 STEP = """
@@ -20,14 +23,15 @@ import json, sys
 from dataclasses import replace
 import keras, numpy as np
 from training.__main__ import load_recipe
-from training.architectures import scratch_vgg, softmax_head, whole_network
+from conftest import tiny
+from training.architectures import softmax_head, whole_network
 from training.data import load_folder
 from training.fit import _compiled, make_backbone
 from training.pipeline import array_batches, one_hot
 
 data, weights, real = sys.argv[1], sys.argv[2], sys.argv[3] == "real"
 recipe = replace(load_recipe("leaderboard"), layers=(), dropout=0.0, warmup=0.0, averaged_epochs=0, batch=16)
-recipe = replace(recipe, phases=((1, 75),)) if real else replace(recipe, start=None, backbone=scratch_vgg, phases=((1, 48),))
+recipe = replace(recipe, phases=((1, 75),)) if real else replace(recipe, backbone=tiny, phases=((1, 48),))
 images = load_folder(data)
 backbone = make_backbone(recipe, "none")
 head = softmax_head(recipe, backbone.output_shape[-1], len(images.names))
@@ -48,7 +52,7 @@ print(json.dumps([keras.backend.backend(), logs["loss"][0], logs["val_loss"][0],
 
 
 def step(backend, *arguments):
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run([sys.executable, "-c", STEP, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -79,9 +83,10 @@ def test_a_backend_is_chosen_once_and_only_where_it_is_installed(tmp_path, capsy
         cli.main([*run[:-1], "theano"])
 
 
-# The command line as on a machine without TensorFlow.
+# The command line as on a machine without TensorFlow, with a recipe that takes seconds.
 WITHOUT_TENSORFLOW = """
 import sys
+from dataclasses import replace
 
 class Without:
     def find_spec(self, name, path=None, target=None):
@@ -89,16 +94,24 @@ class Without:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Without())
-from training.__main__ import main
-sys.exit(main(sys.argv[1:]))
+from training import __main__ as cli
+load_recipe = cli.load_recipe
+
+def load_tiny(name):
+    from conftest import tiny
+    return replace(load_recipe(name), backbone=tiny)
+
+cli.load_recipe = load_tiny
+sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_a_run_under_jax_needs_no_tensorflow_and_is_exported_with_it(tmp_path):
+def test_a_run_under_jax_needs_no_tensorflow_and_is_exported_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(architectures, "tiny", tiny, raising=False)
     draw_folder(tmp_path / "leaves", 4, classes=3, side=32)
     run = ["run", "scratch_vgg", "--data", tmp_path / "leaves", "--out", tmp_path / "run", "--backend", "jax"]
     small = ["offline=()", "phases=((1, 32),)", "batch=4", "repeats={}", "keep=last", "averaged_epochs=1"]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)}  # --backend comes before it
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": PYTHONPATH}  # --backend comes before it
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *run, *(part for setting in small for part in ("--set", setting))]
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
