@@ -9,7 +9,7 @@ import pytest
 
 from training.__main__ import load_recipe, recipe_names
 from training.architectures import vgg19
-from training.augment import Augmentation, cut_mix, mix_up, rand_augment
+from training.augment import FLIPS, Augmentation, cut_mix, mix_up, rand_augment
 from training.balance import oversample, smote, svmsmote
 from training.errors import UserError
 from training.pipeline import folder_batches
@@ -343,11 +343,20 @@ def test_inception_svm_160_goes_on_from_inception_svm_192_and_keeps_its_first_la
     assert all(layer.trainable for layer in inception.layers[kept:])
 
 
-def test_leaderboard_averages_all_its_epochs_at_one_learning_rate():
-    recipe, before = load_recipe("leaderboard"), load_recipe("inception_svm_160")
+def test_inception_svm_averaged_averages_all_its_epochs_at_one_learning_rate():
+    recipe, before = load_recipe("inception_svm_averaged"), load_recipe("inception_svm_160")
     assert recipe.start == before and recipe.earlier_epochs == before.earlier_epochs + before.epochs
     assert recipe.averaged_epochs == recipe.epochs and recipe.schedule is constant and recipe.keep == "last"
     own = {"start", "phases", "learning_rate", "schedule", "warmup", "averaged_epochs", "test_flips", "test_sure"}
     assert {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) != getattr(before, f.name)} == own
     everything = dataclasses.replace(recipe, validation=0.0)  # holds for all that comes first
     assert everything.start.validation == everything.start.start.validation == 0.0
+
+
+def test_leaderboard_is_one_fine_tuning_whose_mean_is_of_one_size():
+    recipe = load_recipe("leaderboard")
+    assert recipe.start is None and recipe.keep == "last" and recipe.layers == (mix_up,)
+    assert 1 < recipe.averaged_epochs <= recipe.phases[-1][0]
+    sizes = [size for _, size in recipe.phases]
+    assert sizes == sorted(set(sizes)) and recipe.size == sizes[-1]
+    assert recipe.test_flips == tuple(FLIPS) and 0.5 < recipe.test_sure < 1

@@ -269,7 +269,8 @@ FIELDS = {
     ("mixup", "online"): {"layers"},
     ("randaug_cutmix_mixup", "randaug"): {"layers"},
     ("folders", "online"): {"pipeline"},
-    ("leaderboard_full", "leaderboard"): {"validation", "start"},
+    ("inception_svm_averaged_full", "inception_svm_averaged"): {"validation", "start"},
+    ("leaderboard_full", "leaderboard"): {"validation"},
 }
 
 

@@ -1,7 +1,7 @@
 """`inception_svm` with the whole backbone fine-tuned, small images first, then 192×192.
 
 Ours: 93.5 % (90.5 % to 95.6 %) on the validation part, epochs: 24, 55.2 minutes.
-It was the released model before `inception_svm_160`, which starts from it.
+It was the first released model.
 
 Command: python -m training run inception_svm_192 --data data/leaves/train --out runs/inception_svm_192
 """

@@ -1,28 +1,29 @@
-"""To beat the leaderboard: `inception_svm_160` goes on at one learning rate, and the mean of its epochs' weights ships.
+"""To beat the leaderboard: `inception_svm_192` with mixed images, for longer, and the mean of its last epochs ships.
 
-Its learning rate has fallen to 0, and more of the same gains nothing. At a constant rate the weights wander about the
-optimum that they have found, and their mean is nearer to its middle than any of them (SWA, see `averaging`). At
-prediction an image that the first view leaves a doubt about is seen in all eight symmetries of the square.
+Mixed images (MixUp) keep the network from learning the training part by heart; so it can train for longer, and grows its
+images in three steps. Towards the end of the cosine the weights hardly move any more, and their mean is nearer to the
+middle of where they are than any of them (see `averaging`). At prediction an image that the first view leaves a
+doubt about is seen in all eight symmetries of the square. A doubt is 80 % or less, which keeps within the time that
+the hidden test has on slow processors.
 
-Ours: 93.6 % (92.0 % to 94.9 %) on phase 1, epochs: 52, 229.7 minutes.
+Ours: 92.9 % (91.1 % to 94.2 %) on phase 1, epochs: 36, 93.1 minutes.
 
 Command: python -m training run leaderboard --data data/leaves/train
 """
 
 from dataclasses import replace
 
-from training.augment import FLIPS
-from training.recipes.inception_svm_160 import recipe as inception_svm_160
-from training.schedules import constant
+from training.augment import FLIPS, mix_up
+from training.recipes.inception_svm_192 import recipe as inception_svm_192
 
 recipe = replace(
-    inception_svm_160,
-    start=inception_svm_160,
-    phases=((8, 160),),
-    learning_rate=1e-4,
-    schedule=constant,
-    warmup=0.0,
+    inception_svm_192,
+    keep="last",
+    layers=(mix_up,),
+    phases=((14, 128), (12, 160), (10, 192)),
     averaged_epochs=8,
+    head_views=4,
+    head_learning_rate=3e-2,
     test_flips=tuple(FLIPS),
-    test_sure=0.9,
+    test_sure=0.8,
 )
