@@ -1,5 +1,7 @@
 """How much memory `predict` needs beyond its input.
 
+One view of each image: further ones take more time and no more memory, for a batch is as large.
+
 python -m benchmarks.memory
 python -m benchmarks.memory --images 1000 --json docs/benchmarks/memory.json
 """
@@ -22,8 +24,10 @@ import numpy as np
 count = int(sys.argv[2])
 images = np.random.default_rng(0).integers(0, 256, (count, 96, 96, 3), np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-from model import predict
-assert predict(images).shape == (count,)
+from model import model
+network = model(sys.argv[1])
+network.flips = network.flips[:1]
+assert network.predict(images).shape == (count,)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"images": count, "input_mb": images.nbytes / 1e6, "beyond_mb": (after - before) * 1024 / 1e6}))
 """

@@ -392,7 +392,8 @@ def test_answers_of_the_wrong_form(tmp_path, case):
 
 
 def test_answers_that_depend_on_neighbours(tmp_path):
-    checks = graded(tmp_path, stub("(good + x.sum() // len(x)) % 8"))
+    # Another renaming of the classes for each set of images: that two sets have the same by chance is out of the question.
+    checks = graded(tmp_path, stub("np.random.default_rng(x.sum()).permutation(8)[good]"))
     assert list(checks) == ["independence of neighbours", "row permutation", "repeatability", "uint8 images"]
     assert "gets other answers than the same rows among all" in checks["independence of neighbours"].reason
     assert "no batch statistics" in checks["independence of neighbours"].mend

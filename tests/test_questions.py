@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from helpers import own_lines
 from PIL import Image
 from sklearn.metrics import f1_score
 
@@ -183,7 +184,7 @@ def test_selection(few, cache, search, tmp_path):
 def refused(done, *words):
     """Asserts exit code 2, nothing on stdout, and one line on stderr with these words, TensorFlow's own lines aside."""
     assert (done.returncode, done.stdout) == (2, "")
-    lines = [line for line in done.stderr.splitlines() if "absl::InitializeLog" not in line and "oneDNN" not in line]
+    lines = own_lines(done.stderr)
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
     assert all(word in lines[0] for word in words), done.stderr
 

@@ -96,7 +96,7 @@ def docstring(name):
 
 
 def _list(options):
-    from training.compare import paragraph
+    from training.docstrings import paragraph
 
     for name in recipe_names():
         text = docstring(name)

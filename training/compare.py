@@ -1,13 +1,13 @@
 """The runs' own files → one table and two pictures: every recipe beside the report's number, or why it was not run."""
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from training.docstrings import paragraph
 from training.errors import UserError
 from training.evaluate import draw_ranges, wilson
 from training.files import atomically
@@ -156,12 +156,6 @@ def _matters(field, recipe):
     if recipe.head == "quasi_svm" or not field.startswith("head_"):
         return True
     return field == "head_views" and recipe.frozen_epochs > 0
-
-
-def paragraph(docstring, label):
-    """What a docstring says behind `label: `, on one line; "" where it says nothing."""
-    found = re.search(rf"^{label}: (.*?)(?:\n\s*\n|\Z)", docstring or "", re.DOTALL | re.MULTILINE)
-    return " ".join(found.group(1).split()) if found else ""
 
 
 def _keep(runs, folder):
