@@ -282,7 +282,8 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
         UserError: the loss became NaN or infinite.
     """
     rows = repeat_classes(train_labels, names, recipe.repeats)
-    targets, held_targets = one_hot(train_labels, len(names)), one_hot(held_labels, len(names))
+    targets = one_hot(train_labels, len(names))
+    held = plain_batches(schedule.batch, held_features, one_hot(held_labels, len(names))) if len(held_labels) else None
     steps = math.ceil(len(rows) / schedule.batch)
     rate = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * steps)
     head.compile(keras.optimizers.Adam(rate), "categorical_crossentropy", metrics=["accuracy"])
@@ -292,7 +293,7 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
         began = time.monotonic()
         logs = head.fit(
             plain_batches(schedule.batch, train_features[rng.integers(len(train_features), size=len(order)), order], targets[order]),
-            validation_data=plain_batches(schedule.batch, held_features, held_targets) if len(held_labels) else None,
+            validation_data=held,
             class_weight=class_weights(train_labels[rows]) if recipe.class_weights else None,
             shuffle=False,
             callbacks=[keras.callbacks.TerminateOnNaN()],
