@@ -24,6 +24,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from competition.archive import LIMIT_MB, Check, inspect
+from training.errors import interruptible
 
 SOURCE = Path(__file__).resolve().parent / "submission"
 MODEL = "SubmissionModel"
@@ -203,6 +204,17 @@ def _refuse(checks):
             raise refused
 
 
+def _build_as_asked(options, out):
+    if options.layout == "kaggle":
+        if not (options.images and options.sample):
+            raise Refused("--layout kaggle needs --images, the folder of test images, and --sample, the sample_submission.csv")
+        path, notes = predict_csv(options.images, options.sample, options.run, out)
+        command = f"kaggle competitions submit -c {options.competition} -f {shlex.quote(str(path))} -m 'message'"
+        print("\n".join([*notes, f"{path}  hand it in: {command}"]))
+    else:
+        print(describe(build(options.run, out, options.limit_mb, options.layout)))
+
+
 def main(arguments=None):
     """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,16 +226,9 @@ def main(arguments=None):
     parser.add_argument("--sample", help="for kaggle: the competition's sample_submission.csv")
     parser.add_argument("--competition", default="COMPETITION", help="for kaggle: its name, for the command that is printed")
     options = parser.parse_args(arguments)
-    out = options.out or OUT.get(options.layout, "dist/submission.zip")
     try:
-        if options.layout == "kaggle":
-            if not (options.images and options.sample):
-                raise Refused("--layout kaggle needs --images, the folder of test images, and --sample, the sample_submission.csv")
-            path, notes = predict_csv(options.images, options.sample, options.run, out)
-            command = f"kaggle competitions submit -c {options.competition} -f {shlex.quote(str(path))} -m 'message'"
-            print("\n".join([*notes, f"{path}  hand it in: {command}"]))
-        else:
-            print(describe(build(options.run, out, options.limit_mb, options.layout)))
+        with interruptible():
+            _build_as_asked(options, options.out or OUT.get(options.layout, "dist/submission.zip"))
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code

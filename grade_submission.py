@@ -29,7 +29,7 @@ from competition.drawings import draw_images
 from competition.sandbox import isolation
 from competition.worker import Limits, run, walk
 from training.data import Images, load_folder
-from training.errors import UserError
+from training.errors import UserError, interruptible
 from training.files import atomically, write_json
 
 TIME_LIMIT = 300  # seconds, CodaLab's default
@@ -373,7 +373,8 @@ def main(arguments=None):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit that cleans up
     try:
         rules = Rules(options.limit_mb, options.time_limit, options.memory_limit_mb, options.layout)
-        result = grade(options.zip, options.data, rules, options.python, options.html, _progress(options.time_limit))
+        with interruptible():
+            result = grade(options.zip, options.data, rules, options.python, options.html, _progress(options.time_limit))
         if sys.stderr.isatty():
             print("\r", end="", file=sys.stderr)
         print(report(result))

@@ -12,7 +12,7 @@ import sys
 
 from competition.bundle import Settings, build
 from training.data import load_folder
-from training.errors import UserError
+from training.errors import UserError, interruptible
 
 
 def main(arguments=None):
@@ -28,12 +28,13 @@ def main(arguments=None):
     parser.add_argument("--docker-image", default=Settings.docker_image, help="with TensorFlow and numpy (default %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        settings = Settings(options.title, options.start, options.seconds, options.per_day, options.in_all, options.docker_image)
-        images = load_folder(options.data)
-        for note in images.notes:
-            print(note)
-        path = build(images, settings, options.out)
-        print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
+        with interruptible():
+            settings = Settings(options.title, options.start, options.seconds, options.per_day, options.in_all, options.docker_image)
+            images = load_folder(options.data)
+            for note in images.notes:
+                print(note)
+            path = build(images, settings, options.out)
+            print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from training.__main__ import main, recipe_names
+from training.errors import interruptible
 
 
 def training(*arguments):
@@ -232,3 +233,42 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(leaf_folder, tmp_path)
     assert "epoch 2/2" in done.stdout
     assert f"build_submission.py --run {out}" in done.stdout
     assert (out / "metrics.json").exists()
+
+
+INTERRUPTED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from training.errors import interruptible
+
+def callback():  # what numpy does where Python hears Ctrl-C while its C++ is at work
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise SystemError("<built-in method __array__> returned a result with an exception set")
+
+with interruptible():
+    callback()
+"""
+
+
+def test_ctrl_c_is_one_whatever_it_came_out_as():
+    command = [sys.executable, "-c", INTERRUPTED, ROOT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, preexec_fn=hear_ctrl_c)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert "returned a result with an exception set" in done.stderr  # its cause
+
+
+def test_an_error_without_ctrl_c_stays_what_it_is():
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemError, match="of its own"), interruptible():
+        raise SystemError("of its own")
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_signal_that_is_ignored_on_purpose_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from training.errors import UserError
+from training.errors import UserError, interruptible
 
 EXAMPLES = """examples:
   python -m training list
@@ -40,7 +40,8 @@ def main(arguments=None):
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts retracings, which several networks cannot help
     try:
         _choose_backend(getattr(options, "backend", None))
-        options.command(options)
+        with interruptible():
+            options.command(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

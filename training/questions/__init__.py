@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from training.data import load_folder
-from training.errors import UserError
+from training.errors import UserError, interruptible
 from training.features import cached_features
 from training.files import write_json
 
@@ -71,7 +71,8 @@ def ask(description, answer):
     options = parser.parse_args()
     Path(options.out).mkdir(parents=True, exist_ok=True)
     try:
-        answer(Question(options.data, options.test, options.backbone_weights, Path(options.cache), Path(options.out)))
+        with interruptible():
+            answer(Question(options.data, options.test, options.backbone_weights, Path(options.cache), Path(options.out)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
