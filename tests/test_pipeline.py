@@ -12,7 +12,7 @@ from training.data import Images, load_folder
 from training.errors import UserError
 from training.pipeline import array_batches, folder_batches, one_hot, plain_batches
 from training.recipe import Recipe
-from training.schedules import FINAL, constant, cosine, exponential
+from training.schedules import FINAL, constant, cosine, cosine_to_tenth, exponential
 
 PLAIN = Recipe(augmentation=NO_CHANGE, batch=8)
 LEAVES = Images(draw_images(16, classes=4, side=32), np.arange(16) % 4, ("a", "b", "c", "d"), tuple(f"{n}.jpg" for n in range(16)))
@@ -193,9 +193,12 @@ def test_a_constant_rate_stays_and_a_cosine_rises_and_falls():
     found = rates(cosine, warmup=20)
     assert found.argmax() == 20
     assert (found[0], found[20], found[60], found[-1]) == pytest.approx((0, 0.5, 0.25, 0), abs=1e-6)
+    found = rates(cosine_to_tenth, warmup=20)
+    assert (found[0], found[20], found[60], found[-1]) == pytest.approx((0, 0.5, 0.275, 0.05), abs=1e-6)
+    assert rates(cosine_to_tenth)[0] == 0.5
 
 
-@pytest.mark.parametrize("schedule", [cosine, exponential, constant])
+@pytest.mark.parametrize("schedule", [cosine, cosine_to_tenth, exponential, constant])
 def test_an_optimizer_takes_every_schedule(schedule):
     optimizer = keras.optimizers.AdamW(schedule(0.5, 0, 0))  # a run without steps, too
     assert np.isfinite(float(optimizer.learning_rate))

@@ -14,7 +14,7 @@ from training.balance import oversample, smote, svmsmote
 from training.errors import UserError
 from training.pipeline import folder_batches
 from training.recipe import Recipe, override
-from training.schedules import constant, exponential
+from training.schedules import constant, cosine_to_tenth, exponential
 from training.thaw import Budget, Edges, Everything, thaw
 
 RECIPE = Recipe()
@@ -245,6 +245,7 @@ def test_fields_that_contradict_each_other_make_no_recipe(field, changes):
         {**FOLDERS, "resampling": oversample, "class_weights": True},
         {"resampling": smote, "offline": (((), 1),), "layers": (cut_mix,)},
         {"schedule": exponential, "warmup": 0.0},
+        {"schedule": cosine_to_tenth},
         {"batch": 8, "replicas": 2},
         {"head": "softmax", "phases": ((0, 96),), "warmup": 0.0, "frozen_epochs": 1},
         {"phases": ((0, 96),), "warmup": 0.0},

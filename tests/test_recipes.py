@@ -271,7 +271,8 @@ FIELDS = {
     ("folders", "online"): {"pipeline"},
     ("inception_svm_averaged_full", "inception_svm_averaged"): {"validation", "start"},
     ("leaderboard", "inception_svm_192"): {
-        *("keep", "layers", "phases", "averaged_epochs", "head_views", "head_learning_rate", "test_flips", "test_sure")
+        *("validation", "keep", "backbone", "layers", "phases", "schedule", "averaged_epochs"),
+        *("head_views", "head_learning_rate", "test_flips", "test_sure"),
     },
     ("leaderboard_full", "leaderboard"): {"validation"},
 }

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import tiny
 
-from training.architectures import inception_v3, start_empty_kernels
+from training.architectures import inception_v3, inception_v3_quiet, start_empty_kernels
 from training.errors import UserError
 from training.thaw import Budget, Edges, Everything, freeze, thaw
 
@@ -108,6 +108,21 @@ def test_an_empty_kernel_gets_a_start_and_lets_gradients_through():
     second.kernel.assign(np.zeros(second.kernel.shape))
     start_empty_kernels(backbone)
     np.testing.assert_array_equal(second.kernel, started)
+    second.kernel.assign(np.zeros(second.kernel.shape))
+    start_empty_kernels(backbone, scale=0.01)
+    np.testing.assert_allclose(second.kernel, 0.01 * started, rtol=1e-6)
+
+
+def test_a_quiet_start_is_the_same_network_with_smaller_empty_kernels(inception, tmp_path):
+    convolutions = [layer for layer in inception.layers if isinstance(layer, keras.layers.Conv2D)]
+    last, kernel = convolutions[-1], np.array(convolutions[-1].kernel)
+    last.kernel.assign(np.zeros(kernel.shape))
+    path = tmp_path / "empty.weights.h5"
+    inception.save_weights(path)
+    last.kernel.assign(kernel)
+    loud, quiet = (np.array(start(str(path)).get_layer(last.name).kernel) for start in (inception_v3, inception_v3_quiet))
+    np.testing.assert_allclose(quiet, 0.01 * loud, rtol=1e-6)
+    assert np.any(quiet)
 
 
 def test_no_kernel_of_the_backbone_is_empty(inception):

@@ -13,7 +13,7 @@ from training.balance import natural, smote, svmsmote
 from training.errors import UserError
 from training.layers import KERNELS
 from training.pipeline import array_batches, folder_batches
-from training.schedules import cosine
+from training.schedules import WARMED_UP, cosine
 from training.thaw import Budget, Edges, Everything
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -117,7 +117,7 @@ class Recipe:
     def _expect_sense(self):
         """Fields that contradict each other."""
         self._expect("warmup", 0 <= self.warmup <= self.epochs, f"0 to the {self.epochs} epochs of all phases")
-        self._expect("warmup", self.schedule is cosine or not self.warmup, f"0, since the schedule {self.schedule.__name__} has none")
+        self._expect("warmup", self.schedule in WARMED_UP or not self.warmup, f"0, since the schedule {self.schedule.__name__} has none")
         self._expect("averaged_epochs", self.averaged_epochs <= self.epochs, f"at most the {self.epochs} epochs of all phases")
         if self.averaged_epochs:
             self._expect("keep", self.keep == "last", f"last, since the mean of the last {self.averaged_epochs} epochs is kept")

@@ -16,9 +16,15 @@ def cosine(peak, steps, warmup):
     Returns:
         What a Keras optimizer takes as its learning rate.
     """
-    return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else peak, max(1, steps - warmup), warmup_target=peak if warmup else None, warmup_steps=warmup
-    )
+    return _half_cosine(peak, steps, warmup, 0.0)
+
+
+def cosine_to_tenth(peak, steps, warmup):
+    """As `cosine`, but to a tenth of the peak: weights that still move at the end are worth averaging.
+
+    Args, returns: see `cosine`.
+    """
+    return _half_cosine(peak, steps, warmup, 0.1)
 
 
 def exponential(peak, steps, warmup):
@@ -29,3 +35,12 @@ def exponential(peak, steps, warmup):
 def constant(peak, steps, warmup):
     """The peak all the way. Has no warm-up."""
     return peak
+
+
+def _half_cosine(peak, steps, warmup, end):
+    target = peak if warmup else None
+    start = 0.0 if warmup else peak
+    return keras.optimizers.schedules.CosineDecay(start, max(1, steps - warmup), end, warmup_target=target, warmup_steps=warmup)
+
+
+WARMED_UP = (cosine, cosine_to_tenth)  # the schedules that have a warm-up

@@ -13,14 +13,19 @@ Command: python -m training run leaderboard --data data/leaves/train
 
 from dataclasses import replace
 
+from training.architectures import inception_v3_quiet
 from training.augment import FLIPS, mix_up
 from training.recipes.inception_svm_192 import recipe as inception_svm_192
+from training.schedules import cosine_to_tenth
 
 recipe = replace(
     inception_svm_192,
+    validation=0.2,
     keep="last",
+    backbone=inception_v3_quiet,
     layers=(mix_up,),
-    phases=((14, 128), (12, 160), (10, 192)),
+    phases=((12, 128), (12, 160), (12, 192)),
+    schedule=cosine_to_tenth,
     averaged_epochs=8,
     head_views=4,
     head_learning_rate=3e-2,
