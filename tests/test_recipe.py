@@ -356,8 +356,9 @@ def test_inception_svm_averaged_averages_all_its_epochs_at_one_learning_rate():
     assert everything.start.validation == everything.start.start.validation == 0.0
 
 
-def test_leaderboard_is_one_fine_tuning_whose_mean_is_of_one_size():
-    recipe = load_recipe("leaderboard")
+@pytest.mark.parametrize("name", ["inception_svm_mixed", "leaderboard"])
+def test_one_fine_tuning_whose_mean_is_of_one_size(name):
+    recipe = load_recipe(name)
     assert recipe.start is None and recipe.keep == "last" and recipe.layers == (mix_up,)
     assert 1 < recipe.averaged_epochs <= recipe.phases[-1][0]
     sizes = [size for _, size in recipe.phases]

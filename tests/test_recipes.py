@@ -270,10 +270,11 @@ FIELDS = {
     ("randaug_cutmix_mixup", "randaug"): {"layers"},
     ("folders", "online"): {"pipeline"},
     ("inception_svm_averaged_full", "inception_svm_averaged"): {"validation", "start"},
-    ("leaderboard", "inception_svm_192"): {
-        *("validation", "keep", "backbone", "layers", "phases", "schedule", "averaged_epochs"),
-        *("head_views", "head_learning_rate", "test_flips", "test_sure"),
+    ("inception_svm_mixed", "inception_svm_192"): {
+        *("keep", "layers", "phases", "averaged_epochs", "head_views", "head_learning_rate", "test_flips", "test_sure")
     },
+    ("inception_svm_mixed_full", "inception_svm_mixed"): {"validation"},
+    ("leaderboard", "inception_svm_mixed"): {"validation", "backbone", "phases", "schedule"},
     ("leaderboard_full", "leaderboard"): {"validation"},
 }
 

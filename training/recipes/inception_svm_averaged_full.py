@@ -1,4 +1,4 @@
-"""`inception_svm_averaged` on the whole training set, nothing held out: the released model before `leaderboard_full`.
+"""`inception_svm_averaged` on the whole training set, nothing held out: the first released model of weights averaged.
 
 Ours: 93.7 % (92.1 % to 95.0 %) on phase 1, epochs: 52, 240.9 minutes.
 

@@ -1,12 +1,10 @@
-"""To beat the leaderboard: `inception_svm_192` with mixed images, for longer, and the mean of its last epochs ships.
+"""To beat the leaderboard: `inception_svm_mixed` from a quieter start, with weights that move to the end.
 
-Mixed images (MixUp) keep the network from learning the training part by heart; so it can train for longer, and grows its
-images in three steps. Towards the end of the cosine the weights hardly move any more, and their mean is nearer to the
-middle of where they are than any of them (see `averaging`). At prediction an image that the first view leaves a
-doubt about is seen in all eight symmetries of the square. A doubt is 80 % or less, which keeps within the time that
-the hidden test has on slow processors.
+Two kernels that ImageNet's weights leave empty start so small that they do not drown what was learned behind them. The
+learning rate falls to a tenth and not to 0, so the last eight epochs' weights are different enough for their mean to be
+better than any of them. A third of the epochs is at each size.
 
-Ours: 92.9 % (91.1 % to 94.2 %) on phase 1, epochs: 36, 93.1 minutes.
+Ours: 94.0 % (92.4 % to 95.3 %) on phase 1, epochs: 36, 77.7 minutes.
 
 Command: python -m training run leaderboard --data data/leaves/train
 """
@@ -14,21 +12,13 @@ Command: python -m training run leaderboard --data data/leaves/train
 from dataclasses import replace
 
 from training.architectures import inception_v3_quiet
-from training.augment import FLIPS, mix_up
-from training.recipes.inception_svm_192 import recipe as inception_svm_192
+from training.recipes.inception_svm_mixed import recipe as inception_svm_mixed
 from training.schedules import cosine_to_tenth
 
 recipe = replace(
-    inception_svm_192,
+    inception_svm_mixed,
     validation=0.2,
-    keep="last",
     backbone=inception_v3_quiet,
-    layers=(mix_up,),
     phases=((12, 128), (12, 160), (12, 192)),
     schedule=cosine_to_tenth,
-    averaged_epochs=8,
-    head_views=4,
-    head_learning_rate=3e-2,
-    test_flips=tuple(FLIPS),
-    test_sure=0.8,
 )
