@@ -13,7 +13,7 @@ from conftest import ROOT, tiny
 from competition.drawings import draw_images
 from training import features
 from training.augment import Augmentation
-from training.features import cached_features, extract, mixed_targets
+from training.features import cached_features
 
 IMAGES = draw_images(6, side=32)
 AUGMENTATION = Augmentation()
@@ -30,8 +30,8 @@ def computed(monkeypatch):
     """Counts the computations, which are not done: features of ones instead."""
     calls = []
 
-    def ones(backbone, images, size, augmentation=None, views=1, seed=0, mixing=0.0):
-        calls.append((size, augmentation, views, seed, mixing))
+    def ones(backbone, images, size, augmentation=None, views=1, seed=0):
+        calls.append((size, augmentation, views, seed))
         return np.full((views, len(images), 8), len(calls), np.float32)
 
     monkeypatch.setattr(features, "extract", ones)
@@ -54,7 +54,7 @@ def test_features_are_computed_once(backbone, tmp_path, monkeypatch):
         cached_features(tmp_path / "cache", backbone, IMAGES, 48)
 
 
-@pytest.mark.parametrize("other", ["weights", "statistics", "layers", "images", "size", "augmentation", "none", "views", "seed", "mixing"])
+@pytest.mark.parametrize("other", ["weights", "statistics", "layers", "images", "size", "augmentation", "none", "views", "seed"])
 def test_features_are_computed_again_where_anything_is_another(backbone, tmp_path, computed, other):
     arguments = {"backbone": backbone, "images": IMAGES, "size": 48, "augmentation": AUGMENTATION, "views": 2, "seed": 0}
     cached_features(tmp_path, **arguments)
@@ -72,7 +72,6 @@ def test_features_are_computed_again_where_anything_is_another(backbone, tmp_pat
     changed = IMAGES.copy()
     changed[3, 5, 5, 1] ^= 1
     changes = {"images": changed, "size": 49, "augmentation": replace(AUGMENTATION, tint=0.1), "none": None, "views": 1, "seed": 1}
-    changes["mixing"] = 0.2
     name = {"none": "augmentation"}.get(other, other)
     cached_features(tmp_path, **{**arguments, **({name: changes[other]} if other in changes else {"backbone": copy})})
     assert len(computed) == 2
@@ -165,27 +164,3 @@ def test_of_two_processes_one_computes_and_the_other_waits(tmp_path):
             first.kill()
             second.kill()
     assert ends == ["got (1, 4, 8) 7.0\n"] * 2
-
-
-def pixels():
-    """A backbone whose features are its pixels, so that what it was shown can be read off."""
-    seen = keras.Input((32, 32, 3))
-    return keras.Model(seen, keras.layers.Flatten()(seen))
-
-
-@pytest.mark.parametrize("augmentation", [None, AUGMENTATION])
-def test_mixed_views_show_what_their_targets_say(augmentation):
-    plain = extract(pixels(), IMAGES, 32, augmentation, 2, 5)
-    mixed = extract(pixels(), IMAGES, 32, augmentation, 2, 5, mixing=1.0, batch=4)
-    targets = mixed_targets(np.eye(6, dtype=np.float32), 2, 5, 1.0)  # each image a class of its own: the targets are the shares
-    assert targets.shape == (2, 6, 6)
-    np.testing.assert_allclose(targets.sum(axis=-1), 1, rtol=1e-6)
-    np.testing.assert_allclose(mixed, targets @ plain, atol=1e-4)
-    assert np.abs(mixed - plain).max() > 0.1
-    assert not np.array_equal(targets[0], targets[1])
-    np.testing.assert_array_equal(mixed, extract(pixels(), IMAGES, 32, augmentation, 2, 5, mixing=1.0, batch=6))
-
-
-def test_views_that_are_not_mixed_have_the_targets_of_their_images():
-    targets = np.eye(3, dtype=np.float32)[[0, 2, 1, 1]]
-    np.testing.assert_array_equal(mixed_targets(targets, 3, 0, 0.0), [targets] * 3)

@@ -529,15 +529,6 @@ def test_the_head_repeats_and_depends_on_the_seed(tmp_path):
     assert np.abs(answers(1) - answers(2)).max() > 1e-3
 
 
-def test_the_head_learns_the_shares_of_mixed_views(tmp_path):
-    features, labels = rings(300, 0)
-    shares = np.where(labels[:, None] == 0, [0.7, 0.3], [0.2, 0.8]).astype(np.float32)
-    recipe = Recipe(head_epochs=40, head_features=256, head_learning_rate=1e-2, head_batch=64, head_scale=0.5, head_dropout=0.0)
-    nothing = features[:0], labels[:0]
-    head = fit_head(recipe, features[None], labels, *nothing, ("in", "out"), tmp_path, train_targets=shares[None])
-    assert np.abs(head.predict(features, verbose=0) - shares).mean() < 0.05
-
-
 def test_the_head_s_loss_stops_at_what_is_no_number(tmp_path):
     features, labels = rings(40, 0)
     with pytest.raises(UserError, match="head_learning_rate="):

@@ -106,22 +106,6 @@ def draw_views(augmentation, count, image_shape, rng):
     return Views(warp, gain, contrast, saturation)
 
 
-def draw_partners(alpha, count, rng):
-    """Draws whom each of `count` images is mixed with, and how much of itself stays.
-
-    Source: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
-
-    Args:
-        alpha: parameter of the symmetric Beta distribution of the shares, above 0; the smaller, the fewer images are mixed much.
-        count: number of images n.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        (float32 [n], each image's own share, 0 to 1; int [n], the row of its partner).
-    """
-    return rng.beta(alpha, alpha, count).astype(np.float32), rng.permutation(count)
-
-
 def flip(images, name):
     """One of the `FLIPS` of images [n, h, w, c] of any dtype; [n, w, h, c] where rows become columns."""
     transposed, axes = FLIPS[name]

@@ -9,36 +9,36 @@ import keras
 import numpy as np
 
 from training.architectures import preprocessing
-from training.augment import apply_views, draw_partners, draw_views
+from training.augment import apply_views, draw_views
 from training.files import digest, locked, write_arrays
 from training.progress import progress
 
 FORMAT = 1  # counts up whenever the same arguments give other features
 
 
-def cached_features(cache, backbone, images, size, augmentation=None, views=1, seed=0, mixing=0.0):
+def cached_features(cache, backbone, images, size, augmentation=None, views=1, seed=0):
     """`extract`, or what an earlier call with the same arguments kept.
 
     The key of a cached file is a digest of everything the features depend on: the backbone's layers and weights, the
-    pixels, the size, the augmentation, the number of views, the seed, the mixing and Keras' version. A damaged file is computed
+    pixels, the size, the augmentation, the number of views, the seed and Keras' version. A damaged file is computed
     again. Of several processes that want the same features, one computes them and the others wait for it.
 
     Args:
         cache: folder of the cached files, made if it does not exist.
         Others, returns: see `extract`.
     """
-    key = _key(backbone, images, size, augmentation, views, seed, mixing)
+    key = _key(backbone, images, size, augmentation, views, seed)
     path = Path(cache) / f"{key}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_suffix(".lock"), f"the features {path}", wait=True):
         kept = _read(path, (views, len(images)))
         if kept is None:
-            kept = extract(backbone, images, size, augmentation, views, seed, mixing)
+            kept = extract(backbone, images, size, augmentation, views, seed)
             write_arrays(path, features=kept)
     return kept
 
 
-def extract(backbone, images, size, augmentation=None, views=1, seed=0, mixing=0.0, batch=32):
+def extract(backbone, images, size, augmentation=None, views=1, seed=0, batch=32):
     """Features of images or of random views of them.
 
     Args:
@@ -48,7 +48,6 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, mixing=0
         augmentation: `Augmentation`, or None for the images as they are.
         views: number of random views of each image (1 without augmentation).
         seed: integer; the same seed gives the same views.
-        mixing: where not 0, each view is mixed with one of another image, by `draw_partners` of this alpha (see `mixed_targets`).
         batch: images in a batch.
 
     Returns:
@@ -57,7 +56,7 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, mixing=0
     blocks = []
     with progress(total=views * len(images), desc="computing features", unit="image") as bar:
         for view in range(views):
-            for pixels in view_batches(images, size, augmentation, seed, view, batch, mixing):
+            for pixels in view_batches(images, size, augmentation, seed, view, batch):
                 blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(pixels)))
                 bar.update(len(pixels))
     if not blocks:
@@ -65,59 +64,31 @@ def extract(backbone, images, size, augmentation=None, views=1, seed=0, mixing=0
     return np.concatenate(blocks).reshape(views, len(images), -1).astype(np.float32)
 
 
-def mixed_targets(targets, views, seed, mixing):
-    """What the images of `extract` show: of each view, its own class and its partner's by their shares.
-
-    Args:
-        targets: float32 [n, classes], one-hot.
-        views, seed, mixing: see `extract`.
-
-    Returns:
-        float32 [views, n, classes]; all views the same where `mixing` is 0.
-    """
-    if not mixing:
-        return np.broadcast_to(targets, (views, *targets.shape))
-    partners = [_partners(mixing, len(targets), seed, view) for view in range(views)]
-    return np.stack([share[:, None] * targets + (1 - share[:, None]) * targets[other] for share, other in partners])
-
-
-def view_batches(images, size, augmentation, seed, view, batch, mixing=0.0):
+def view_batches(images, size, augmentation, seed, view, batch):
     """One view of each image as a backbone takes it, batch by batch.
 
     Args:
-        images, size, augmentation, seed, batch, mixing: see `extract`.
+        images, size, augmentation, seed, batch: see `extract`.
         view: number of the view, from 0; with the seed it decides what is drawn.
 
     Yields:
         float32 [b, size, size, 3], values -1 to 1.
     """
     prepare = preprocessing(size, images.shape[1:3])
-    drawn = ()
     if augmentation is not None:
-        drawn = draw_views(augmentation, len(images), images.shape[1:], np.random.default_rng((seed, view))).arrays()
-
-    def seen(rows):
-        pixels = images[rows].astype(np.float32)
-        return apply_views(pixels, *(array[rows] for array in drawn)) if drawn else pixels
-
-    share, partner = _partners(mixing, len(images), seed, view) if mixing else (None, None)
+        drawn = draw_views(augmentation, len(images), images.shape[1:], np.random.default_rng((seed, view)))
     for start in range(0, len(images), batch):
-        rows = slice(start, start + batch)
-        pixels = seen(rows)
-        if mixing:
-            own = share[rows, None, None, None]
-            pixels = own * pixels + (1 - own) * seen(partner[rows])
+        part = slice(start, start + batch)
+        pixels = images[part].astype(np.float32)
+        if augmentation is not None:
+            pixels = apply_views(pixels, *(array[part] for array in drawn.arrays()))
         yield prepare(pixels)
 
 
-def _partners(mixing, count, seed, view):
-    return draw_partners(mixing, count, np.random.default_rng((seed, view, 1)))  # other numbers than those of the views
-
-
-def _key(backbone, images, size, augmentation, views, seed, mixing):
+def _key(backbone, images, size, augmentation, views, seed):
     layers = [[type(layer).__name__, {**layer.get_config(), "name": ""}] for layer in backbone.layers]
     weights = [keras.ops.convert_to_numpy(v) for v in backbone.weights]
-    views = [None if augmentation is None else dataclasses.asdict(augmentation), views, seed, size, mixing]
+    views = [None if augmentation is None else dataclasses.asdict(augmentation), views, seed, size]
     return digest(FORMAT, keras.__version__, keras.backend.backend(), json.dumps(layers, default=str), *weights, images, views)[:32]
 
 

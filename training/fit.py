@@ -223,7 +223,7 @@ def _numbered(names, kind):
     return [f"{kind}{number}" for number in range(sum(name.startswith(kind) for name in names))]
 
 
-def fit_head(recipe, train_features, train_labels, held_features, held_labels, names, out, train_targets=None):
+def fit_head(recipe, train_features, train_labels, held_features, held_labels, names, out):
     """Trains the quasi-SVM on a frozen backbone's features.
 
     Args:
@@ -247,7 +247,7 @@ def fit_head(recipe, train_features, train_labels, held_features, held_labels, n
     head = quasi_svm_head(recipe, width, scale, len(names))
     head.get_layer("standardise").adapt(train_features.reshape(-1, width))
     schedule = HeadSchedule(recipe.head_epochs, recipe.head_learning_rate, recipe.head_batch, "head_learning_rate")
-    history = fit_on_features(head, schedule, recipe, train_features, train_labels, held_features, held_labels, names, train_targets)
+    history = fit_on_features(head, schedule, recipe, train_features, train_labels, held_features, held_labels, names)
     write_history(Path(out) / "head_history.csv", history)
     return head
 
@@ -262,7 +262,7 @@ class HeadSchedule:
     field: str  # the recipe's field of this learning rate, for the message when it was too high
 
 
-def fit_on_features(head, schedule, recipe, train_features, train_labels, held_features, held_labels, names, train_targets=None):
+def fit_on_features(head, schedule, recipe, train_features, train_labels, held_features, held_labels, names):
     """Trains a head on a frozen backbone's features; each epoch sees one random view of each image.
 
     Args:
@@ -274,8 +274,6 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
         held_features: float32 [m, d]; m may be 0.
         held_labels: int [m].
         names: class names.
-        train_targets: float32 [views, n, classes], what the features are of, where that is more than one class (see
-            `features.mixed_targets`); None for `train_labels`, one-hot.
 
     Returns:
         The history, a dictionary for each epoch.
@@ -284,8 +282,7 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
         UserError: the loss became NaN or infinite.
     """
     rows = repeat_classes(train_labels, names, recipe.repeats)
-    if train_targets is None:
-        train_targets = np.broadcast_to(one_hot(train_labels, len(names)), (*train_features.shape[:2], len(names)))
+    targets = one_hot(train_labels, len(names))
     held = plain_batches(schedule.batch, held_features, one_hot(held_labels, len(names))) if len(held_labels) else None
     steps = math.ceil(len(rows) / schedule.batch)
     rate = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * steps)
@@ -293,10 +290,9 @@ def fit_on_features(head, schedule, recipe, train_features, train_labels, held_f
     rng, history, best = np.random.default_rng(recipe.seed), [], None
     for epoch in progress(range(schedule.epochs), f"training {head.name.replace('_', '-')}", unit="epoch"):
         order = rng.permutation(rows)
-        seen = rng.integers(len(train_features), size=len(order)), order
         began = time.monotonic()
         logs = head.fit(
-            plain_batches(schedule.batch, train_features[seen], train_targets[seen]),
+            plain_batches(schedule.batch, train_features[rng.integers(len(train_features), size=len(order)), order], targets[order]),
             validation_data=held,
             class_weight=class_weights(train_labels[rows]) if recipe.class_weights else None,
             shuffle=False,

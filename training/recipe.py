@@ -69,7 +69,6 @@ class Recipe:
     # The classifier that ships: the quasi-SVM on the frozen backbone, or the softmax of the fine-tuning
     head: str = "quasi_svm"
     head_views: int = 8  # random views of each image whose features are computed
-    head_mixing: float = 0.0  # where not 0, these views are mixed with others' (MixUp), alpha of the Beta distribution of the shares
     head_epochs: int = 60
     head_learning_rate: float = 3e-2  # high, because the features are as small as sqrt(2 / head_features)
     head_kernel: str = "gaussian"
@@ -100,7 +99,7 @@ class Recipe:
             self._expect(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
         for name in ("learning_rate", "frozen_learning_rate", "head_learning_rate", "head_scale"):
             self._expect(name, 0 < getattr(self, name) < math.inf, "a number above 0")
-        for name in ("weight_decay", "dense_l2", "head_l2", "head_mixing"):
+        for name in ("weight_decay", "dense_l2", "head_l2"):
             self._expect(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("augmentation", "offline_augmentation"):
             self._expect(name, _is_augmentation(getattr(self, name)), "numbers from 0")
@@ -126,7 +125,6 @@ class Recipe:
         mixed = [layer.__name__ for layer in self.layers if layer in MIXING]
         # Keras takes the argmax of mixed labels before it looks up a weight: silently wrong.
         self._expect("class_weights", not (self.class_weights and mixed), f"False with {', '.join(mixed)}, whose labels are mixed")
-        self._expect("class_weights", not (self.class_weights and self.head_mixing), "False with head_mixing, whose labels are mixed")
         self._expect("batch", self.batch % self.replicas == 0, f"a multiple of the {self.replicas} replicas")
         on_files = self.pipeline is not folder_batches
         self._expect("resampling", on_files or self.resampling not in (smote, svmsmote), "none with folder_batches: it makes no files")

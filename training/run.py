@@ -17,10 +17,10 @@ from training.balance import natural, svmsmote
 from training.data import load_folder, split, split_fold
 from training.errors import UserError
 from training.evaluate import metrics, plot_confusion, plot_curves, summary
-from training.features import cached_features, mixed_targets
+from training.features import cached_features
 from training.files import atomically, digest, locked, write_arrays, write_json
 from training.fit import BEST, finetune, fit_head, read_history
-from training.pipeline import one_hot, plain_batches
+from training.pipeline import plain_batches
 from training.recipe import Recipe
 from training.thaw import freeze
 
@@ -144,15 +144,10 @@ def _fitted(recipe, fitting, held, images, out, cache):
         return network
     backbone = network.get_layer("backbone")
     freeze(backbone)
-    features = cached_features(
-        cache, backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed, recipe.head_mixing
-    )
-    targets = mixed_targets(one_hot(fitting.labels, len(images.names)), recipe.head_views, recipe.seed, recipe.head_mixing)
+    features = cached_features(cache, backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
     held_features = np.concatenate([cached_features(cache, backbone, flip(held.images, name), recipe.size) for name in recipe.test_flips])
-    write_arrays(
-        out / FEATURES, train=features, train_labels=fitting.labels, train_targets=targets, held=held_features, held_labels=held.labels
-    )
-    head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out, targets)
+    write_arrays(out / FEATURES, train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels)
+    head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out)
     network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
     atomically(out / NETWORK, network.save_weights)
     return network
