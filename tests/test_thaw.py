@@ -114,13 +114,14 @@ def test_an_empty_kernel_gets_a_start_and_lets_gradients_through():
 
 
 def test_a_quiet_start_is_the_same_network_with_smaller_empty_kernels(inception, tmp_path):
-    convolutions = [layer for layer in inception.layers if isinstance(layer, keras.layers.Conv2D)]
-    last, kernel = convolutions[-1], np.array(convolutions[-1].kernel)
-    last.kernel.assign(np.zeros(kernel.shape))
-    path = tmp_path / "empty.weights.h5"
+    def last(backbone):
+        return [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)][-1]
+
+    kernel, path = np.array(last(inception).kernel), tmp_path / "empty.weights.h5"
+    last(inception).kernel.assign(np.zeros(kernel.shape))
     inception.save_weights(path)
-    last.kernel.assign(kernel)
-    loud, quiet = (np.array(start(str(path)).get_layer(last.name).kernel) for start in (inception_v3, inception_v3_quiet))
+    last(inception).kernel.assign(kernel)
+    loud, quiet = (np.array(last(start(str(path))).kernel) for start in (inception_v3, inception_v3_quiet))
     np.testing.assert_allclose(quiet, 0.01 * loud, rtol=1e-6)
     assert np.any(quiet)
 

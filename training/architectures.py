@@ -31,8 +31,8 @@ def inception_v3(weights):
 def inception_v3_quiet(weights):
     """`inception_v3` whose empty kernels start so small that what was learned behind them stays as it is.
 
-    Two 3×3 convolutions of the published weights are all zeros: the 1,536 channels behind them were constant when the rest
-    was trained. BatchNormalization makes noise as loud as any other channel of a full random start. Of a hundredth
+    A copy of the weights may lack kernels (docs/model_card.md names two), and the channels behind them are then constant in all
+    that was learned. BatchNormalization makes noise as loud as any other channel of a full random start. Of a hundredth
     of it, it makes about an eighth, for its variance is then far below the epsilon of 1e-3; the kernel is soon as
     large as what it learns.
 

@@ -1,6 +1,6 @@
 """To beat the leaderboard: `inception_svm_mixed` from a quieter start, with weights that move to the end.
 
-Two kernels that ImageNet's weights leave empty start so small that they do not drown what was learned behind them. The
+Two kernels that a copy of ImageNet's weights may lack start so small that they do not drown what was learned around them. The
 learning rate falls to a tenth and not to 0, so the last eight epochs' weights are different enough for their mean to be
 better than any of them. A third of the epochs is at each size.
 
