@@ -62,9 +62,12 @@ def keras_model():
         found = [constant(n.name) for n in nodes if f"/{layer}" in n.name and n.op == "Const"]
         return [value for value in found if value.size > 1]
 
+    def operand(layer, op, number):
+        return next(constant(node.input[number]) for node in nodes if node.op == op and f"/{layer}" in node.name)
+
     kernels = [constant(node.input[1]) for node in _in_order_of_creation(nodes, "Conv2D")]
     biases = [constant(node.input[1]).ravel() for node in _in_order_of_creation(nodes, "BiasAdd")]
-    mean, variance = head_constants("standardise")
+    mean, variance = (operand("standardise", *place).squeeze() for place in (("Sub", 1), ("Sqrt", 0)))
     frequencies, phase = head_constants("fourier")
     scale = next(constant(n.name) for n in nodes if "/fourier" in n.name and "truediv" in n.name and n.op == "Const")
     weights, bias = head_constants("softmax")
@@ -72,8 +75,8 @@ def keras_model():
 
     backbone = inception_v3("none")
     _fill(backbone, kernels, biases)
-    head = quasi_svm_head(Recipe(head_features=len(phase)), mean.size, 1.0, len(bias))
-    head.get_layer("standardise").set_weights([mean.ravel(), variance.ravel(), np.array(1)])
+    head = quasi_svm_head(Recipe(head_features=len(phase), head_common_scale=mean.size == 1), len(frequencies), 1.0, len(bias))
+    head.get_layer("standardise").set_weights([mean, variance, np.array(1)])
     head.get_layer("standardise").finalize_state()
     head.get_layer("fourier").set_weights([frequencies, phase, scale])
     head.get_layer("softmax").set_weights([weights, bias])

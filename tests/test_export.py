@@ -1,7 +1,5 @@
 """The exported SavedModel: what is in it, and whether it still is the network that was trained."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from competition.drawings import draw_images
 from training import architectures
 from training.export import export, fold_batch_norm
+from training.recipe import Recipe
 
 # Operations that TensorFlow 2.10 has as well: of the network, its preprocessing, and of any SavedModel.
 PLAIN = """
@@ -36,7 +35,7 @@ def known(network, images):
     return network.predict(images, batch_size=100, verbose=0)
 
 
-def shipped():
+def shipped(common=False):
     """A network of the form that ships: a nested backbone, and a head with a layer of this project's own."""
     pixels = x = keras.Input((None, None, 3))
     for count in (16, 32):
@@ -44,7 +43,7 @@ def shipped():
         x = keras.layers.BatchNormalization(scale=False)(x)
         x = keras.layers.LeakyReLU()(x)  # a feature that is 0 nearly everywhere would have no standard deviation to divide by
     backbone = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
-    recipe = SimpleNamespace(head_features=256, head_kernel="gaussian", head_dropout=0.2, head_l2=1e-4, seed=0)
+    recipe = Recipe(head_features=256, head_l2=1e-4, head_common_scale=common)
     head = architectures.quasi_svm_head(recipe, 32, 4.0, len(NAMES))
     network = architectures.whole_network(backbone, head, (96, 96), 32)
     randomise(network, np.random.default_rng(0))
@@ -69,10 +68,10 @@ def answers(folder, images):
     return np.concatenate([saved(pixels=tf.constant(batch, tf.float32))["probabilities"].numpy() for batch in batches])
 
 
-@pytest.fixture(scope="module", params=["plain", "shipped"])
+@pytest.fixture(scope="module", params=["plain", "shipped", "common scale"])
 def exported(request, network, tmp_path_factory):
     """(network, folder at full precision, folder at half precision)."""
-    network = network if request.param == "plain" else shipped()
+    network = network if request.param == "plain" else shipped(request.param == "common scale")
     folder = tmp_path_factory.mktemp(request.param)
     export(network, NAMES, ("none", "horizontal"), 1.0, folder / "full", half=False)
     export(network, NAMES, ("none", "horizontal"), 1.0, folder / "half")

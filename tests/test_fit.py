@@ -517,6 +517,24 @@ def test_the_head_learns_what_no_straight_line_parts(tmp_path):
     assert head.evaluate(held, np.eye(2)[held_labels], verbose=0)[0] == pytest.approx(min(row["val_loss"] for row in history), abs=1e-4)
 
 
+def test_a_common_scale_leaves_a_quiet_feature_quiet(tmp_path):
+    features, labels = rings(300, 0)
+    quiet = np.random.default_rng(0).normal(0, 1e-3, (300, 50))  # tells nothing, and hardly varies
+    features = np.concatenate([features * [1, 1e3], quiet], axis=1, dtype=np.float32)
+    recipe = Recipe(head_epochs=30, head_features=256, head_learning_rate=1e-2, head_batch=64, head_scale=0.5, keep="last")
+
+    def right(common):
+        one = replace(recipe, head_common_scale=common)
+        half = features[None, :200], labels[:200], features[200:], labels[200:]
+        head = fit_head(one, *half, ("in", "out"), tmp_path)
+        return (head.predict(half[2], verbose=0).argmax(axis=1) == half[3]).mean(), head.get_layer("standardise")
+
+    (common, scaled), (each, _) = right(True), right(False)
+    assert common > 0.97 > 0.8 > each
+    assert float(scaled.mean.numpy().item()) == pytest.approx(features[:200].mean(), abs=1e-5)
+    assert float(scaled.variance.numpy().item()) == pytest.approx(features[:200].var(), rel=1e-4)
+
+
 def test_the_head_repeats_and_depends_on_the_seed(tmp_path):
     features, labels = rings(40, 0)
     recipe = Recipe(head_epochs=2, head_features=32)

@@ -354,7 +354,7 @@ def test_inception_svm_averaged_averages_all_its_epochs_at_one_learning_rate():
     assert everything.start.validation == everything.start.start.validation == 0.0
 
 
-@pytest.mark.parametrize("name", ["inception_svm_mixed", "leaderboard"])
+@pytest.mark.parametrize("name", ["inception_svm_mixed", "inception_svm_quiet"])
 def test_one_fine_tuning_whose_mean_is_of_one_size(name):
     recipe = load_recipe(name)
     assert recipe.start is None and recipe.keep == "last" and recipe.layers == (mix_up,)
@@ -362,3 +362,11 @@ def test_one_fine_tuning_whose_mean_is_of_one_size(name):
     sizes = [size for _, size in recipe.phases]
     assert sizes == sorted(set(sizes)) and recipe.size == sizes[-1]
     assert recipe.test_flips == tuple(FLIPS) and 0.5 < recipe.test_sure < 1
+
+
+def test_leaderboard_goes_on_and_its_mean_is_of_one_size():
+    recipe, before = load_recipe("leaderboard"), load_recipe("inception_svm_quiet")
+    assert recipe.start == before and recipe.size == before.size and recipe.learning_rate < before.learning_rate
+    assert 1 < recipe.averaged_epochs <= recipe.phases[-1][0]
+    everything = load_recipe("leaderboard_full")
+    assert everything.validation == everything.start.validation == 0.0

@@ -274,8 +274,10 @@ FIELDS = {
         *("keep", "layers", "phases", "averaged_epochs", "head_views", "head_learning_rate", "test_flips", "test_sure")
     },
     ("inception_svm_mixed_full", "inception_svm_mixed"): {"validation"},
-    ("leaderboard", "inception_svm_mixed"): {"validation", "backbone", "phases", "schedule"},
-    ("leaderboard_full", "leaderboard"): {"validation"},
+    ("inception_svm_quiet", "inception_svm_mixed"): {"validation", "backbone", "phases", "schedule"},
+    ("inception_svm_quiet_full", "inception_svm_quiet"): {"validation"},
+    ("leaderboard", "inception_svm_quiet"): {"start", "phases", "learning_rate", "head_common_scale"},
+    ("leaderboard_full", "leaderboard"): {"validation", "start"},
 }
 
 

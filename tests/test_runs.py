@@ -281,6 +281,23 @@ def test_a_fine_tuning_that_starts_from_another_does_that_one_first(drawn, tmp_p
     assert all(0 < step < 1e-3 for step in steps)  # it went on, it did not begin anew
 
 
+def test_a_finished_run_beside_gives_what_another_starts_from(drawn, beside, monkeypatch, capsys):
+    trained, one_epoch = [], fit._one_epoch
+    monkeypatch.setattr(fit, "_one_epoch", lambda recipe, *rest: trained.append(recipe.learning_rate) or one_epoch(recipe, *rest))
+    out = beside.with_name("longer")
+    further = replace(MORE, start=replace(MORE, head="quasi_svm"), learning_rate=1e-5)  # whatever head the start had
+    result = run.train(further, "longer", drawn / "train", "none", out)
+    assert f"in {beside}: taking that over" in capsys.readouterr().out
+    assert (trained, result["epochs"]) == ([1e-5], 2)
+    for name in ("history.csv", "best.weights.h5"):
+        assert (out / run.START / name).read_bytes() == (beside / name).read_bytes()
+    assert json.loads((out / "recipe.json").read_text("utf-8"))["started_by"] == "more"
+
+    again = replace(further, start=further, learning_rate=1e-6)  # a start that has a start itself
+    assert run.train(again, "again", drawn / "train", "none", beside.with_name("again"))["epochs"] == 3
+    assert trained == [1e-5, 1e-6]
+
+
 def test_an_interruption_of_the_first_fine_tuning_loses_nothing(drawn, tmp_path, monkeypatch):
     out, one_epoch = tmp_path / "run", fit._one_epoch
 

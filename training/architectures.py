@@ -165,7 +165,7 @@ def quasi_svm_head(recipe, features, scale, classes):
     return keras.Sequential(
         [
             keras.Input((features,)),
-            keras.layers.Normalization(name="standardise"),
+            keras.layers.Normalization(axis=None if recipe.head_common_scale else -1, name="standardise"),
             RandomFourierFeatures(recipe.head_features, recipe.head_kernel, scale, seed=recipe.seed, name="fourier"),
             keras.layers.Dropout(recipe.head_dropout, seed=recipe.seed),
             keras.layers.Dense(classes, activation="softmax", kernel_regularizer=keras.regularizers.L2(recipe.head_l2), name="softmax"),

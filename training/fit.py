@@ -239,8 +239,8 @@ def fit_head(recipe, train_features, train_labels, held_features, held_labels, n
     """
     keras.utils.set_random_seed(recipe.seed)
     width = train_features.shape[-1]
-    centre = train_features.mean(axis=(0, 1))
-    spread = train_features.std(axis=(0, 1))
+    over = None if recipe.head_common_scale else (0, 1)
+    centre, spread = train_features.mean(axis=over), train_features.std(axis=over)
     scale = recipe.head_scale * median_distance((train_features[0] - centre) / np.maximum(spread, 1e-7), recipe.seed)
     if not scale > 0:
         raise UserError("all training images have the same features; is the backbone trained, are the images readable?")

@@ -74,6 +74,7 @@ class Recipe:
     head_kernel: str = "gaussian"
     head_features: int = 1024  # random Fourier features
     head_scale: float = 1.0  # kernel width, in units of the median distance between two images' features
+    head_common_scale: bool = False  # all features are divided by one number, each otherwise by its own standard deviation
     head_dropout: float = 0.2
     head_l2: float = 1e-5
     head_batch: int = 256

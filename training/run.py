@@ -35,6 +35,7 @@ BATCH = 32  # images that are predicted at once
 HEAD_FIELDS = (
     "head_features",
     "head_kernel",
+    "head_common_scale",
     "head_dropout",
     "head_l2",
     "seed",
@@ -228,7 +229,7 @@ def load_network(out):
         raise UserError(f"no run at {out}: it has no recipe.json; give a folder that python -m training run has made")
     if not (out / "metrics.json").is_file():
         raise UserError(f"the run in {out} is not finished; repeat its python -m training run command, it goes on where it stopped")
-    saved = json.loads((out / "recipe.json").read_text("utf-8"))
+    saved = whole_record(json.loads((out / "recipe.json").read_text("utf-8")))
     fields = saved["recipe"]
     backbone = getattr(architectures, fields["backbone"])("none")
     recipe = Recipe(**{key: _tuples(fields[key]) for key in HEAD_FIELDS})
@@ -242,7 +243,7 @@ def load_network(out):
         network.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
-    return network, tuple(saved["classes"]), tuple(fields["test_flips"]), fields.get("test_sure", 1.0)
+    return network, tuple(saved["classes"]), tuple(fields["test_flips"]), fields["test_sure"]
 
 
 def _tuples(value):
@@ -303,24 +304,34 @@ def _claim(out, identity):
 
 
 def _take_over(out, identity):
-    """Takes the fine-tuned backbone of a finished run beside this one whose fine-tuning was the same, if there is any."""
-    if (out / "checkpoint.npz").exists():
-        return
-    for record in sorted(out.parent.glob("*/recipe.json")):
-        other = record.parent
-        if other == out or not (other / "metrics.json").exists() or not (other / "checkpoint.npz").exists():
-            continue
-        before = whole_record(json.loads(record.read_text("utf-8")))
-        if _finetuning(before) == _finetuning(json.loads(json.dumps(identity))):
-            print(f"fine-tuned already, by the same choices, in {other}: taking that over")
-            first = other.glob(f"{START}/**/history.csv")
-            for source in (*first, *(other / name for name in ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz"))):
-                if source.is_file():
-                    target = out / source.relative_to(other)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    atomically(target, lambda temporary, source=source: shutil.copyfile(source, temporary))
-            write_json(out / "recipe.json", {**identity, "finetuned_by": before["name"]})
+    """Takes what finished runs beside this one have fine-tuned by the same choices: all of it, or what this one starts from."""
+    beside = [path for path in sorted(out.parent.glob("*/recipe.json")) if path.parent != out and _is_whole(path.parent)]
+    finished = {path.parent: whole_record(json.loads(path.read_text("utf-8"))) for path in beside}
+    wanted, target = json.loads(json.dumps(identity)), out
+    while not (target / "checkpoint.npz").exists():
+        for other, before in finished.items():
+            if _finetuning(before) == _finetuning(wanted):
+                print(f"fine-tuned already, by the same choices, in {other}: taking that over")
+                _copy_finetuning(other, target)
+                write_json(out / "recipe.json", {**identity, "finetuned_by" if target == out else "started_by": before["name"]})
+                return
+        if not wanted["recipe"]["start"]:
             return
+        wanted, target = {**wanted, "recipe": wanted["recipe"]["start"]}, target / START
+
+
+def _is_whole(folder):
+    return (folder / "metrics.json").exists() and (folder / "checkpoint.npz").exists()
+
+
+def _copy_finetuning(source, target):
+    """The files of a fine-tuning and of what it starts from; the checkpoint, that it is complete, comes last."""
+    names = ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz")
+    for file in (*source.glob(f"{START}/**/history.csv"), *(source / name for name in names)):
+        if file.is_file():
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            atomically(copy, lambda temporary, file=file: shutil.copyfile(file, temporary))
 
 
 def whole_record(record):
@@ -341,7 +352,7 @@ def _finetuning(identity):
 
 
 def _finetuning_fields(recipe):
-    fields = {key: value for key, value in recipe.items() if not key.startswith(("head", "test_"))}
+    fields = {key: value for key, value in recipe.items() if not key.startswith(("head", "test_")) and key != "name"}  # a start has one
     if fields["frozen_epochs"]:
         fields["head_views"] = recipe["head_views"]
     if fields.get("start"):
