@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import tiny
 
@@ -43,6 +44,7 @@ def test_its_rows_are_the_network_s(made, tmp_path, monkeypatch):
     answers = run.predict(network, held.images, tuple(FLIPS), 0.9)
     row = rows["quasi-SVM, 32×32, 8 views where at most 90% sure"]
     assert row["accuracy"] == pytest.approx((answers.argmax(axis=1) == held.labels).mean()) and 1 <= row["views"] <= 8
+    assert row["log_loss"] == pytest.approx(-np.log(answers[np.arange(len(held)), held.labels]).mean(), rel=1e-4)
     assert len(rows) == 3 * 4 + 3 + 2 and (tmp_path / "a.png").stat().st_size > 1000
 
 
