@@ -39,6 +39,7 @@ from training.run import FEATURES, held_out, load_network, predict, tuned_networ
 HEADS = {
     "quasi-SVM as in the recipe": {},
     "each feature by its own standard deviation": {"head_common_scale": False},
+    "rare classes not preferred": {"head_logit_adjustment": 0.0},
     "each class as often as it is": {"repeats": {}},
     "one view of each image": {"head_views": 1},
     "256 random Fourier features": {"head_features": 256},

@@ -535,6 +535,21 @@ def test_a_common_scale_leaves_a_quiet_feature_quiet(tmp_path):
     assert float(scaled.variance.numpy().item()) == pytest.approx(features[:200].var(), rel=1e-4)
 
 
+def test_adjusted_logits_prefer_a_rare_class_by_how_rare_it_is(tmp_path):
+    features, labels = rings(300, 0)
+    features, labels = (array[(labels == 1) | (np.arange(300) < 60)] for array in (features, labels))  # 30 of one, 150 of the other
+    recipe = Recipe(head_epochs=3, head_features=64, keep="last")
+    heads = [
+        fit_head(replace(recipe, head_logit_adjustment=tau), features[None], labels, features[:0], labels[:0], ("in", "out"), tmp_path)
+        for tau in (0.0, 1.0, 2.0)
+    ]
+    odds = [np.log(p[:, 0] / p[:, 1]) for p in (head.predict(features, verbose=0) for head in heads)]
+    np.testing.assert_allclose(odds[1] - odds[0], np.log(150 / 30), atol=1e-3)
+    np.testing.assert_allclose(odds[2] - odds[0], 2 * np.log(150 / 30), atol=1e-3)
+    kernels = [head.get_layer("softmax").get_weights()[0] for head in heads]
+    assert all(np.array_equal(kernel, kernels[0]) for kernel in kernels)
+
+
 def test_the_head_repeats_and_depends_on_the_seed(tmp_path):
     features, labels = rings(40, 0)
     recipe = Recipe(head_epochs=2, head_features=32)

@@ -146,6 +146,7 @@ def test_a_value_of_another_kind_is_refused(setting, named):
         "dropout=1",
         "head_dropout=-0.1",
         "head_l2=-1",
+        "head_logit_adjustment=-1",
         "head_scale=0",
         "head_kernel=polynomial",
         "head_views=0",

@@ -249,7 +249,27 @@ def fit_head(recipe, train_features, train_labels, held_features, held_labels, n
     schedule = HeadSchedule(recipe.head_epochs, recipe.head_learning_rate, recipe.head_batch, "head_learning_rate")
     history = fit_on_features(head, schedule, recipe, train_features, train_labels, held_features, held_labels, names)
     write_history(Path(out) / "head_history.csv", history)
+    adjust_logits(head, train_labels, len(names), recipe.head_logit_adjustment)
     return head
+
+
+def adjust_logits(head, labels, classes, strength):
+    """Takes `strength` times the log of each class's share of the labels from its logit, so that rare classes are found more often.
+
+    A rare class's few images are soon known by heart, however often they are repeated, and unseen ones are taken for a
+    commoner class. As the bias is not regularised, a loss with so adjusted logits would lead to the same.
+
+    Source: A. K. Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, section 4.2.
+
+    Args:
+        head: `keras.Model` whose layer `softmax` has a bias [classes]; changed.
+        labels: int [n].
+        classes: number of classes.
+        strength: τ of the source, from 0, which changes nothing.
+    """
+    kernel, bias = head.get_layer("softmax").get_weights()
+    share = np.maximum(np.bincount(labels, minlength=classes), 1) / len(labels)  # a class without an image counts as one with one
+    head.get_layer("softmax").set_weights([kernel, bias - strength * np.log(share)])
 
 
 @dataclass(frozen=True)

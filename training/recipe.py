@@ -75,6 +75,7 @@ class Recipe:
     head_features: int = 1024  # random Fourier features
     head_scale: float = 1.0  # kernel width, in units of the median distance between two images' features
     head_common_scale: bool = False  # all features are divided by one number, each otherwise by its own standard deviation
+    head_logit_adjustment: float = 0.0  # how far rare classes are preferred once it is trained; 1 is as much as they are rarer
     head_dropout: float = 0.2
     head_l2: float = 1e-5
     head_batch: int = 256
@@ -100,7 +101,7 @@ class Recipe:
             self._expect(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
         for name in ("learning_rate", "frozen_learning_rate", "head_learning_rate", "head_scale"):
             self._expect(name, 0 < getattr(self, name) < math.inf, "a number above 0")
-        for name in ("weight_decay", "dense_l2", "head_l2"):
+        for name in ("weight_decay", "dense_l2", "head_l2", "head_logit_adjustment"):
             self._expect(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("augmentation", "offline_augmentation"):
             self._expect(name, _is_augmentation(getattr(self, name)), "numbers from 0")

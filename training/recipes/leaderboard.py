@@ -2,7 +2,7 @@
 
 Its loss on the held-out part still fell when it ended; so a second cosine, two thirds as high, follows the first. The
 quasi-SVM divides all features by one number: each by its own standard deviation makes those that hardly vary as
-loud as those that tell the species apart.
+loud as those that tell the species apart. Its logits are adjusted to how rare each species is.
 
 Not run: its turn comes next.
 
@@ -19,4 +19,5 @@ recipe = replace(
     phases=((10, 160), (20, 192)),
     learning_rate=2e-4,
     head_common_scale=True,
+    head_logit_adjustment=1.0,
 )
