@@ -45,7 +45,7 @@ def test_its_rows_are_the_network_s(made, tmp_path, monkeypatch):
     row = rows["quasi-SVM, 32×32, 8 views where at most 90% sure"]
     assert row["accuracy"] == pytest.approx((answers.argmax(axis=1) == held.labels).mean()) and 1 <= row["views"] <= 8
     assert row["log_loss"] == pytest.approx(-np.log(answers[np.arange(len(held)), held.labels]).mean(), rel=1e-4)
-    assert len(rows) == 3 * 4 + 3 + 2 and (tmp_path / "a.png").stat().st_size > 1000
+    assert len(rows) == 3 * 4 + 4 + 2 and (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_what_it_cannot_use_is_refused(made, tmp_path, monkeypatch, capsys):

@@ -276,7 +276,7 @@ FIELDS = {
     ("inception_svm_mixed_full", "inception_svm_mixed"): {"validation"},
     ("inception_svm_quiet", "inception_svm_mixed"): {"validation", "backbone", "phases", "schedule"},
     ("inception_svm_quiet_full", "inception_svm_quiet"): {"validation"},
-    ("leaderboard", "inception_svm_quiet"): {"start", "phases", "learning_rate", "head_common_scale", "head_logit_adjustment"},
+    ("leaderboard", "inception_svm_quiet"): {"start", "phases", "learning_rate", "head_common_scale", "head_logit_adjustment", "test_sure"},
     ("leaderboard_full", "leaderboard"): {"validation", "start"},
 }
 

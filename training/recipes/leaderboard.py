@@ -2,9 +2,10 @@
 
 Its loss on the held-out part still fell when it ended; so a second cosine, two thirds as high, follows the first. The
 quasi-SVM divides all features by one number: each by its own standard deviation makes those that hardly vary as
-loud as those that tell the species apart. Its logits are adjusted to how rare each species is.
+loud as those that tell the species apart. Its logits are adjusted to how rare each species is, and an image is seen in all
+eight symmetries where the first view is at most 85 % sure.
 
-Not run: its turn comes next.
+Ours: 95.5 % (94.1 % to 96.6 %) on phase 1, epochs: 66, 166.4 minutes.
 
 Command: python -m training run leaderboard --data data/leaves/train
 """
@@ -20,4 +21,5 @@ recipe = replace(
     learning_rate=2e-4,
     head_common_scale=True,
     head_logit_adjustment=1.0,
+    test_sure=0.85,
 )
