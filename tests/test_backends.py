@@ -30,7 +30,7 @@ from training.fit import _compiled, make_backbone
 from training.pipeline import array_batches, one_hot
 
 data, weights, real = sys.argv[1], sys.argv[2], sys.argv[3] == "real"
-recipe = replace(load_recipe("leaderboard"), layers=(), dropout=0.0, warmup=0.0, averaged_epochs=0, batch=16)
+recipe = replace(load_recipe("leaderboard"), start=None, layers=(), dropout=0.0, warmup=0.0, averaged_epochs=0, batch=16)
 recipe = replace(recipe, phases=((1, 75),)) if real else replace(recipe, backbone=tiny, phases=((1, 48),))
 images = load_folder(data)
 backbone = make_backbone(recipe, "none")
