@@ -10,14 +10,14 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help setup submission competition test bench lint clean
+.PHONY: help setup submission competition test lint structure docs bench clean
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  DATA=folder   labelled images (a folder for each class) for make submission to score"
+	@echo "  DATA=folder   labelled images, one folder for each class"
 	@echo "  GPU=1         install TensorFlow's GPU build (Linux, NVIDIA) instead of the CPU build"
 
-setup: .venv/ready  ## the environment .venv, from the package index
+setup: .venv/ready  ## create the environment .venv from the package index
 
 .venv/ready: requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.12 found; install one (apt install python3 python3-venv) or give PYTHON=/path"; exit 2; }
@@ -35,27 +35,34 @@ endif
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	@touch $@
 
-submission: .venv/ready  ## build dist/submission.zip, verify and grade it (DATA=folder to score it)
+submission: .venv/ready  ## build dist/submission.zip and grade it (DATA=folder to score it)
 	@$(BIN)/python build_submission.py --out $(ZIP)
 	@echo
 	@$(BIN)/python grade_submission.py $(ZIP) $(if $(DATA),--data "$(DATA)" --html dist/grade.html) --json dist/grade.json
 	@echo "ready     $(ZIP)"
 
-competition: .venv/ready  ## dist/competition.zip for Codabench, from the labelled images in DATA=folder
-	@test -n "$(DATA)" || { echo "error: no images; give DATA=folder, with a folder of images for each class"; exit 2; }
+competition: .venv/ready  ## build dist/competition.zip for Codabench from the images in DATA=folder
+	@test -n "$(DATA)" || { echo "error: DATA=folder is required: a folder with one folder of images for each class"; exit 2; }
 	@$(BIN)/python -m competition "$(DATA)"
 
-test: .venv/ready-test  ## the tests
+test: .venv/ready-test  ## run the tests but the slow ones
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile tests
 
-lint: .venv/ready-test  ## style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: .venv/ready-test  ## check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
 
-bench: .venv/ready  ## the benchmarks (half an hour, an idle machine)
+structure: .venv/ready  ## measure function length, parameters, import order and recipe depth
+	@$(BIN)/python -m docs.structure
+
+docs: .venv/ready  ## write the measured numbers into the documentation
+	@$(BIN)/python -m docs.structure --picture docs/img/architecture.png
+	@$(BIN)/python -m docs.fill
+
+bench: .venv/ready  ## run the benchmarks (half an hour on an idle machine)
 	@$(BIN)/python -m benchmarks.inference
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.grading
 	@$(BIN)/python -m benchmarks.training $(if $(DATA),--data "$(DATA)")
 
-clean:  ## remove dist and caches, keep .venv and runs
-	@rm -rf dist .pytest_cache .ruff_cache; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+clean:  ## remove dist and caches; keeps .venv and runs
+	@rm -rf dist .pytest_cache .ruff_cache .mypy_cache; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

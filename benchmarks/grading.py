@@ -1,13 +1,13 @@
-"""What grading costs beyond the prediction itself, and building the bundle and the page of details for many images.
+"""The time that grading takes in addition to the prediction, and the time of the bundle and scores of many images.
 
-    python -m benchmarks.grading
-    python -m benchmarks.grading --images 1063 --rounds 3 --json docs/benchmarks/grading.json
+  python -m benchmarks.grading
+  python -m benchmarks.grading --images 1063 --rounds 3 --json grading.json
 
-1. `grade_submission.grade` on the committed model and drawn images, with every check, both stages, the scores and the
-   page of details. Its own cost is its whole time less the submission's: importing model.py, loading the network, the
-   first call's preparation, and predicting all images once, as the ingestion program times them in the same run. Also
-   how many processes of the grader's tree have TensorFlow in memory.
-2. `python -m competition` on 10,000 image files, and the scoring program, page included, on the bundle's data.
+1. `grade` on the committed model and synthetic images, with all checks, both stages, the scores and the page of
+   details. Its own cost is its total time minus the submission's, as the ingestion program measures it in the same run:
+   importing model.py, loading the model, preparing the first call, and predicting all images once. The number of the
+   grader's processes that load TensorFlow is counted as well.
+2. `python -m competition` on 10,000 image files, and the scoring program with its page of details on that bundle.
 """
 
 import argparse
@@ -19,20 +19,26 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 from PIL import Image
 
-from build_submission import build
-from competition.drawings import draw_images
-from grade_submission import grade
-from training.files import write_json
+from benchmarks import Failed, benchmark_parser, run_benchmark
+from competition.grade.grade import Grade, grade
+from competition.package.build import build
+from competition.synthetic import draw_images
 
 ROOT = Path(__file__).resolve().parents[1]
-MANY = 10_000
+MANY = 10_000  # images
+CLASSES = 8
+ACCURACY = 0.9  # of the predictions that are scored
+CONFIDENCE, OTHERS = 0.72, 0.04  # their probabilities: of the predicted class, and of each other class
+POLL_SECONDS = 0.5
 USED = """
-print(time.monotonic() - began, next(int(line.split()[1]) * 1024 / 1e6 for line in open("/proc/self/status") if line.startswith("VmHWM")))
+peak = next(int(line.split()[1]) * 1024 / 1e6 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(time.monotonic() - began, peak)
 """
 BUNDLE = """
 import contextlib, io, sys, time
@@ -50,114 +56,140 @@ assert score.main(sys.argv[2], sys.argv[3]) == 0
 """
 
 
-def own_cost(count, rounds, folder):
-    """Seconds of the grade and of the submission in it: a plain dictionary."""
+def own_cost(count: int, rounds: int, folder: Path) -> dict:
+    """Grades the committed model on synthetic images.
+
+    Args:
+        count: number of images.
+        rounds: how often.
+        folder: for the zip, the images and the page of details.
+
+    Returns:
+        Median seconds of the grade, of the submission in it, and of the difference, as plain values.
+
+    Raises:
+        Failed: a check of the grade failed.
+    """
     path = build(out=folder / "submission.zip")
-    data = _as_folder(draw_images(count), folder / "drawn")
-    whole, submission, imported = [], [], _ImportsOfTensorFlow()
+    data = _write_class_folders(draw_images(count), folder / "synthetic")
+    total, submission, processes = [], [], _TensorFlowProcesses()
     for _ in range(rounds):
         began = time.perf_counter()
-        with imported:
+        with processes:
             result = grade(path, data, html=folder / "details.html")
-        whole.append(time.perf_counter() - began)
-        assert result.passed and result.scores, result.checks
-        used = result.used
-        preparation = used["first_seconds"] - used["seconds"] / count  # which the first call needs, whatever it is asked
-        submission.append(used["load_seconds"] + preparation + used["seconds"])
-    own = np.subtract(whole, submission)
+        total.append(time.perf_counter() - began)
+        submission.append(_submission_seconds(result))
+    own = np.subtract(total, submission)
     return {
         "images": count,
         "rounds": rounds,
-        "grade": float(np.median(whole)),
+        "grade": float(np.median(total)),
         "submission": float(np.median(submission)),
         "own_seconds": float(np.median(own)),
         "own_seconds_min": float(own.min()),
         "own_seconds_max": float(own.max()),
-        "processes_with_tensorflow": imported.most,
+        "processes_with_tensorflow": processes.most,
     }
 
 
-def many(folder):
-    """Seconds and peak memory of the bundle and of the scoring program for 10,000 images: a plain dictionary."""
-    bundle = _run(BUNDLE, _as_folder(np.tile(draw_images(MANY // 10), (10, 1, 1, 1)), folder / "many"), folder / "competition.zip")
+def many_images(folder: Path, count: int) -> dict:
+    """Builds a bundle and scores predictions. Returns the seconds and the peak memory of both, as plain values."""
+    images = np.tile(draw_images(count // 10), (10, 1, 1, 1))
+    bundle = _timed(BUNDLE, _write_class_folders(images, folder / "many"), folder / "competition.zip")
     with zipfile.ZipFile(folder / "competition.zip") as archive:
         archive.extractall(folder / "bundle")
-    answers = folder / "input" / "res"
-    answers.mkdir(parents=True)
-    (folder / "bundle" / "reference_data").rename(folder / "input" / "ref")
-    labels = np.loadtxt(folder / "input" / "ref" / "labels.txt", dtype=np.int64)
-    rng = np.random.default_rng(0)
-    guesses = np.where(rng.random(MANY) < 0.9, labels, rng.integers(0, 8, MANY))
-    (answers / "predictions.txt").write_text("".join(f"{guess}\n" for guess in guesses))
-    sure = np.full((MANY, 8), 0.04, np.float32)
-    sure[np.arange(MANY), guesses] = 0.72
-    np.save(answers / "probabilities.npy", sure)
+    reference, predictions = folder / "input" / "ref", folder / "input" / "res"
+    predictions.mkdir(parents=True)
+    (folder / "bundle" / "reference_data").rename(reference)
+    _write_predictions(np.loadtxt(reference / "labels.txt", dtype=np.int64), predictions)
     (folder / "output").mkdir()
-    page = _run(SCORE, folder / "bundle" / "scoring_program", folder / "input", folder / "output")
-    return {"images": MANY, "bundle": bundle, "scoring and page": page}
+    page = _timed(SCORE, folder / "bundle" / "scoring_program", folder / "input", folder / "output")
+    return {"images": count, "bundle": bundle, "scoring and page": page}
 
 
-class _ImportsOfTensorFlow:
-    """Counts, from a thread, the processes below this one that have TensorFlow's library mapped."""
+class _TensorFlowProcesses:
+    """Counts, in a thread, the child processes that have loaded TensorFlow's library."""
 
-    most = 0
+    most = 0  # processes in one `with` block
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.done = threading.Event()
-        self.thread = threading.Thread(target=self._look)
+        self.thread = threading.Thread(target=self._watch)
         self.thread.start()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.done.set()
         self.thread.join()
 
-    def _look(self):
+    def _watch(self) -> None:
         seen = set()
-        while not self.done.wait(0.5):
+        while not self.done.wait(POLL_SECONDS):
             for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # it may have ended
                     if process.pid not in seen and "libtensorflow" in Path(f"/proc/{process.pid}/maps").read_text():
                         seen.add(process.pid)
         self.most = max(self.most, len(seen))
 
 
-def _as_folder(images, folder):
-    """Class folders of images without loss."""
+def _submission_seconds(result: Grade) -> float:
+    """The time that the submission itself takes in a grade: loading, preparing the first call, and predicting."""
+    if not (result.passed and result.scores):
+        failed = ", ".join(check.name for check in result.checks if not check.passed)
+        raise Failed(f"the committed model must pass the grade; failed: {failed}")
+    used = result.used
+    preparation = used["first_seconds"] - used["seconds"] / result.images
+    return used["load_seconds"] + preparation + used["seconds"]
+
+
+def _write_class_folders(images: np.ndarray, folder: Path) -> Path:
+    """Writes images as PNG, which is lossless. Returns the folder."""
     for number, image in enumerate(images):
-        path = folder / f"Species{number % 8 + 1}" / f"{number:05d}.png"
+        path = folder / f"Species{number % CLASSES + 1}" / f"{number:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     return folder
 
 
-def _run(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code + USED, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+def _write_predictions(labels: np.ndarray, folder: Path) -> None:
+    """Writes predictions of which most are correct, and their probabilities, as the ingestion program does."""
+    rng, count = np.random.default_rng(0), len(labels)
+    predicted = np.where(rng.random(count) < ACCURACY, labels, rng.integers(0, CLASSES, count))
+    probabilities = np.full((count, CLASSES), OTHERS, np.float32)
+    probabilities[np.arange(count), predicted] = CONFIDENCE
+    (folder / "predictions.txt").write_text("".join(f"{label}\n" for label in predicted))
+    np.save(folder / "probabilities.npy", probabilities)
+
+
+def _timed(program: str, *arguments: Path) -> dict[str, float]:
+    """Runs a program in a new process. Returns its seconds and peak memory."""
+    command = [sys.executable, "-c", program + USED, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(done.stderr)
+        raise Failed(f"a measured process ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
     seconds, megabytes = map(float, done.stdout.split())
     return {"seconds": seconds, "peak_mb": megabytes}
 
 
-def main(arguments=None):
-    """Measures and prints. Returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1063)
-    parser.add_argument("--rounds", type=int, default=1, help="of some minutes each (default %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
-    options = parser.parse_args(arguments)
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and prints. Returns the exit code."""
+    parser = benchmark_parser("grading", __doc__)
+    parser.add_argument("--images", type=int, default=1063, help="of part 1 (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="grades, some minutes each (default: %(default)s)")
+    return run_benchmark(parser.parse_args(arguments), _run)
+
+
+def _run(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        folder = Path(folder)
-        big = many(folder)
-        began = time.monotonic()
-        cost = own_cost(options.images, options.rounds, folder)
-    print(f"grade {cost['grade']:.1f} s, the submission in it {cost['submission']:.1f} s on {cost['images']} images:", end=" ")
+        many = many_images(Path(folder), MANY)
+        cost = own_cost(options.images, options.rounds, Path(folder))
+    submission = f"the submission in it {cost['submission']:.1f} s"
+    print(f"grade {cost['grade']:.1f} s on {cost['images']} images, {submission}")
     print(f"own cost {cost['own_seconds']:.1f} s ({cost['own_seconds_min']:.1f} to {cost['own_seconds_max']:.1f})")
-    print(f"processes with TensorFlow: {cost['processes_with_tensorflow']}; measured in {time.monotonic() - began:.0f} s")
+    print(f"processes with TensorFlow: {cost['processes_with_tensorflow']}")
     for name in ("bundle", "scoring and page"):
-        print(f"{name} for {big['images']:,} images: {big[name]['seconds']:.1f} s, {big[name]['peak_mb']:,.0f} MB at most")
-    if options.json:
-        write_json(Path(options.json), {"own_cost": cost, "many": big})
-    return 0
+        row = many[name]
+        print(f"{name} of {many['images']:,} images: {row['seconds']:.1f} s, peak memory {row['peak_mb']:,.0f} MB")
+    return {"own_cost": cost, "many": many}
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
-"""The random Fourier head beside the exact kernel machine, on the same features of a finished run.
+"""Accuracy of random Fourier features compared with the exact kernel machine, on the features of a finished run.
 
-    python -m benchmarks.kernels --run runs/leaves
-    python -m benchmarks.kernels --run runs/leaves --views 4 --json docs/benchmarks/kernels.json
+  python -m benchmarks.kernels --run runs/released
+  python -m benchmarks.kernels --run runs/released --views 4 --json kernels.json
 
-Fits on the training images' features and measures on the images that the run held out, with the run's flips averaged:
-scikit-learn's SVC with the Gaussian kernel (C=3, gamma="scale"), and softmax regression on random Fourier features of
-growing number whose scale is the run's `head_scale` times the median distance.
+Each classifier is trained on the features of the training images and evaluated on the validation images, averaged over
+the run's TTA transforms. The classifiers are scikit-learn's SVC with the Gaussian kernel (C=3, gamma="scale"), softmax
+regression, and softmax regression on random Fourier features whose kernel width is the run's `head.kernel_scale` times
+the median distance.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -23,72 +25,92 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from training.evaluate import wilson
-from training.files import write_json
-from training.fit import median_distance
-from training.layers import RandomFourierFeatures
-from training.run import FEATURES
+from benchmarks import benchmark_parser, read_features, run_benchmark
+from common.errors import UserError
+from training.evaluate.metrics import wilson
+from training.fit.head import median_distance
+from training.model.fourier_features import RandomFourierFeatures
+from training.run_folder import read_record
 
-DIMENSIONS = (256, 1024, 4096)
+FOURIER_FEATURES = (256, 1024, 4096)
+BLOCKS = 16  # into which the rows are divided, to limit the memory
 
 
-def main(arguments=None):
-    """Compares and prints. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--views", type=int, default=2, help="random views of each training image to fit on (default 2)")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
-    options = parser.parse_args(arguments)
-    try:
-        with np.load(Path(options.run) / FEATURES) as file:
-            train, labels, held, truth = (file[name] for name in ("train", "train_labels", "held", "held_labels"))
-        scale = json.loads((Path(options.run) / "recipe.json").read_text("utf-8"))["recipe"]["head_scale"]
-    except OSError as error:
-        print(f"error: no features of a run in {options.run} ({error}); give the folder of a finished run", file=sys.stderr)
-        return 2
-    scaler = StandardScaler().fit(train[: options.views].reshape(-1, train.shape[-1]))
-    x = scaler.transform(train[: options.views].reshape(-1, train.shape[-1]))
-    y = np.tile(labels, min(options.views, len(train)))
-    held = [scaler.transform(view) for view in held]
-    width = scale * median_distance(x, 0)
+def measure(run: Path, views: int) -> dict:
+    """Trains and evaluates each classifier.
 
-    results = {}
-    for name, fit in _contestants(width).items():
+    Args:
+        run: folder of a finished run with a quasi-SVM and a validation part.
+        views: random views of each training image to train on, at most those of the run.
+
+    Returns:
+        Classifier → its accuracy on the validation images with the 95 % interval, as plain values.
+
+    Raises:
+        UserError: no such run; see `read_features`.
+    """
+    arrays = read_features(run)
+    kernel_scale = read_record(run).recipe.head.kernel_scale
+    train, truth = arrays["train"][:views], arrays["val_labels"]
+    if not len(truth):
+        raise UserError(f"--run must have a validation part; {run} was trained on all images")
+    rows = train.reshape(-1, train.shape[-1])
+    scaler = StandardScaler().fit(rows)
+    x, y = scaler.transform(rows), np.tile(arrays["train_labels"], len(train))
+    val = [scaler.transform(features) for features in arrays["val"]]
+    results: dict[str, Any] = {"views": views, "images": len(truth)}
+    for name, fit in _classifiers(kernel_scale * median_distance(x, 0)).items():
         began = time.monotonic()
         decide = fit(x, y)
-        right = int((np.mean([decide(view) for view in held], axis=0).argmax(axis=-1) == truth).sum())
-        results[name] = {"accuracy": right / len(truth), "interval95": list(wilson(right, len(truth)))}
-        low, high = results[name]["interval95"]
-        print(f"{name:32} {right / len(truth):.1%} ({low:.1%} to {high:.1%}) of {len(truth)}, {time.monotonic() - began:.0f} s", flush=True)
-    if options.json:
-        write_json(Path(options.json), {"views": options.views, "images": len(truth), **results})
-    return 0
+        predicted = np.mean([decide(features) for features in val], axis=0).argmax(axis=-1)
+        correct = int((predicted == truth).sum())
+        low, high = wilson(correct, len(truth))
+        results[name] = {"accuracy": correct / len(truth), "interval95": [low, high]}
+        share = f"{correct / len(truth):.1%} ({low:.1%} to {high:.1%})"
+        print(f"{name:32} {share} of {len(truth)} images, {time.monotonic() - began:.0f} s", flush=True)
+    return results
 
 
-def _contestants(width):
-    def exact(x, y):
-        return SVC(C=3, gamma="scale").fit(x, y).decision_function
+def _classifiers(width: float) -> dict[str, Callable]:
+    """Name → function (x, y) → function x → scores [n, classes]."""
+    fourier = {f"{count} random Fourier features": _fourier(count, width) for count in FOURIER_FEATURES}
+    return {"softmax, no kernel": _linear, "exact Gaussian kernel (SVC)": _exact, **fourier}
 
-    def linear(x, y):
-        return LogisticRegression(C=0.001, max_iter=500).fit(x, y).predict_proba
 
-    def fourier(dimension):
-        def fit(x, y):
-            layer = RandomFourierFeatures(dimension, scale=width)
+def _linear(x: np.ndarray, y: np.ndarray) -> Callable:
+    return LogisticRegression(C=0.001, max_iter=500).fit(x, y).predict_proba
 
-            def features(part):
-                return np.concatenate([keras.ops.convert_to_numpy(layer(block)) for block in np.array_split(part.astype(np.float32), 16)])
 
-            model = LogisticRegression(C=30, max_iter=300).fit(features(x), y)
-            return lambda part: model.predict_proba(features(part))
+def _exact(x: np.ndarray, y: np.ndarray) -> Callable:
+    return SVC(C=3, gamma="scale").fit(x, y).decision_function
 
-        return fit
 
-    return {
-        "softmax, no kernel": linear,
-        "exact Gaussian kernel (SVC)": exact,
-        **{f"{dimension} random Fourier features": fourier(dimension) for dimension in DIMENSIONS},
-    }
+def _fourier(count: int, width: float) -> Callable:
+    def fit(x: np.ndarray, y: np.ndarray) -> Callable:
+        layer = RandomFourierFeatures(count, scale=width)
+
+        def features(rows: np.ndarray) -> np.ndarray:
+            blocks = np.array_split(rows.astype(np.float32), BLOCKS)
+            return np.concatenate([keras.ops.convert_to_numpy(layer(block)) for block in blocks])
+
+        model = LogisticRegression(C=30, max_iter=300).fit(features(x), y)
+        return lambda rows: model.predict_proba(features(rows))
+
+    return fit
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compares and prints. Returns the exit code."""
+    parser = benchmark_parser("kernels", __doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run with a quasi-SVM")
+    parser.add_argument(
+        "--views", type=int, default=2, help="random views of each training image to train on (default: %(default)s)"
+    )
+    return run_benchmark(parser.parse_args(arguments), _run)
+
+
+def _run(options: argparse.Namespace) -> dict:
+    return measure(options.run, options.views)
 
 
 if __name__ == "__main__":

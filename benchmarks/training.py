@@ -1,17 +1,17 @@
-"""Whether the input pipeline holds training back, and what cached features save.
+"""Whether the input pipeline slows training down, and how much time cached features save.
 
-    python -m benchmarks.training
-    python -m benchmarks.training --data data/leaves/train --backbone-weights imagenet --json docs/benchmarks/training.json
+  python -m benchmarks.training
+  python -m benchmarks.training --data data/leaves/train --backbone-weights imagenet
 
-1. An epoch's images/s as a share of the bare training step's; InceptionV3 at 96×96, everything unlocked, float32,
-   batches of 32 in `fit`:
-   - bare step: the same batch again and again, already a tensor in memory;
-   - tf.data pipeline: this project's, shuffled and augmented;
-   - flow_from_directory: Keras' ImageDataGenerator with comparable augmentation, which the report left because it
-     starved the GPU.
-2. Fifty epochs of the quasi-SVM on a frozen InceptionV3, its accuracy on as many images again:
-   - uncached: the whole network in `fit`, which computes the features of new views in every epoch;
-   - cached: on the features of eight views of each image, read from the disk; and once with computing them.
+1. Images per second compared with the training step alone: InceptionV3 at 96×96, all layers trained, float32, batches
+   of 32, in `fit`:
+   - step alone: one batch again and again, as a tensor in memory;
+   - tf.data pipeline: that of this project, shuffled and augmented;
+   - flow_from_directory: Keras' ImageDataGenerator with similar augmentation, which the report replaced because it
+     could not keep the GPU busy.
+2. Fifty epochs of the quasi-SVM on a frozen InceptionV3, evaluated on as many other images:
+   - uncached: the whole model in `fit`, which computes the features of new random views in each epoch;
+   - cached: the features of eight views of each image are read from disk; also with the time to compute them.
 """
 
 import argparse
@@ -19,8 +19,10 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -28,140 +30,191 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import interleaved, record, table
-from competition.drawings import draw_folder
-from training.architectures import inception_v3, quasi_svm_head, softmax_head, whole_network
-from training.data import load_folder, split
-from training.evaluate import wilson
-from training.features import cached_features, extract
-from training.files import write_json
-from training.fit import HeadSchedule, fit_on_features, median_distance
-from training.pipeline import array_batches, folder_batches, one_hot
-from training.progress import progress
+from benchmarks import benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
+from common.errors import UserError
+from common.images import Images, load_folder
+from common.progress import progress
+from competition.synthetic import draw_folder
+from training.config.override import change
+from training.data.pipeline import array_batches, folder_batches, one_hot
+from training.data.split import split
+from training.evaluate.metrics import wilson
+from training.fit.features import FeatureSpec, cached_features, extract_features
+from training.fit.head import Features, HeadSchedule, fit_on_features, median_distance
+from training.model.backbones import inception_v3
+from training.model.build import build_model
+from training.model.heads import quasi_svm_head, softmax_head
+from training.model.trainable import freeze
 from training.recipes.inception_svm import recipe as inception_svm
-from training.thaw import freeze
 
-RECIPE = replace(inception_svm, repeats={}, batch=32, dense=())
-SIZE = 96
-EPOCHS = 50
+BATCH_SIZE = 32
+CHANGES = {"data.class_repeats": {}, "finetune.batch_size": BATCH_SIZE, "finetune.dense_units": ()}
+RECIPE = change(inception_svm, CHANGES)
+INPUT_SIZE = 96
+EPOCHS = 50  # of the head
 CACHED_ROUNDS = 3
+BASELINE = "step alone"
 
 
-def pipelines(images, batches, links):
-    """Name → function that trains for `batches` batches."""
-    backbone = inception_v3("none")
-    network = whole_network(backbone, softmax_head(RECIPE, 2048, len(images.names)), images.images.shape[1:3], SIZE)
-    network.compile(keras.optimizers.AdamW(1e-5), "categorical_crossentropy")
-    rows = np.resize(np.arange(len(images)), batches * RECIPE.batch)
-    labels = one_hot(images.labels[: RECIPE.batch], len(images.names))
-    batch = tf.data.Dataset.from_tensors((tf.constant(images.images[: RECIPE.batch], tf.float32), tf.constant(labels)))
+def pipelines(images: Images, batches: int, links: Path) -> dict[str, Callable]:
+    """Name → function that trains for a number of batches.
 
-    def fit(data):
-        network.fit(data, verbose=0, shuffle=False)
+    Args:
+        images: to train on.
+        batches: number of batches.
+        links: folder for links to the images, which `flow_from_directory` reads.
+    """
+    backbone, classes = inception_v3("none"), len(images.names)
+    head = softmax_head(RECIPE.finetune, backbone.output_shape[-1], classes)
+    model = build_model(backbone, head, images.images.shape[1:3], INPUT_SIZE)
+    model.compile(keras.optimizers.AdamW(1e-5), "categorical_crossentropy")
+    rows = np.resize(np.arange(len(images)), batches * BATCH_SIZE)
+    first = rows[:BATCH_SIZE]
+    batch = (tf.constant(images.images[first], tf.float32), tf.constant(one_hot(images.labels[first], classes)))
+    repeated = tf.data.Dataset.from_tensors(batch).repeat(batches)
+
+    def fit(data: Any) -> None:
+        model.fit(data, verbose=0, shuffle=False)
 
     return {
-        "bare step": lambda: fit(batch.repeat(batches)),
+        BASELINE: lambda: fit(repeated),
         "tf.data pipeline": lambda: fit(array_batches(images, rows, RECIPE, 0)),
         "flow_from_directory": lambda: fit(folder_batches(images, rows, RECIPE, 0, links)),
     }
 
 
-def cached_head(images, held, backbone_weights, cache):
-    """Seconds and accuracy of the quasi-SVM's epochs with and without cached features, as plain values."""
-    backbone = inception_v3(backbone_weights)
-    freeze(backbone)
+@dataclass(frozen=True)
+class _HeadJob:
+    """The training of the quasi-SVM: a frozen backbone, the images to train on and to evaluate, and the cache."""
+
+    backbone: keras.Model
+    train: Images
+    val: Images
+    cache: Path
+
+    def features(self) -> np.ndarray:
+        """Features of the random views of the training images, float32 [views, n, d]."""
+        spec = FeatureSpec(INPUT_SIZE, RECIPE.augmentation.transforms, RECIPE.head.views)
+        return cached_features(self.cache, self.backbone, self.train.images, spec)
+
+    def val_features(self) -> np.ndarray:
+        return cached_features(self.cache, self.backbone, self.val.images, FeatureSpec(INPUT_SIZE))[0]
+
+    def head(self, features: np.ndarray) -> keras.Model:
+        """An untrained quasi-SVM, standardized by features [n, d]."""
+        scaled = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-7)
+        width, classes, scale = features.shape[-1], len(self.train.names), median_distance(scaled, 0)
+        head = quasi_svm_head(RECIPE.head, width, classes, scale, RECIPE.seed)
+        head.get_layer("standardise").adapt(features)
+        return head
+
+    def accuracy(self, probabilities: np.ndarray) -> float:
+        return float((probabilities.argmax(axis=-1) == self.val.labels).mean())
+
+
+def cached_head(job: _HeadJob) -> dict:
+    """Trains the quasi-SVM with and without cached features. Returns seconds and accuracies as plain values."""
     began = time.perf_counter()
-    cached_features(cache, backbone, images.images, SIZE, RECIPE.augmentation, RECIPE.head_views)
-    cached_features(cache, backbone, held.images, SIZE)
+    job.features()
+    job.val_features()
     computing = time.perf_counter() - began
-    uncached, right = _uncached(backbone, images, held)
-    results = [_cached(backbone, images, held, cache) for _ in range(CACHED_ROUNDS)]
-    seconds = np.array([seconds for seconds, _ in results])
-    ratio = uncached / seconds
+    uncached, accuracy = _train_uncached(job)
+    rounds = [_train_cached(job) for _ in range(CACHED_ROUNDS)]
+    seconds = np.array([one for one, _ in rounds])
+    ratio, with_computing = uncached / seconds, float(np.median(seconds) + computing)
     return {
-        "images": len(images),
+        "images": len(job.train),
         "epochs": EPOCHS,
-        "views": RECIPE.head_views,
-        "uncached": {"seconds": uncached, "accuracy": right / len(held), "interval95": wilson(right, len(held))},
+        "views": RECIPE.head.views,
+        "uncached": {
+            "seconds": uncached,
+            "accuracy": accuracy,
+            "interval95": wilson(round(accuracy * len(job.val)), len(job.val)),
+        },
         "cached": {
             "seconds": float(np.median(seconds)),
-            "accuracy": results[0][1] / len(held),
+            "accuracy": rounds[0][1],
             "ratio_median": float(np.median(ratio)),
             "ratio_min": float(ratio.min()),
             "ratio_max": float(ratio.max()),
         },
-        "cached, features computed first": {
-            "seconds": float(np.median(seconds) + computing),
-            "ratio": float(uncached / (np.median(seconds) + computing)),
-        },
+        "cached, features computed first": {"seconds": with_computing, "ratio": uncached / with_computing},
     }
 
 
-def _head(features, classes):
-    """An untrained quasi-SVM, standardised by some features [n, d]."""
-    centred = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-7)
-    head = quasi_svm_head(RECIPE, features.shape[-1], median_distance(centred, 0), classes)
-    head.get_layer("standardise").adapt(features)
-    return head
-
-
-def _uncached(backbone, images, held):
-    recipe = replace(RECIPE, batch=RECIPE.head_batch)
+def _train_uncached(job: _HeadJob) -> tuple[float, float]:
+    """Seconds and accuracy of the whole model in `fit`."""
+    recipe, train = change(RECIPE, {"finetune.batch_size": RECIPE.head.batch_size}), job.train
     began = time.perf_counter()
-    head = _head(extract(backbone, images.images, SIZE)[0], len(images.names))
-    network = whole_network(backbone, head, images.images.shape[1:3], SIZE)
-    rows = np.arange(len(images))
-    steps = EPOCHS * -(-len(rows) // recipe.batch)
-    rate = keras.optimizers.schedules.CosineDecay(recipe.head_learning_rate, steps)
-    network.compile(keras.optimizers.Adam(rate), "categorical_crossentropy")
+    head = job.head(extract_features(job.backbone, train.images, FeatureSpec(INPUT_SIZE))[0])
+    model = build_model(job.backbone, head, train.images.shape[1:3], INPUT_SIZE)
+    rows = np.arange(len(train))
+    steps = EPOCHS * -(-len(rows) // recipe.head.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(recipe.head.learning_rate, steps)
+    model.compile(keras.optimizers.Adam(rate), "categorical_crossentropy")
     for epoch in progress(range(EPOCHS), "training without a cache", unit="epoch"):
-        network.fit(array_batches(images, rows, recipe, epoch), verbose=0, shuffle=False)
+        model.fit(array_batches(train, rows, recipe, epoch), verbose=0, shuffle=False)
     seconds = time.perf_counter() - began
-    return seconds, int((network.predict(held.images, batch_size=32, verbose=0).argmax(axis=-1) == held.labels).sum())
+    return seconds, job.accuracy(model.predict(job.val.images, batch_size=BATCH_SIZE, verbose=0))
 
 
-def _cached(backbone, images, held, cache):
+def _train_cached(job: _HeadJob) -> tuple[float, float]:
+    """Seconds and accuracy of a head on cached features."""
     began = time.perf_counter()
-    features = cached_features(cache, backbone, images.images, SIZE, RECIPE.augmentation, RECIPE.head_views)
-    held_features = cached_features(cache, backbone, held.images, SIZE)[0]
-    head = _head(features[0], len(images.names))
-    schedule = HeadSchedule(EPOCHS, RECIPE.head_learning_rate, RECIPE.head_batch, "head_learning_rate")
-    fit_on_features(head, schedule, RECIPE, features, images.labels, held_features[:0], held.labels[:0], images.names)
+    features, val_features = job.features(), job.val_features()
+    head = job.head(features[0])
+    schedule = HeadSchedule(EPOCHS, RECIPE.head.learning_rate, RECIPE.head.batch_size, "head.learning_rate")
+    data = Features(features, job.train.labels, val_features[:0], job.val.labels[:0], job.train.names)
+    fit_on_features(head, schedule, RECIPE, data)
     seconds = time.perf_counter() - began
-    return seconds, int((head.predict(held_features, verbose=0).argmax(axis=-1) == held.labels).sum())
+    return seconds, job.accuracy(head.predict(val_features, verbose=0))
 
 
-def main(arguments=None):
-    """Compares and prints. Returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of class folders; default: drawn images")
-    parser.add_argument("--backbone-weights", default="none", help="of part 2: imagenet, a .weights.h5 file, or none (the default)")
-    parser.add_argument("--batches", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--images", type=int, default=512, help="of part 2, to train on (default %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        data = options.data
-        if not data:
-            data = Path(folder) / "drawn"
-            draw_folder(data, 2 * options.images // 8)
-        images = load_folder(data)
-        seconds = interleaved(pipelines(images, options.batches, Path(folder) / "links"), options.rounds)
-        count = options.batches * RECIPE.batch
-        print("\n".join(table(seconds, count, "bare step")), flush=True)
+def main(arguments: list[str] | None = None) -> int:
+    """Compares and prints. Returns the exit code."""
+    parser = benchmark_parser("training", __doc__)
+    parser.add_argument("--data", help="class folders (default: synthetic images)")
+    parser.add_argument(
+        "--backbone-weights", default="none", help="of part 2: imagenet, a .weights.h5 file, or none (the default)"
+    )
+    parser.add_argument("--batches", type=int, default=6, help="of part 1 (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="of part 1 (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=512, help="of part 2, to train on (default: %(default)s)")
+    return run_benchmark(parser.parse_args(arguments), _run)
+
+
+def _run(options: argparse.Namespace) -> dict:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if not options.data:
+            draw_folder(folder / "synthetic", 2 * options.images // 8)
+        images = load_folder(options.data or folder / "synthetic")
+        if len(images) < 2 * options.images:
+            raise UserError(f"--images must be at most half of the {len(images)} images, got {options.images}")
+        seconds = time_interleaved(pipelines(images, options.batches, folder / "links"), options.rounds)
+        count = options.batches * BATCH_SIZE
+        print("\n".join(speed_table(seconds, count, BASELINE)), flush=True)
         keras.backend.clear_session()
-        rest, rows = split(images.labels, options.images / len(images), 0)
-        held = np.random.default_rng(0).choice(rest, options.images, replace=False)
-        head = cached_head(images.rows(rows), images.rows(held), options.backbone_weights, Path(folder) / "cache")
-    one, other = head["uncached"], head["cached"]
-    print(f"{EPOCHS} epochs of the quasi-SVM on {head['images']} images: uncached {one['seconds']:.0f} s, {one['accuracy']:.1%} right")
-    print(f"cached {other['seconds']:.1f} s, {other['ratio_median']:.0f} times as fast, {other['accuracy']:.1%} right; ", end="")
-    print(f"with computing the features {head['cached, features computed first']['ratio']:.1f} times")
-    if options.json:
-        values = {"images": count, "rounds": options.rounds, **record(seconds, count, "bare step"), "quasi_svm_head": head}
-        write_json(Path(options.json), values)
-    return 0
+        head = cached_head(_head_job(images, options, folder / "cache"))
+    _print_head(head)
+    speeds = speed_record(seconds, count, BASELINE)
+    return {"images": count, "rounds": options.rounds, **speeds, "quasi_svm_head": head}
+
+
+def _head_job(images: Images, options: argparse.Namespace, cache: Path) -> _HeadJob:
+    rest, rows = split(images.labels, options.images / len(images), 0)
+    val = np.random.default_rng(0).choice(rest, options.images, replace=False)
+    backbone = inception_v3(options.backbone_weights)
+    freeze(backbone)
+    return _HeadJob(backbone, images.rows(rows), images.rows(val), cache)
+
+
+def _print_head(head: dict) -> None:
+    uncached, cached, computed = (head[name] for name in ("uncached", "cached", "cached, features computed first"))
+    print(f"{head['epochs']} epochs of the quasi-SVM on {head['images']} images:")
+    print(f"uncached {uncached['seconds']:.0f} s, accuracy {uncached['accuracy']:.1%}")
+    ratios = f"{cached['ratio_median']:.0f} times as fast, {computed['ratio']:.1f} times with computing the features"
+    print(f"cached {cached['seconds']:.1f} s, {ratios}, accuracy {cached['accuracy']:.1%}")
 
 
 if __name__ == "__main__":

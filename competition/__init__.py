@@ -1,1 +1,1 @@
-"""The competition's side: what a server does with a zip, here, before the zip is handed in."""
+"""Packs a submission, grades it as the competition's server does, and uploads it."""

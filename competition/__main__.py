@@ -1,50 +1,65 @@
-"""Labelled images → dist/competition.zip, a competition to upload to Codabench as it is.
+"""Builds dist/competition.zip from labelled images: a competition to upload to Codabench without changes.
 
 examples:
   python -m competition data/leaves/phase2 --title "Leaves, round two" --start 2026-12-01
   python -m competition my/images --seconds 600 --per-day 3 --out dist/mine.zip
 
-exit codes: 0 built, 2 wrong input, 130 interrupted; the old file stays unless a new one is whole
+exit codes: 0 built, 2 wrong input, 130 interrupted; an old file is replaced only by a complete new one
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from competition.bundle import Settings, build
-from training.data import load_folder
-from training.errors import UserError, interruptible
+from common.cli import argument_parser, run_command
+from common.errors import UserError
+from common.images import load_folder
+from competition.host.bundle import Settings, build
 
 
-def main(arguments=None):
-    """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser("python -m competition", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the parsed command line."""
+    parser = argument_parser(__doc__, prog="python -m competition")
     parser.add_argument("data", help="folder with one folder of images for each class")
     parser.add_argument("--out", default="dist/competition.zip", help="default: %(default)s")
     parser.add_argument("--title", default=Settings.title)
     parser.add_argument("--start", default="", metavar="YYYY-MM-DD", help="first day (default: today)")
-    parser.add_argument("--seconds", type=int, default=Settings.seconds, help="what one submission may take (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=int, default=Settings.seconds, help="time limit of one submission (default %(default)s)"
+    )
     parser.add_argument("--per-day", type=int, default=Settings.per_day, help="submissions a day (default %(default)s)")
     parser.add_argument("--in-all", type=int, default=Settings.in_all, help="submissions in all (default %(default)s)")
-    parser.add_argument("--docker-image", default=Settings.docker_image, help="with TensorFlow and numpy (default %(default)s)")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--docker-image", default=Settings.docker_image, help="with TensorFlow and NumPy (default %(default)s)"
+    )
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Reads the images, writes the bundle and prints its size."""
+    settings = Settings(
+        title=options.title,
+        start=options.start,
+        seconds=options.seconds,
+        per_day=options.per_day,
+        in_all=options.in_all,
+        docker_image=options.docker_image,
+    )
+    images = load_folder(options.data)
+    for note in images.notes:
+        print(note)
     try:
-        with interruptible():
-            settings = Settings(options.title, options.start, options.seconds, options.per_day, options.in_all, options.docker_image)
-            images = load_folder(options.data)
-            for note in images.notes:
-                print(note)
-            path = build(images, settings, options.out)
-            print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        path = build(images, settings, options.out)
     except OSError as error:
-        print(f"error: cannot write {options.out}: {error.strerror or error}; free the disk or give another --out", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the old file is as it was", file=sys.stderr)
-        return 130
-    return 0
+        reason = error.strerror or error
+        raise UserError(f"cannot write {options.out}: {reason}; free the disk or give another --out") from error
+    print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    options = parse(arguments)
+    return run_command(lambda: run(options), interrupted="interrupted; the old file is unchanged")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,16 @@
-"""What the tests share: drawn class folders, a tiny backbone and recipe, InceptionV3, real leaves where they are at hand."""
+"""Fixtures for all tests: synthetic class folders, a tiny recipe, InceptionV3, and the real images if present."""
 
 import os
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import ROOT, shrunk, tiny
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked slow run only where -m asks for them."""
+    """Skips tests marked slow unless -m selects by marker."""
     if config.option.markexpr:
         return
     for item in items:
@@ -21,40 +18,20 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="takes minutes: run with -m slow"))
 
 
-def tiny(weights):
-    """A backbone of 1,472 weights with the interface of `architectures.inception_v3`: trained within seconds."""
-    import keras
-
-    pixels = x = keras.Input((None, None, 3))
-    for channels, side in ((8, 5), (8, 3)):
-        x = keras.layers.Conv2D(channels, side, strides=4, use_bias=False)(x)
-        x = keras.layers.BatchNormalization(momentum=0.5)(x)
-        x = keras.layers.ReLU()(x)
-    backbone = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
-    if weights not in ("imagenet", "none"):
-        backbone.load_weights(weights)
-    return backbone
-
-
-def shrunk(recipe):
-    """The recipe with everything that takes time made small."""
-    return replace(recipe, backbone=tiny, phases=((1, 75), (1, 80)), batch=8, head_views=2, head_epochs=4, head_features=64, head_batch=16)
-
-
 @pytest.fixture
 def small(monkeypatch):
-    """A shrunk recipe whose backbone is found again by name, as `run.load_network` does."""
-    from training import architectures
-    from training.recipe import Recipe
+    """A shrunk recipe whose backbone is found by name when a record is read."""
+    from training.config.recipe import Data, Finetune, Recipe
+    from training.model import backbones
 
-    monkeypatch.setattr(architectures, "tiny", tiny, raising=False)
-    return shrunk(Recipe(validation=0.25, learning_rate=1e-2, warmup=0.5))
+    monkeypatch.setattr(backbones, "tiny", tiny, raising=False)
+    return shrunk(Recipe(data=Data(validation_split=0.25), finetune=Finetune(learning_rate=1e-2, warmup_epochs=0.5)))
 
 
 @pytest.fixture
 def leaf_folder(tmp_path):
-    """Three classes of eight drawn leaves each, 32×32."""
-    from competition.drawings import draw_folder
+    """Three classes of eight synthetic leaves each, 32×32 pixels."""
+    from competition.synthetic import draw_folder
 
     draw_folder(tmp_path / "leaves", 8, classes=3, side=32)
     return tmp_path / "leaves"
@@ -62,8 +39,8 @@ def leaf_folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def inception():
-    """InceptionV3 with random weights, shared because it takes seconds to build; tests may change what is trainable."""
-    from training.architectures import inception_v3
+    """InceptionV3 with random weights, shared because it takes seconds to build. Tests may change what is trainable."""
+    from training.model.backbones import inception_v3
 
     return inception_v3("none")
 

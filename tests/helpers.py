@@ -1,4 +1,4 @@
-"""What several test files share: a tiny network whose answers differ, its submission, stub zips, and fresh processes."""
+"""What several test files share: a tiny network and its submission, stub zips, and fresh processes."""
 
 import atexit
 import functools
@@ -9,14 +9,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
 NAMES = tuple(f"Species{number}" for number in range(1, 9))
 
 # A submission that passes every check; `{answers}` is an expression of x, int64 [n, h, w, c].
@@ -54,6 +52,52 @@ def stub_zip(path, source, metadata=""):
     return path
 
 
+def tiny(weights):
+    """A backbone of 1,472 weights with the interface of `backbones.inception_v3`; it trains within seconds."""
+    import keras
+
+    pixels = x = keras.Input((None, None, 3))
+    for channels, side in ((8, 5), (8, 3)):
+        x = keras.layers.Conv2D(channels, side, strides=4, use_bias=False)(x)
+        x = keras.layers.BatchNormalization(momentum=0.5)(x)
+        x = keras.layers.ReLU()(x)
+    backbone = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
+    if weights not in ("imagenet", "none"):
+        backbone.load_weights(weights)
+    return backbone
+
+
+def shrunk(recipe):
+    """The recipe with everything that takes time made small."""
+    return change(
+        recipe,
+        backbone=tiny,
+        resolution_schedule=((1, 75), (1, 80)),
+        batch_size=8,
+        head=replace(recipe.head, views=2, epochs=4, fourier_features=64, batch_size=16),
+    )
+
+
+def change(recipe, **values):
+    """A recipe with other fields: sections and top-level fields by their names, all others where they are unique.
+
+    `batch_size`, `learning_rate`, `dropout` and `epochs` mean those of the fine-tuning.
+    """
+    sections = {}
+    for name, value in values.items():
+        if hasattr(recipe, name):
+            sections[name] = value
+    recipe = replace(recipe, **sections)
+    for section in ("finetune", "data", "augmentation", "prediction", "head"):
+        part = getattr(recipe, section)
+        own = {name: value for name, value in values.items() if name not in sections and name in vars(part)}
+        values = {name: value for name, value in values.items() if name not in own}
+        sections[section] = replace(part, **own)
+    unknown = set(values) - set(sections)
+    assert not unknown, unknown
+    return replace(recipe, **sections)
+
+
 def randomise(network, rng):
     """Draws every convolution and BatchNormalization anew, so that no statistic is the trivial 0 or 1."""
     import keras
@@ -81,8 +125,8 @@ def tiny_network(size=24, filters=(16, 32, 64), seed=0):
     import keras
     import numpy as np
 
-    from competition.drawings import draw_images
-    from training.architectures import preprocessing
+    from competition.synthetic import draw_images
+    from training.model.build import preprocessing
 
     rng = np.random.default_rng(seed)
     pixels = keras.Input((96, 96, 3))
@@ -101,15 +145,18 @@ def tiny_network(size=24, filters=(16, 32, 64), seed=0):
 
 
 @functools.cache
-def tiny_submission(flips=("none", "horizontal"), sure=1.0):
-    """A folder as a submission unpacks to: model.py, metadata, SubmissionModel. Shared by the tests: copy it to change it."""
+def tiny_submission(tta_transforms=("none", "horizontal"), tta_threshold=1.0):
+    """An unpacked submission: model.py, metadata, SubmissionModel. Shared by the tests: copy it before changing it."""
+    from training.config.recipe import Prediction
     from training.export import export
+    from training.run import TrainedModel
 
     folder = Path(tempfile.mkdtemp(prefix="tiny-submission-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in ("model.py", "metadata"):
         shutil.copy(ROOT / "submission" / name, folder / name)
-    export(tiny_network(), NAMES, flips, sure, folder / "SubmissionModel")
+    trained = TrainedModel(tiny_network(), NAMES, Prediction(tta_transforms, tta_threshold))
+    export(trained, folder / "SubmissionModel")
     return folder
 
 
@@ -125,4 +172,6 @@ def python(*arguments, cwd=None, isolated=True, environment=None, timeout=300):
     """Runs a fresh interpreter, isolated from this project unless told. Returns the `subprocess.CompletedProcess`."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", **(environment or {})}
     command = [sys.executable, *(["-I"] if isolated else []), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout
+    )

@@ -1,122 +1,143 @@
-"""Trained network → a SavedModel of plain TensorFlow operations, for a server whose TensorFlow may be years older.
+"""Exports a trained model as a SavedModel of plain TensorFlow operations, for servers with an older TensorFlow.
 
-No Keras object is in it: BatchNormalization is folded into the convolutions, all weights are constants, and they are
-kept at half precision. Preprocessing is in the graph, augmentation is not.
+It contains no Keras object: BatchNormalization is folded into the convolutions, and all weights are constants, the
+large ones at half precision. Preprocessing is in the graph, augmentation is not.
 """
 
-import os
-import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from training.augment import FLIPS
+from common.errors import UserError
+from common.files import atomic_folder
+from training.run import TrainedModel, load_run
 
-# Matrices and kernels of at least this many numbers are halved; for the rest it would save nothing and cost exactness.
-SMALL = 1024
-CHECKED = 16  # images on which the SavedModel is compared with the network
+MIN_HALVED = 1024  # smaller constants stay float32: halving them would save nothing
+CHECKED_IMAGES = 16  # on which the SavedModel is compared with the model
 TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2  # of a probability, at single and at half precision
 
 
-def export(network, names, flips, sure, folder, half=True):
-    """Writes a network as a SavedModel.
+class _NotEqual(ValueError):
+    """The SavedModel's probabilities differ from the model's."""
 
-    The SavedModel has two signatures: `probabilities` (pixels: float32 [b, h, w, 3] of 0 to 255 → probabilities:
-    float32 [b, classes]) and `about` (no input → names: string [classes], flips: string [k], sure: float32 [],
-    size: int32 [2], tensorflow: string []).
 
-    Args:
-        network: `keras.Model`, built under the float32 policy, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
-        names: class names in the order of the probabilities.
-        flips: views to average at prediction, some of `augment.FLIPS`.
-        sure: an image whose first view has a class of more than this probability is not looked at again.
-        folder: replaced if it exists, once the new one is complete.
-        half: keep large constants as float16, unless that changes a probability by more than 0.01.
+def export_run(run: Path, folder: Path) -> None:
+    """Exports the model of a finished run.
 
     Raises:
-        ValueError: a layer that has its own weights and was not built in float32, names or views that do not fit, or a
-            SavedModel whose probabilities are not the network's.
+        UserError: no run, an unfinished or a damaged one, or a model that cannot be exported.
     """
-    if network.output_shape[-1] != len(names):
-        raise ValueError(f"{len(names)} names for {network.output_shape[-1]} outputs")
-    height, width = network.input_shape[1:3]
-    if height != width and (turned := [flip for flip in flips if FLIPS[flip][0]]):
-        raise ValueError(f"{turned[0]} needs square images, and the network takes {height}×{width}")
-    for layer in network._flatten_layers(include_self=False):
-        if layer.weights and layer.dtype_policy.name != "float32":
-            raise ValueError(f"the layer {layer.name} was built in {layer.dtype_policy.name}, not in float32")
-    module = tf.Module()
-    module.probabilities = freeze(fold_batch_norm(network), half)
-    about = _about(names, flips, sure, network.input_shape[1:3])
-    folder = Path(folder)
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        tf.saved_model.save(module, str(temporary), signatures={"probabilities": module.probabilities, "about": about})
-        (temporary / "fingerprint.pb").unlink(missing_ok=True)  # a random number: without it, equal weights give equal bytes
-        difference = _difference(network, temporary)
-        if difference <= (HALF_TOLERANCE if half else TOLERANCE):
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
-            return
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    if not half:
-        raise ValueError(f"the SavedModel's probabilities differ from the network's by {difference:.2g}, more than {TOLERANCE}")
-    print(f"note: half precision would change a probability by {difference:.2g}, so the weights are kept at single precision")
-    export(network, names, flips, sure, folder, half=False)
+        export(load_run(run), folder)
+    except ValueError as error:
+        raise UserError(f"cannot export {run}: {error}") from error
 
 
-def _about(names, flips, sure, size):
-    """A function without input that says what the model is: names, views, size and TensorFlow's version."""
+def export(trained: TrainedModel, folder: Path) -> None:
+    """Writes a trained model as a SavedModel.
+
+    The SavedModel has two signatures: `probabilities` (pixels: float32 [b, h, w, 3] of 0 to 255 → probabilities:
+    float32 [b, classes]) and `about` (no input → names: string [classes], tta_transforms: string [k], tta_threshold:
+    float32 [], size: int32 [2], tensorflow: string []).
+
+    Large constants are stored as float16, unless that changes a probability by more than 0.01.
+
+    Args:
+        trained: the model, built under the float32 policy, its class names and its test-time augmentation.
+        folder: replaced if it exists, once the new one is complete.
+
+    Raises:
+        ValueError: a layer with weights that was not built in float32, names or transforms that do not fit, or a
+        SavedModel
+            whose probabilities are not the model's.
+    """
+    _check(trained)
+    folded = fold_batch_norm(trained.model)
+    try:
+        _save(trained, folded, Path(folder), half=True)
+    except _NotEqual as error:
+        print(f"note: half precision {error}; the weights are stored at single precision")
+        _save(trained, folded, Path(folder), half=False)
+
+
+def _check(trained: TrainedModel) -> None:
+    model = trained.model
+    if model.output_shape[-1] != len(trained.names):
+        raise ValueError(f"{model.output_shape[-1]} outputs need as many class names, got {len(trained.names)}")
+    try:
+        trained.prediction.check_image_shape(model.input_shape[1:3])
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    for layer in model._flatten_layers(include_self=False):
+        if layer.weights and layer.dtype_policy.name != "float32":
+            raise ValueError(f"the layer {layer.name} must be built in float32, got {layer.dtype_policy.name}")
+
+
+def _save(trained: TrainedModel, folded: keras.Model, folder: Path, half: bool) -> None:
+    """Saves and compares; `folder` is replaced only if the probabilities agree."""
+    module = tf.Module()
+    module.probabilities = freeze(folded, half)
+    signatures = {"probabilities": module.probabilities, "about": _about(trained)}
+    with atomic_folder(folder) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        # it is random; without it, equal weights give equal bytes
+        (temporary / "fingerprint.pb").unlink(missing_ok=True)
+        difference, tolerance = _difference(trained.model, temporary), HALF_TOLERANCE if half else TOLERANCE
+        if difference > tolerance:
+            raise _NotEqual(f"changes a probability by {difference:.2g}, more than {tolerance}")
+
+
+def _about(trained: TrainedModel) -> Any:
+    """A function that returns the class names, the test-time augmentation, the image size and the version."""
 
     @tf.function(input_signature=[])
     def about():
         return {
-            "names": tf.constant(list(names)),
-            "flips": tf.constant(list(flips)),
-            "sure": tf.constant(sure, tf.float32),
-            "size": tf.constant(size, tf.int32),
+            "names": tf.constant(list(trained.names)),
+            "tta_transforms": tf.constant(list(trained.prediction.tta_transforms)),
+            "tta_threshold": tf.constant(trained.prediction.tta_threshold, tf.float32),
+            "size": tf.constant(trained.model.input_shape[1:3], tf.int32),
             "tensorflow": tf.constant(tf.__version__),
         }
 
     return about
 
 
-def _difference(network, folder):
-    """Largest difference of a probability between a network and what was saved of it, on noise of many kinds of light."""
-    height, width = network.input_shape[1:3]
+def _difference(model: keras.Model, folder: Path) -> float:
+    """Largest difference of a probability between a model and its SavedModel, on noise of different brightness."""
+    height, width = model.input_shape[1:3]
     rng = np.random.default_rng(0)
-    pixels = rng.uniform(0, 255, (CHECKED, 1, 1, 3)) + rng.normal(0, 40, (CHECKED, height, width, 3))
+    pixels = rng.uniform(0, 255, (CHECKED_IMAGES, 1, 1, 3)) + rng.normal(0, 40, (CHECKED_IMAGES, height, width, 3))
     pixels = np.clip(pixels, 0, 255).astype(np.float32)
     saved = tf.saved_model.load(str(folder)).signatures["probabilities"](pixels=tf.constant(pixels))["probabilities"]
-    return float(np.abs(saved.numpy() - keras.ops.convert_to_numpy(network(pixels, training=False))).max())
+    return float(np.abs(saved.numpy() - keras.ops.convert_to_numpy(model(pixels, training=False))).max())
 
 
-def fold_batch_norm(network):
-    """The same function with every BatchNormalization that follows a convolution folded into it.
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """Folds every BatchNormalization that follows a convolution into the convolution.
 
     y = (conv(x) - mean) / sqrt(variance + epsilon) * gamma + beta is a convolution with a scaled kernel and a bias.
 
     Returns:
-        A new `keras.Model`; the given one is not changed.
+        A new `keras.Model` with the same outputs. The given one is not changed.
     """
 
     def copy(layer):
         if isinstance(layer, keras.Model):
             return fold_batch_norm(layer)
-        if _normalised_by(layer) is not None:
+        if _batch_norm_of(layer) is not None:
             return layer.__class__.from_config({**layer.get_config(), "use_bias": True})
         if isinstance(layer, keras.layers.BatchNormalization) and _is_folded(layer):
             return _Folded(name=layer.name)
         return layer.__class__.from_config(layer.get_config())
 
-    folded = keras.models.clone_model(network, clone_function=copy)
-    for layer, twin in zip(network.layers, folded.layers, strict=True):
-        if (norm := _normalised_by(layer)) is not None:
+    folded = keras.models.clone_model(model, clone_function=copy)
+    for layer, twin in zip(model.layers, folded.layers, strict=True):
+        if (norm := _batch_norm_of(layer)) is not None:
             twin.set_weights(_folded_weights(layer, norm))
         elif not isinstance(twin, (keras.Model, _Folded)):
             twin.set_weights(layer.get_weights())
@@ -125,10 +146,10 @@ def fold_batch_norm(network):
     return folded
 
 
-def freeze(network, half):
-    """A network as a function of plain operations and constants: float32 [b, h, w, 3] → {"probabilities": [b, classes]}."""
-    signature = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32, name="pixels")
-    traced = tf.function(lambda pixels: network(pixels, training=False), input_signature=[signature])
+def freeze(model: keras.Model, half: bool) -> Any:
+    """A model as a function of constants: float32 [b, h, w, 3] → {"probabilities": float32 [b, classes]}."""
+    signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="pixels")
+    traced = tf.function(lambda pixels: model(pixels, training=False), input_signature=[signature])
     frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
     graph = frozen.graph.as_graph_def()
     if half:
@@ -143,14 +164,14 @@ def freeze(network, half):
     return probabilities
 
 
-def halve(graph):
-    """A GraphDef with its large float32 constants kept as float16, each followed by a Cast back."""
+def halve(graph: Any) -> Any:
+    """Stores the large float32 constants of a GraphDef as float16, each followed by a Cast back."""
     smaller = tf.compat.v1.GraphDef()
     smaller.CopyFrom(graph)
     del smaller.node[:]
     for node in graph.node:
         array = tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else np.zeros(0)
-        if array.dtype != np.float32 or array.size < SMALL or max(array.shape) == array.size:
+        if array.dtype != np.float32 or array.size < MIN_HALVED or max(array.shape) == array.size:
             smaller.node.add().CopyFrom(node)
             continue
         constant = smaller.node.add(op="Const", name=f"{node.name}/half")
@@ -163,25 +184,29 @@ def halve(graph):
 
 
 class _Folded(keras.layers.Layer):
-    """Stands where a BatchNormalization was; takes the same arguments and does nothing."""
+    """Replaces a folded BatchNormalization: takes the same arguments and returns its inputs."""
 
     def call(self, inputs, training=None, mask=None):
         return inputs
 
 
-def _normalised_by(layer):
-    """The BatchNormalization that is a convolution's only consumer, or None."""
+def _batch_norm_of(layer):
+    """The BatchNormalization that is the only consumer of a convolution, or None."""
     if not isinstance(layer, keras.layers.Conv2D) or layer.activation is not keras.activations.linear:
         return None
     consumers = [node.operation for node in layer._outbound_nodes]
-    if len(consumers) == 1 and isinstance(consumers[0], keras.layers.BatchNormalization) and consumers[0].axis in (-1, 3):
+    if (
+        len(consumers) == 1
+        and isinstance(consumers[0], keras.layers.BatchNormalization)
+        and consumers[0].axis in (-1, 3)
+    ):
         return consumers[0]
     return None
 
 
 def _is_folded(norm):
     producers = [node.operation for node in norm._inbound_nodes[-1].parent_nodes]
-    return len(producers) == 1 and _normalised_by(producers[0]) is norm
+    return len(producers) == 1 and _batch_norm_of(producers[0]) is norm
 
 
 def _folded_weights(conv, norm):

@@ -1,360 +1,267 @@
-"""One run, start to end: images → split → fine-tuning → features → quasi-SVM → metrics, all in one folder."""
+"""One run: load → split → balance → fine-tune → head → evaluate, all in one folder.
 
-import importlib
-import json
-import platform
-import shutil
+A run that was interrupted continues when its command is repeated.
+"""
+
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from training import architectures
-from training.architectures import PRETRAINED, quasi_svm_head, softmax_head, whole_network
-from training.augment import FLIPS, augment_offline, flip
-from training.balance import natural, svmsmote
-from training.data import load_folder, split, split_fold
-from training.errors import UserError
-from training.evaluate import metrics, plot_confusion, plot_curves, summary
-from training.features import cached_features
-from training.files import atomically, digest, locked, write_arrays, write_json
-from training.fit import BEST, finetune, fit_head, read_history
-from training.pipeline import plain_batches
-from training.recipe import Recipe
-from training.thaw import freeze
-
-NETWORK = "quasi_svm.weights.h5"
-FEATURES = "features.npz"
-HELD = "held.npz"
-START = "start"  # folder, in a run's own, of the fine-tuning that it starts from
-CACHE = ".features"  # beside the run folders, for all of them
-LOCK = ".lock"
-BATCH = 32  # images that are predicted at once
-# What the two heads are built from.
-HEAD_FIELDS = (
-    "head_features",
-    "head_kernel",
-    "head_common_scale",
-    "head_dropout",
-    "head_l2",
-    "seed",
-    "dense",
-    "activation",
-    "dense_l2",
-    "dropout",
-    "dense_dropout",
+from common.errors import UserError
+from common.files import atomically, write_arrays, write_json
+from common.images import Images, load_folder
+from training.config.recipe import SOFTMAX, Prediction, Recipe
+from training.data.augment import precompute_augmentation
+from training.data.balance import natural, svmsmote
+from training.data.split import TrainVal, split_rows
+from training.evaluate.metrics import metrics, summary
+from training.evaluate.plots import plot_confusion, plot_curves
+from training.fit.checkpoint import read_history
+from training.fit.features import FeatureSpec, cached_features
+from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
+from training.fit.head import HEAD_HISTORY, Features, fit_head
+from training.model.backbones import PRETRAINED
+from training.model.build import build_model
+from training.model.heads import quasi_svm_head, softmax_head
+from training.model.trainable import freeze
+from training.predict import predict_proba, transform
+from training.run_folder import (
+    CACHE,
+    FEATURES,
+    INIT,
+    METRICS,
+    QUASI_SVM_WEIGHTS,
+    VAL,
+    make_record,
+    open_run,
+    read_metrics,
+    read_record,
+    read_whole_history,
+    reuse_finetuning,
+    run_file,
 )
 
 
-def train(recipe, name, data, backbone_weights, out, test=None):
-    """Trains one recipe and leaves everything about it in one folder; continues a run that was interrupted.
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads.
+
+    data: folder of class folders.
+    backbone_weights: see `training.model.backbones`.
+    test: another folder of class folders that is reported on and used for nothing else, or None.
+    reuse: folders of finished runs whose fine-tuning is taken over if it made the same choices.
+    require_reuse: whether it is an error if none of them did.
+    """
+
+    data: Path
+    backbone_weights: str = "imagenet"
+    test: Path | None = None
+    reuse: tuple = ()
+    require_reuse: bool = False
+
+
+def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
+    """Trains one recipe, or continues an interrupted run.
 
     Args:
         recipe: `Recipe`.
         name: its name.
-        data: folder of class folders.
-        backbone_weights: see `architectures`.
-        out: run folder: `recipe.json`, `history.csv`, `best.weights.h5` (fine-tuned, with its softmax), `metrics.json`,
-            `curves.png`, `confusion.png`, `held.npz` (probabilities and labels of the validation part). With a quasi-SVM
-            also `head_history.csv`, `head_curves.png`, `features.npz` (of the training views and of the validation
-            images, each with its labels) and `quasi_svm.weights.h5`.
-        test: another folder of class folders, of which nothing but the metrics is taken, or None.
+        inputs: `Inputs`.
+        out: folder of the run. Gets `run.json`, `history.csv`, `finetuned.weights.h5`, `metrics.json`, `curves.png`,
+            `confusion.png` and `val.npz` (probabilities and labels of the validation part). With a quasi-SVM also
+            `head_history.csv`, `head_curves.png`, `features.npz` and `quasi_svm.weights.h5`.
 
     Returns:
-        The metrics on the validation part, as in `metrics.json`; {"images": 0, …} where nothing is held out.
+        The metrics of the validation part, as in `metrics.json`; {"images": 0, …} if nothing is held out.
 
     Raises:
-        UserError: see `data`, `fit`; a folder that holds another run or a finished one, or that another process uses.
+        UserError: see `load_folder`, `finetune` and `open_run`.
     """
     out = Path(out)
-    images = load_folder(data)
-    tested = load_folder(test, images.images.shape[1:3]) if test else None
-    for note in images.notes + (tested.notes if tested else ()):
+    images, test = _load(inputs)
+    recipe.prediction.check_image_shape(images.images.shape[1:3])
+    weights = _usable_weights(recipe, inputs.backbone_weights)
+    record = make_record(name, recipe, images, weights)
+    with open_run(out, record):
+        if (
+            inputs.reuse
+            and not reuse_finetuning(out, record, [Path(run) for run in inputs.reuse])
+            and inputs.require_reuse
+        ):
+            raise UserError(
+                f"--reuse: no run among {', '.join(map(str, inputs.reuse))} has the fine-tuning of {name} on this data"
+            )
+        data = _split_and_balance(recipe, images)
+        counts = f"{len(data.train)} training images, {len(data.val)} validation images, {len(images.names)} classes"
+        print(f"{name}: {counts}", flush=True)
+        parameters = _finetuned(recipe, data, weights, out, out.parent / CACHE)
+        model = _with_head(recipe, data, out)
+        result = _evaluate(recipe, model, data.val, test, out)
+        result.update(
+            trainable_parameters=parameters, training_images=len(data.train), finished=time.strftime("%Y-%m-%d")
+        )
+        write_json(out / METRICS, result)  # last, because it marks the run as finished
+    return result
+
+
+def _load(inputs: Inputs) -> tuple[Images, Images | None]:
+    """The labelled images, and the test images at the same size."""
+    images = load_folder(inputs.data)
+    test = load_folder(inputs.test, images.images.shape[1:3]) if inputs.test else None
+    for note in images.notes + (test.notes if test else ()):
         print(note)
-    if tested and tested.names != images.names:
-        raise UserError(f"{test} has the classes {', '.join(tested.names)}, {data} has {', '.join(images.names)}; they must be the same")
-    _expect_square(recipe, images)
-    if recipe.backbone not in PRETRAINED and backbone_weights != "none":
-        print(f"{recipe.backbone.__name__} starts from random weights; --backbone-weights {Path(backbone_weights).name} is not used")
-        backbone_weights = "none"
-    identity = _identity(recipe, name, images, backbone_weights)
-    _make_folder(out)
-    with locked(out / LOCK, f"the run {out}"):
-        _claim(out, identity)
-        _take_over(out, identity)
-        fitting, held = _parts(recipe, images)
-        print(f"{name}: {len(fitting)} images to train on, {len(held)} held out, {len(images.names)} classes", flush=True)
-        cache = out.parent / CACHE
-        parameters = _finetuned(recipe, fitting, held, backbone_weights, out, cache)
-        network = _fitted(recipe, fitting, held, images, out, cache)
-        return _finish(recipe, out, network, held, tested, parameters, len(fitting))
+    if test and test.names != images.names:
+        raise UserError(
+            f"--test must have the classes of --data, {', '.join(images.names)}; "
+            f"{inputs.test} has {', '.join(test.names)}"
+        )
+    return images, test
 
 
-def _finetuned(recipe, fitting, held, backbone_weights, out, cache):
-    """Fine-tunes, after the fine-tuning that the recipe starts from, if any, which has a folder of its own."""
-    start = None
-    if recipe.start and not (out / "checkpoint.npz").exists():
-        before = out / START
-        before.mkdir(exist_ok=True)
-        print(f"first the fine-tuning that this one starts from, in {before}", flush=True)
-        _finetuned(recipe.start, fitting, held, backbone_weights, before, cache)
-        start = before / BEST
-    return finetune(recipe, fitting, held, backbone_weights, out, cache, start)
+def _usable_weights(recipe: Recipe, backbone_weights: str) -> str:
+    backbone = recipe.finetune.backbone
+    if backbone in PRETRAINED or backbone_weights == "none":
+        return backbone_weights
+    print(
+        f"{backbone.__name__} starts from random weights; --backbone-weights {Path(backbone_weights).name} is not used"
+    )
+    return "none"
 
 
-def tuned_network(recipe, images, out):
-    """The fine-tuned network with its softmax, in single precision.
+def _split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
+    """Splits first, then balances and augments the training part only."""
+    train_rows, val_rows = split_rows(recipe.data, images)
+    resampling, augmentation = recipe.data.resampling, recipe.augmentation
+    if resampling is not natural:
+        print(f"resampling by {resampling.__name__}" + (", some minutes" if resampling is svmsmote else ""), flush=True)
+    train = resampling(images.rows(train_rows), recipe.seed)
+    train = precompute_augmentation(train, augmentation.precomputed, augmentation.precomputed_transforms, recipe.seed)
+    return TrainVal(train, images.rows(val_rows))
+
+
+def _finetuned(recipe: Recipe, data: TrainVal, weights: str, folder: Path, cache: Path) -> int:
+    """Fine-tunes; first what the recipe starts from, in a folder of its own. Returns the trainable parameters."""
+    init = None
+    if recipe.finetune.init_from and not (folder / CHECKPOINT).exists():
+        first = folder / INIT
+        first.mkdir(exist_ok=True)
+        print(f"first the fine-tuning that this one starts from, in {first}", flush=True)
+        _finetuned(before(recipe), data, weights, first, cache)
+        init = run_file(first, FINETUNED)
+    return finetune(recipe, data, weights, folder, cache, init)
+
+
+def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Path) -> keras.Model:
+    """The fine-tuned backbone with its softmax head, in float32.
 
     Args:
-        recipe: `Recipe`.
-        images: `Images`, of which the names and the size are taken.
-        out: the run's folder.
+        recipe: the run's recipe.
+        names: class names.
+        image_shape: (height, width) of the images, in pixels.
+        folder: the run's folder.
 
     Returns:
         `keras.Model`, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
     """
-    backbone = recipe.backbone("none")
-    head = softmax_head(recipe, backbone.output_shape[-1], len(images.names))
-    network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
-    network.load_weights(out / BEST)
-    return network
+    tune = recipe.finetune
+    backbone = tune.backbone("none")
+    head = softmax_head(tune, backbone.output_shape[-1], len(names))
+    model = build_model(backbone, head, image_shape, tune.input_size)
+    model.load_weights(run_file(folder, FINETUNED))
+    return model
 
 
-def _parts(recipe, images):
-    """Split first; then what the training part is made of. The validation part stays as it is."""
-    train_rows, held_rows = held_out(recipe, images)
-    if recipe.resampling is not natural:
-        print(f"resampling by {recipe.resampling.__name__}" + (", some minutes" if recipe.resampling is svmsmote else ""), flush=True)
-    fitting = recipe.resampling(images.rows(train_rows), recipe.seed)
-    fitting = augment_offline(fitting, recipe.offline, recipe.offline_augmentation, recipe.seed)
-    return fitting, images.rows(held_rows)
-
-
-def held_out(recipe, images):
-    """(training rows, validation rows) of a recipe: one stratified part, or one of several folds."""
-    if recipe.folds:
-        return split_fold(images.labels, recipe.folds, recipe.fold, recipe.split_seed, images.names)
-    return split(images.labels, recipe.validation, recipe.split_seed, images.names)
-
-
-def _fitted(recipe, fitting, held, images, out, cache):
-    """The network that ships, in single precision: with the fine-tuned softmax, or with a quasi-SVM trained now."""
-    network = tuned_network(recipe, images, out)
-    if recipe.head == "softmax":
-        return network
-    backbone = network.get_layer("backbone")
+def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
+    """The model that ships, in float32: with the softmax head, or with a quasi-SVM trained now on cached features."""
+    train, val, size = data.train, data.val, recipe.finetune.input_size
+    model = finetuned_model(recipe, train.names, train.images.shape[1:3], out)
+    if recipe.head.kind == SOFTMAX:
+        return model
+    backbone, cache = model.get_layer("backbone"), out.parent / CACHE
     freeze(backbone)
-    features = cached_features(cache, backbone, fitting.images, recipe.size, recipe.augmentation, recipe.head_views, recipe.seed)
-    held_features = np.concatenate([cached_features(cache, backbone, flip(held.images, name), recipe.size) for name in recipe.test_flips])
-    write_arrays(out / FEATURES, train=features, train_labels=fitting.labels, held=held_features, held_labels=held.labels)
-    head = fit_head(recipe, features, fitting.labels, held_features[0], held.labels, images.names, out)
-    network = whole_network(backbone, head, images.images.shape[1:3], recipe.size)
-    atomically(out / NETWORK, network.save_weights)
-    return network
+    spec = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed)
+    features = cached_features(cache, backbone, train.images, spec)
+    views = [transform(val.images, name) for name in recipe.prediction.tta_transforms]
+    val_features = np.concatenate([cached_features(cache, backbone, view, FeatureSpec(size)) for view in views])
+    arrays = {"train": features, "train_labels": train.labels, "val": val_features, "val_labels": val.labels}
+    write_arrays(out / FEATURES, **arrays)
+    head = fit_head(recipe, Features(features, train.labels, val_features[0], val.labels, train.names), out)
+    model = build_model(backbone, head, train.images.shape[1:3], size)
+    atomically(out / QUASI_SVM_WEIGHTS, model.save_weights)
+    return model
 
 
-def _finish(recipe, out, network, held, tested, parameters, fitted):
-    """Pictures and metrics; `metrics.json`, written last, marks a finished run."""
-    history = _whole_history(recipe, out)
-    if history:
-        plot_curves(history, out / "curves.png")
-    seconds = sum(row["seconds"] for row in history)
-    result = {"images": 0}
-    if len(held):
-        probabilities = predict(network, held.images, recipe.test_flips, recipe.test_sure)
-        write_arrays(out / HELD, probabilities=probabilities, labels=held.labels)
-        result = metrics(held.labels, probabilities, held.names)
+def _evaluate(recipe: Recipe, model: keras.Model, val: Images, test: Images | None, out: Path) -> dict:
+    """The metrics and plots of a run."""
+    result: dict = {"images": 0}
+    if len(val):
+        probabilities = predict_proba(model, val.images, recipe.prediction)
+        write_arrays(out / VAL, probabilities=probabilities, labels=val.labels)
+        result = metrics(val.labels, probabilities, val.names)
         plot_confusion(result, out / "confusion.png")
         print(summary(result))
-    if recipe.head == "quasi_svm":
-        head = read_history(out / "head_history.csv")
+    if test:
+        result["test"] = metrics(test.labels, predict_proba(model, test.images, recipe.prediction), test.names)
+        print(f"test images, for reporting only: {summary(result['test'])}")
+    return {**result, **_effort(recipe, out)}
+
+
+def _effort(recipe: Recipe, out: Path) -> dict:
+    """Epochs and minutes of a run, from its histories; draws the learning curves."""
+    history = read_whole_history(recipe, out)
+    seconds = sum(row["seconds"] for row in history)
+    effort = {
+        "epochs": len(history),
+        "finetuning_minutes": round(seconds / 60, 1),
+        "images_per_second": round(sum(row["images"] for row in history) / seconds, 1) if seconds else None,
+    }
+    head_seconds = 0.0
+    if history:
+        plot_curves(history, out / "curves.png")
+    if recipe.head.kind != SOFTMAX:
+        head = read_history(out / HEAD_HISTORY)
         plot_curves(head, out / "head_curves.png")
-        result["head_minutes"] = round(sum(row["seconds"] for row in head) / 60, 2)
-    if tested:
-        probabilities = predict(network, tested.images, recipe.test_flips, recipe.test_sure)
-        result["test"] = metrics(tested.labels, probabilities, tested.names)
-        print(f"reported only: {summary(result['test'])}")
-    if recipe.frozen_epochs:
-        frozen = read_history(out / "frozen_history.csv")
-        result["frozen_epochs"] = len(frozen)
-        result["head_minutes"] = result.get("head_minutes", 0) + round(sum(row["seconds"] for row in frozen) / 60, 2)
-    result["epochs"] = len(history)
-    result["finetuning_minutes"] = round(seconds / 60, 1)
-    result["images_per_second"] = round(sum(row["images"] for row in history) / seconds, 1) if seconds else None
-    result["trainable_parameters"] = parameters
-    result["training_images"] = fitted
-    result["finished"] = time.strftime("%Y-%m-%d")
-    write_json(out / "metrics.json", result)
-    return result
+        head_seconds += sum(row["seconds"] for row in head)
+    if recipe.finetune.head_warmup_epochs:
+        warmup = read_history(run_file(out, WARMUP_HISTORY))
+        effort["head_warmup_epochs"] = len(warmup)
+        head_seconds += sum(row["seconds"] for row in warmup)
+    if recipe.head.kind != SOFTMAX or recipe.finetune.head_warmup_epochs:
+        effort["head_minutes"] = round(head_seconds / 60, 2)
+    return effort
 
 
-def _whole_history(recipe, out):
-    """The epochs of a run, those of the fine-tuning that it starts from before its own."""
-    before = _whole_history(recipe.start, out / START) if recipe.start else []
-    return before + [{**row, "epoch": len(before) + row["epoch"]} for row in read_history(out / "history.csv")]
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a finished run ships: the model in float32, its class names, and its test-time augmentation."""
+
+    model: keras.Model
+    names: tuple
+    prediction: Prediction
 
 
-def predict(network, images, flips, sure=1.0):
-    """Probabilities; of mirror images and turns as well, averaged, where the first view leaves a doubt.
-
-    Args:
-        network: `keras.Model`, [b, h, w, 3] of 0 to 255 → [b, classes].
-        images: uint8 [n, h, w, 3].
-        flips: names in `augment.FLIPS`.
-        sure: an image whose first view has a class of more than this probability is not looked at again.
-
-    Returns:
-        float32 [n, classes].
-    """
-    answers = network.predict(plain_batches(BATCH, flip(images, flips[0])), verbose=0)
-    unsure = np.flatnonzero(answers.max(axis=-1) <= sure)
-    if len(unsure) and len(flips) > 1:
-        others = [network.predict(plain_batches(BATCH, flip(images[unsure], name)), verbose=0) for name in flips[1:]]
-        answers[unsure] = np.mean([answers[unsure], *others], axis=0)
-    return answers
-
-
-def load_network(out):
-    """The trained network of a finished run.
-
-    Returns:
-        (`keras.Model` in float32, [b, h, w, 3] of 0 to 255 → probabilities; class names; `flips` and `sure` of `predict`).
+def load_run(out: Path) -> TrainedModel:
+    """Loads the trained model of a finished run.
 
     Raises:
-        UserError: no run, or one that is not finished.
+        UserError: no run, an unfinished one, or damaged weights.
     """
     out = Path(out)
-    if not (out / "recipe.json").is_file():
-        raise UserError(f"no run at {out}: it has no recipe.json; give a folder that python -m training run has made")
-    if not (out / "metrics.json").is_file():
-        raise UserError(f"the run in {out} is not finished; repeat its python -m training run command, it goes on where it stopped")
-    saved = whole_record(json.loads((out / "recipe.json").read_text("utf-8")))
-    fields = saved["recipe"]
-    backbone = getattr(architectures, fields["backbone"])("none")
-    recipe = Recipe(**{key: _tuples(fields[key]) for key in HEAD_FIELDS})
-    width, classes = backbone.output_shape[-1], len(saved["classes"])
-    if fields["head"] == "softmax":
-        head, weights = softmax_head(recipe, width, classes), out / BEST
+    record = read_record(out)
+    read_metrics(out)  # raises if the run is not finished
+    recipe, tune, classes = record.recipe, record.recipe.finetune, len(record.classes)
+    backbone = tune.backbone("none")
+    width = backbone.output_shape[-1]
+    if recipe.head.kind == SOFTMAX:
+        head, weights = softmax_head(tune, width, classes), run_file(out, FINETUNED)
     else:
-        head, weights = quasi_svm_head(recipe, width, 1.0, classes), out / NETWORK
-    network = whole_network(backbone, head, saved["image_shape"], fields["phases"][-1][1])
+        head, weights = quasi_svm_head(recipe.head, width, classes, 1.0, recipe.seed), out / QUASI_SVM_WEIGHTS
+    model = build_model(backbone, head, record.image_shape, tune.input_size)
     try:
-        network.load_weights(weights)
+        model.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
-    return network, tuple(saved["classes"]), tuple(fields["test_flips"]), fields["test_sure"]
-
-
-def _tuples(value):
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _expect_square(recipe, images):
-    turned = [name for name in recipe.test_flips if FLIPS[name][0]]
-    height, width = images.images.shape[1:3]
-    if turned and height != width:
-        raise UserError(
-            f"recipe: test_flips={recipe.test_flips}: {turned[0]} needs square images, and these are {height}×{width}; "
-            "give --set \"test_flips=('none', 'horizontal', 'vertical', 'both')\""
-        )
-
-
-def _identity(recipe, name, images, backbone_weights):
-    return {
-        "name": name,
-        "recipe": recipe.to_json(),
-        "classes": list(images.names),
-        "image_shape": list(images.images.shape[1:3]),
-        "images": len(images),
-        "data_sha256": digest(images.images, images.labels),
-        "backbone_weights": Path(backbone_weights).name,
-        "versions": {"python": platform.python_version(), "keras": keras.__version__, keras.backend.backend(): _backend_version()},
-    }
-
-
-def _backend_version():
-    return importlib.import_module(keras.backend.backend()).__version__
-
-
-def _make_folder(out):
-    if out.is_dir() and not (out / "recipe.json").is_file() and any(path.name != LOCK for path in out.iterdir()):
-        raise UserError(f"{out} exists and holds no run; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def _claim(out, identity):
-    """Makes this run's record, or makes sure that the one there is of the same run, unfinished."""
-    record = out / "recipe.json"
-    if (out / "metrics.json").exists():
-        raise UserError(f"{out} holds a finished run; give another --out")
-    if not any(out.glob("checkpoint.npz")) and not any(
-        out.glob(f"{START}/**/checkpoint.npz")
-    ):  # nothing was trained yet, so nothing is lost
-        write_json(record, identity)
-        return
-    before = whole_record(json.loads(record.read_text("utf-8")))
-    for key in ("recipe", "classes", "data_sha256", "backbone_weights"):
-        if before.get(key) != json.loads(json.dumps(identity[key])):
-            raise UserError(f"{out} holds an unfinished run with another {key}; give another --out, or repeat its own command")
-    if keras.backend.backend() not in before["versions"]:  # the random states of another one are of another kind
-        other = ", ".join(set(before["versions"]) - {"python", "keras"})
-        raise UserError(f"{out} holds an unfinished run under the backend {other}; give --backend {other}, or another --out")
-    print(f"going on with the run in {out}")
-
-
-def _take_over(out, identity):
-    """Takes what finished runs beside this one have fine-tuned by the same choices: all of it, or what this one starts from."""
-    beside = [path for path in sorted(out.parent.glob("*/recipe.json")) if path.parent != out and _is_whole(path.parent)]
-    finished = {path.parent: whole_record(json.loads(path.read_text("utf-8"))) for path in beside}
-    wanted, target = json.loads(json.dumps(identity)), out
-    while not (target / "checkpoint.npz").exists():
-        for other, before in finished.items():
-            if _finetuning(before) == _finetuning(wanted):
-                print(f"fine-tuned already, by the same choices, in {other}: taking that over")
-                _copy_finetuning(other, target)
-                write_json(out / "recipe.json", {**identity, "finetuned_by" if target == out else "started_by": before["name"]})
-                return
-        if not wanted["recipe"]["start"]:
-            return
-        wanted, target = {**wanted, "recipe": wanted["recipe"]["start"]}, target / START
-
-
-def _is_whole(folder):
-    return (folder / "metrics.json").exists() and (folder / "checkpoint.npz").exists()
-
-
-def _copy_finetuning(source, target):
-    """The files of a fine-tuning and of what it starts from; the checkpoint, that it is complete, comes last."""
-    names = ("history.csv", "frozen_history.csv", BEST, "checkpoint.npz")
-    for file in (*source.glob(f"{START}/**/history.csv"), *(source / name for name in names)):
-        if file.is_file():
-            copy = target / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            atomically(copy, lambda temporary, file=file: shutil.copyfile(file, temporary))
-
-
-def whole_record(record):
-    """A run's `recipe.json` with the fields that recipes have got since, at their defaults."""
-
-    def whole(fields):
-        return {**Recipe().to_json(), **fields, "start": whole(fields["start"]) if fields.get("start") else None}
-
-    return {**record, "recipe": json.loads(json.dumps(whole(record["recipe"])))}
-
-
-def _finetuning(identity):
-    """What the fine-tuned backbone depends on."""
-    return [
-        _finetuning_fields(identity["recipe"]),
-        *(identity.get(key) for key in ("classes", "data_sha256", "backbone_weights", "versions")),
-    ]
-
-
-def _finetuning_fields(recipe):
-    fields = {key: value for key, value in recipe.items() if not key.startswith(("head", "test_")) and key != "name"}  # a start has one
-    if fields["frozen_epochs"]:
-        fields["head_views"] = recipe["head_views"]
-    if fields.get("start"):
-        fields["start"] = _finetuning_fields(fields["start"])
-    return fields
+    return TrainedModel(model, record.classes, recipe.prediction)

@@ -1,8 +1,8 @@
-"""A search over recipes with KerasTuner: each trial is the base recipe with other fields, trained on cached features.
+"""A random search for a recipe's best head with KerasTuner. Each trial trains a head on cached features.
 
-On several machines, or in several processes of one, KerasTuner's own environment variables divide the trials among
-them: KERASTUNER_TUNER_ID=chief for the process that hands them out, another ID for each worker, and
-KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT of the chief for all. All share the folder and run the same command.
+Several processes or machines can share the trials through KerasTuner's environment variables: KERASTUNER_TUNER_ID is
+"chief" for the process that hands out the trials and any other name for each worker. KERASTUNER_ORACLE_IP and
+KERASTUNER_ORACLE_PORT are the chief's address for all of them. All processes share the folder and run the same command.
 """
 
 import contextlib
@@ -11,28 +11,46 @@ import io
 import json
 import os
 import time
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_tuner
 import numpy as np
 
-from training.architectures import softmax_head
-from training.data import load_folder, split
-from training.errors import UserError
-from training.features import cached_features
-from training.files import atomically, digest, locked, write_json
-from training.fit import HeadSchedule, fit_on_features, make_backbone
-from training.run import CACHE, LOCK
+from common.errors import UserError
+from common.files import atomically, digest, locked, write_json
+from common.images import Images, load_folder
+from training.config.override import change
+from training.config.recipe import Recipe
+from training.config.record import to_json
+from training.data.split import split_rows
+from training.fit.features import FeatureSpec, cached_features
+from training.fit.finetune import make_backbone, warmup_schedule
+from training.fit.head import Features, fit_on_features
+from training.model.heads import softmax_head
+from training.run import Inputs
+from training.run_folder import CACHE, LOCK
 
-BEST = 10
-SEARCHED = ("phases", "dropout", "dense_dropout", "dense", "frozen_learning_rate", "activation")
+BEST = 10  # trials that are described
+RECORD = "search.json"
+TRIALS = "trials.csv"
+# Fields of `finetune` that a trial changes.
+SEARCHED = (
+    "resolution_schedule",
+    "dropout",
+    "dense_dropout",
+    "dense_units",
+    "head_warmup_learning_rate",
+    "activation",
+)
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-SEED = 1  # of the search; KerasTuner takes 0 for a random one
+SEED = 1  # of the search; KerasTuner replaces 0 by a random seed
 
 
-def space():
+def search_space() -> keras_tuner.HyperParameters:
     """What the report tuned: image size, two dropouts, number and width of dense layers, learning rate, activation."""
     values = keras_tuner.HyperParameters()
     values.Choice("size", [75, 96, 128])
@@ -45,134 +63,204 @@ def space():
     return values
 
 
-def changed(base, values):
-    """The base recipe with a trial's values.
+def trial_recipe(base: Recipe, values: dict[str, Any]) -> Recipe:
+    """Returns the recipe of a trial.
 
     Args:
-        base: `Recipe` whose backbone stays frozen.
-        values: name → value, names as in `space`.
+        base: the recipe of the search.
+        values: the trial's values, by the names of `search_space`.
     """
-    return replace(
-        base,
-        phases=((0, values["size"]),),
-        dropout=round(values["dropout"], 2),
-        dense_dropout=round(values["dense_dropout"], 2),
-        dense=(values["width"],) * values["layers"],
-        frozen_learning_rate=values["learning_rate"],
-        activation=values["activation"],
-    )
+    return change(base, _trial_fields(values))
 
 
-def fixed_fields(fields):
-    """A recipe's fields, as `to_json` has them, without those that a trial changes."""
-    return {name: value for name, value in fields.items() if name not in SEARCHED}
+def fixed_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns a recipe's record (see `to_json`) without the fields that a trial changes."""
+    kept = {name: value for name, value in fields["finetune"].items() if name not in SEARCHED}
+    return {**fields, "finetune": kept}
 
 
-def search(base, data, backbone_weights, out, trials, test=None):
-    """Tries random values; goes on with the trials that an interrupted search has left.
+def search(base: Recipe, inputs: Inputs, out: Path, trials: int) -> list[dict[str, Any]]:
+    """Trains a head for each of some random values, or continues an interrupted search.
 
     Source: J. Bergstra and Y. Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 13, 2012.
 
     Args:
-        base: `Recipe` with `frozen_epochs` and no fine-tuning epochs.
-        data: folder of class folders; the recipe's validation part decides which trial is best.
-        backbone_weights: see `architectures`.
-        out: folder of the search. Gets `search.json`, KerasTuner's own files in `trials/`, and at the end `trials.csv`, a
-            line for each trial, the best first.
+        base: a recipe that trains a softmax head on a frozen backbone: `finetune.head_warmup_epochs` above 0 and a
+            `finetune.resolution_schedule` of 0 epochs.
+        inputs: the accuracy on the validation part of `data` ranks the trials. Each trial is also measured on `test`,
+            which ranks nothing. `reuse` is ignored.
+        out: folder of the search. Gets `search.json`, KerasTuner's files in `trials/`, and `trials.csv`, one line for
+            each trial, the best first.
         trials: number of trials, over all processes.
-        test: another folder of class folders, on which each trial is reported and by which none is chosen, or None.
 
     Returns:
-        The lines of `trials.csv`, dictionaries; empty in a worker.
+        The lines of `trials.csv`; an empty list in a worker.
 
     Raises:
-        UserError: a recipe that fine-tunes, a folder that holds something else, or that another process uses.
+        UserError: a recipe that fine-tunes or holds nothing out, a folder with other files or another search, a folder
+            that another process uses, or no completed trial.
     """
-    if base.epochs or not base.frozen_epochs:
-        raise UserError("a search trains heads on a frozen backbone: the recipe needs frozen_epochs, and 0 epochs in its phases")
+    _check_base(base)
     out = Path(out)
-    images = load_folder(data)
-    tested = load_folder(test, images.images.shape[1:3]) if test else None
-    identity = {
-        "recipe": fixed_fields(base.to_json()),
-        "data_sha256": digest(images.images, images.labels),
-        "test_sha256": digest(tested.images, tested.labels) if tested else None,
-        "backbone_weights": Path(backbone_weights).name,
-        "trials": trials,
-        "seed": SEED,
-    }
-    worker = _role() not in (None, "chief")
+    job = _load(base, inputs, out.parent / CACHE, trials)
+    is_worker = _role() not in (None, "chief")
     out.mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext() if worker else locked(out / LOCK, f"the search {out}"):
-        if not worker:
-            _claim(out, json.loads(json.dumps(identity)))
-        tuner = _tuner(out, base, images, tested, backbone_weights, trials)
+    with contextlib.nullcontext() if is_worker else locked(out / LOCK, f"the search {out}"):
+        if not is_worker:
+            _claim(out, job.identity)
+        tuner = _make_tuner(job, out)
         try:
             tuner.search(verbose=0)
         except (keras_tuner.errors.FatalError, RuntimeError) as error:
             raise UserError(f"the search in {out} stopped: {str(error).splitlines()[0]}") from error
-        return [] if worker else _finish(out, tuner.oracle.trials.values(), tested)
+        if is_worker:
+            return []
+        rows = _rows(out, tuner.oracle.trials.values())
+        _write_rows(out / TRIALS, rows)
+        return rows
+
+
+def describe(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields a line of text for each of the best trials."""
+    for row in rows[:BEST]:
+        yield ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+        )
+
+
+def settings(row: dict[str, Any]) -> str:
+    """Returns the `--set` arguments that make the recipe of a trial, quoted for a shell."""
+    arguments = (f"{name}={value}" for name, value in _trial_fields(row).items())
+    return " ".join(f'--set "{one}"' if "(" in one else f"--set {one}" for one in arguments)
+
+
+def _trial_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a trial's values change."""
+    return {
+        "finetune.resolution_schedule": ((0, values["size"]),),
+        "finetune.dropout": round(float(values["dropout"]), 2),
+        "finetune.dense_dropout": round(float(values["dense_dropout"]), 2),
+        "finetune.dense_units": (values["width"],) * values["layers"],
+        "finetune.head_warmup_learning_rate": values["learning_rate"],
+        "finetune.activation": values["activation"],
+    }
+
+
+def _check_base(base: Recipe) -> None:
+    tune = base.finetune
+    if tune.epochs or not tune.head_warmup_epochs:
+        raise UserError(
+            "tune needs a recipe with a frozen backbone: finetune.head_warmup_epochs must be above 0 and "
+            "finetune.resolution_schedule must have 0 epochs, "
+            f"got {tune.head_warmup_epochs} and {tune.epochs} epochs; see the recipe tuned"
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the trials of a search have in common.
+
+    identity: what a repeated command must have in common with the search, as plain values.
+    """
+
+    base: Recipe
+    train: Images
+    val: Images
+    test: Images | None
+    backbone_weights: str
+    cache: Path
+    trials: int
+    identity: dict[str, Any]
+
+
+def _load(base: Recipe, inputs: Inputs, cache: Path, trials: int) -> _Job:
+    images = load_folder(inputs.data)
+    test = load_folder(inputs.test, images.images.shape[1:3]) if inputs.test else None
+    train_rows, val_rows = split_rows(base.data, images)
+    if not len(val_rows):
+        raise UserError(
+            "data.validation_split must be above 0 for tune, which ranks trials by their validation accuracy"
+        )
+    identity = {
+        "recipe": fixed_fields(to_json(base)),
+        "data_sha256": digest(images.images, images.labels),
+        "test_sha256": digest(test.images, test.labels) if test else None,
+        "backbone_weights": Path(inputs.backbone_weights).name,
+        "trials": trials,
+        "seed": SEED,
+    }
+    parts = images.rows(train_rows), images.rows(val_rows), test
+    return _Job(base, *parts, inputs.backbone_weights, cache, trials, json.loads(json.dumps(identity)))
 
 
 class _HeadTuner(keras_tuner.Tuner):
-    """Trains a head for each trial; the backbone's features come from the cache."""
+    """Trains a head for each trial. The backbone's features come from the cache."""
 
-    def __init__(self, base, images, tested, backbone_weights, cache, trials, **arguments):
+    def __init__(self, job: _Job, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.base, self.trials, self.began, self.done, self.cache = base, trials, time.monotonic(), 0, cache
-        rows, held_rows = split(images.labels, base.validation, base.split_seed, images.names)
-        self.fitting, self.held, self.tested = images.rows(rows), images.rows(held_rows), tested
-        self.backbone = make_backbone(base, backbone_weights) if _role() != "chief" else None
+        self.job, self.began, self.done = job, time.monotonic(), 0
+        self.backbone: Any = None
+        if _role() != "chief":  # the chief trains nothing
+            self.backbone = make_backbone(job.base, job.backbone_weights)
 
-    def run_trial(self, trial, **arguments):
+    def run_trial(self, trial: Any, **arguments: Any) -> dict[str, float]:
         try:
-            return self._run_trial(trial)
-        except UserError as error:  # the same in every trial, so the search is over
+            result = self._train(trial_recipe(self.job.base, trial.hyperparameters.values))
+        except UserError as error:  # every other trial would raise it too
             raise keras_tuner.errors.FatalError(str(error)) from error
-
-    def _run_trial(self, trial):
-        recipe = changed(self.base, trial.hyperparameters.values)
-        keras.utils.set_random_seed(recipe.seed)  # a trial that is repeated has the same result
-        head = softmax_head(recipe, self.backbone.output_shape[-1], len(self.fitting.names))
-        schedule = HeadSchedule(recipe.frozen_epochs, recipe.frozen_learning_rate, recipe.batch, "frozen_learning_rate")
-        features = self._features(self.fitting, recipe, recipe.augmentation, recipe.head_views)
-        held = self._features(self.held, recipe)[0]
-        fit_on_features(head, schedule, recipe, features, self.fitting.labels, held, self.held.labels, self.fitting.names)
-        result = {"val_accuracy": _accuracy(head, held, self.held.labels)}
-        if self.tested:
-            result["test_accuracy"] = _accuracy(head, self._features(self.tested, recipe)[0], self.tested.labels)
         self.done += 1
-        left = (self.trials - int(trial.trial_id) - 1) * (time.monotonic() - self.began) / self.done
-        print(f"trial {int(trial.trial_id) + 1}/{self.trials}: {result['val_accuracy']:.1%}, about {left / 60:.0f} min left", flush=True)
+        number = int(trial.trial_id) + 1
+        left = (self.job.trials - number) * (time.monotonic() - self.began) / self.done
+        accuracy = result["val_accuracy"]
+        print(f"trial {number}/{self.job.trials}: {accuracy:.1%}, about {left / 60:.0f} min left", flush=True)
         return result
 
-    def _features(self, images, recipe, augmentation=None, views=1):
-        return cached_features(self.cache, self.backbone, images.images, recipe.size, augmentation, views, recipe.seed)
+    def _train(self, recipe: Recipe) -> dict[str, float]:
+        """Trains the head of one recipe. Returns its accuracies."""
+        job, tune = self.job, recipe.finetune
+        keras.utils.set_random_seed(recipe.seed)  # a repeated trial has the same result
+        head = softmax_head(tune, self.backbone.output_shape[-1], len(job.train.names))
+        spec = FeatureSpec(tune.input_size, recipe.augmentation.transforms, recipe.head.views, recipe.seed)
+        views = cached_features(job.cache, self.backbone, job.train.images, spec)
+        val = self._plain_features(job.val, tune.input_size)
+        features = Features(views, job.train.labels, val, job.val.labels, job.train.names)
+        fit_on_features(head, warmup_schedule(tune), recipe, features)
+        result = {"val_accuracy": _accuracy(head, val, job.val.labels)}
+        if job.test:
+            test = self._plain_features(job.test, tune.input_size)
+            result["test_accuracy"] = _accuracy(head, test, job.test.labels)
+        return result
+
+    def _plain_features(self, images: Images, input_size: int) -> np.ndarray:
+        """Features [n, d] of the images without random transforms."""
+        return cached_features(self.job.cache, self.backbone, images.images, FeatureSpec(input_size))[0]
 
 
-def _tuner(out, base, images, tested, backbone_weights, trials):
+def _accuracy(head: keras.Model, features: np.ndarray, labels: np.ndarray) -> float:
+    return float((head.predict(features, verbose=0).argmax(axis=-1) == labels).mean())
+
+
+def _make_tuner(job: _Job, out: Path) -> _HeadTuner:
     oracle = keras_tuner.oracles.RandomSearchOracle(
         objective=keras_tuner.Objective("val_accuracy", "max"),
-        max_trials=trials,
+        max_trials=job.trials,
         seed=SEED,
-        hyperparameters=space(),
+        hyperparameters=search_space(),
         allow_new_entries=False,
     )
     oracle.verbose = 0
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it says where it reloads from, whatever `verbose` is
-            return _HeadTuner(
-                base, images, tested, backbone_weights, out.parent / CACHE, trials, oracle=oracle, directory=out, project_name="trials"
-            )
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where it reloads from, whatever `verbose` is
+            return _HeadTuner(job, oracle=oracle, directory=out, project_name="trials")
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"the search in {out} is damaged ({error}); remove the folder and start again") from error
 
 
-def _role():
-    """What KerasTuner takes this process for: None alone, "chief", or a worker's name.
+def _role() -> str | None:
+    """KerasTuner's role of this process: None if it works alone, "chief", or the name of a worker.
 
     Raises:
-        UserError: some of its three variables are set and some are not.
+        UserError: only some of KerasTuner's three variables are set.
     """
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     if 0 < len(missing) < len(VARIABLES):
@@ -181,11 +269,12 @@ def _role():
     return "chief" if role and "chief" in role else role
 
 
-def _claim(out, identity):
-    record = out / "search.json"
+def _claim(out: Path, identity: dict[str, Any]) -> None:
+    """Writes the record of a new search, or checks that the search in this folder is the same."""
+    record = out / RECORD
     if not record.is_file():
         if any(path.name not in (LOCK, "trials") for path in out.iterdir()):
-            raise UserError(f"{out} exists and holds no search; give another --out")
+            raise UserError(f"--out must be a new folder or that of a search; {out} has other files")
         write_json(record, identity)
         return
     try:
@@ -194,52 +283,32 @@ def _claim(out, identity):
     except (ValueError, AttributeError) as error:
         raise UserError(f"{record} is damaged ({error}); remove the folder and start again") from error
     if other:
-        raise UserError(f"{out} holds a search with another {other[0]}; give another --out, or repeat its own command")
-    print(f"going on with the search in {out}")
+        raise UserError(f"{out} holds a search with another {other[0]}; repeat its own command, or give another --out")
+    print(f"continuing the search in {out}")
 
 
-def _accuracy(head, features, labels):
-    return float((head.predict(features, verbose=0).argmax(axis=-1) == labels).mean())
-
-
-def _finish(out, trials, tested):
-    """The trials as lines, the best first; ties in the order of the trials."""
-    done = [trial for trial in trials if trial.status == "COMPLETED"]
-    if not done:
+def _rows(out: Path, trials: Iterable[Any]) -> list[dict[str, Any]]:
+    """The completed trials as lines of a table, the best first; ties in the order of the trials."""
+    completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    if not completed:
         raise UserError(f"no trial of the search in {out} was completed; its trials/*/trial.json say why")
     rows = []
-    for trial in sorted(done, key=lambda trial: (-trial.score, int(trial.trial_id))):
-        values = {hp.name: trial.hyperparameters.values[hp.name] for hp in space().space}
-        row = {"trial": int(trial.trial_id) + 1, "val_accuracy": float(trial.score)}
-        if tested:
+    for trial in sorted(completed, key=lambda trial: (-trial.score, int(trial.trial_id))):
+        row: dict[str, Any] = {"trial": int(trial.trial_id) + 1, "val_accuracy": float(trial.score)}
+        if trial.metrics.exists("test_accuracy"):
             row["test_accuracy"] = float(trial.metrics.get_best_value("test_accuracy"))
-        rows.append({**row, **{name: float(f"{v:.6g}") if isinstance(v, float) else v for name, v in values.items()}})
+        for parameter in search_space().space:
+            value = trial.hyperparameters.values[parameter.name]
+            row[parameter.name] = float(f"{value:.6g}") if isinstance(value, float) else value
+        rows.append(row)
+    return rows
 
-    def save(temporary):
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    def save(temporary: Path) -> None:
         with open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
 
-    atomically(out / "trials.csv", save)
-    return rows
-
-
-def describe(rows):
-    """The best trials as lines to read."""
-    for row in rows[:BEST]:
-        yield ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
-
-
-def settings(row):
-    """The `--set` arguments that make a recipe of a trial."""
-    return " ".join(
-        (
-            f'--set "phases=((0, {row["size"]}),)"',
-            f"--set dropout={np.round(row['dropout'], 2)}",
-            f"--set dense_dropout={np.round(row['dense_dropout'], 2)}",
-            f'--set "dense={(row["width"],) * row["layers"]}"',
-            f"--set frozen_learning_rate={row['learning_rate']}",
-            f"--set activation={row['activation']}",
-        )
-    )
+    atomically(path, save)

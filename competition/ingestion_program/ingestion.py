@@ -1,17 +1,17 @@
-"""Stage one on the server: run the submission on images without labels.
+"""The prediction stage on the server: runs the submission on images without labels.
 
     python3 ingestion.py INPUT_DATA OUTPUT PROGRAM INGESTED_PROGRAM
 
-Reads INPUT_DATA/images.npy (uint8 [n, h, w, 3]), INPUT_DATA/classes.txt (a name a line) and PROGRAM/contract.json (the
-class that model.py must have, and the seconds that the submission may take). Writes to OUTPUT:
+Reads INPUT_DATA/images.npy (uint8 [n, h, w, 3]), INPUT_DATA/classes.txt (one name a line) and PROGRAM/contract.json
+(the name of the class in model.py, and the time limit in seconds). Writes to OUTPUT:
 
-- predictions.txt: a class number a line, where there is an answer for every image;
-- probabilities.npy: float32 [n, classes], where the submission keeps them in `probabilities` after a `predict`;
-- checks.json: what was checked, how it went, and what was used.
+- predictions.txt: one class number a line, if there is a prediction for every image;
+- probabilities.npy: float32 [n, classes], if the submission keeps them in `probabilities` after `predict`;
+- checks.json: each check with its result, and what was used.
 
-The submission runs in a process of its own (runner.py), so that it can change nothing here. Its answers are taken as
-bytes and checked; at the end all its processes are stopped, and whatever it wrote to OUTPUT is removed and reported.
-Standard library and numpy only.
+The submission runs in a process of its own (runner.py), so that it can change nothing here. Its responses are
+untrusted bytes that are validated here. At the end all its processes are killed, and everything that it wrote to
+OUTPUT is removed and reported. Standard library and numpy only.
 """
 
 import contextlib
@@ -28,92 +28,97 @@ import time
 
 import numpy as np
 
-ODD = 3  # rows of the odd batch
-# Rows that are predicted again to see whether order, repetition and type matter: at most, at least, and otherwise as many
-# as the submission predicts in half a second, so that a slow one is not much slower for being checked. Never more than half
-# of the images: their number is to differ, too.
-SAMPLE, SMALL_SAMPLE, SAMPLE_SECONDS = 64, 3, 0.5
-HEADER = 65536  # bytes, the longest header of an answer
-MEDDLED = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
-SUBREAPER, DUMPABLE = 36, 4  # prctl's options PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE
+ODD_BATCH_SIZE = 3
+# Rows that are predicted again to test that order, repetition and dtype do not matter: as many as the submission
+# predicts in half a second, within these bounds, so that the checks cost little. At most half of the images, because
+# the number of rows must differ too.
+MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SECONDS = 64, 3, 0.5
+MAX_HEADER_BYTES = 65536
+MAX_CLASSES = 10_000
+PIPE_MISUSE = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
+PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE = 36, 4  # options of prctl
 
 
 class Failed(Exception):
-    """A check does not hold; the arguments are the reason and the mend."""
+    """A check does not hold. Arguments: the reason and the fix."""
 
 
 class TimedOut(Failed):
-    """The submission took longer than it may."""
+    """The submission exceeded its time limit."""
 
 
 class Submission:
-    """The submission's process, and the two pipes to it."""
+    """The submission's process and the two pipes to it."""
 
     def __init__(self, program, input_data, folder, contract):
         self.seconds = contract["seconds"]
         self.deadline = time.monotonic() + self.seconds
-        theirs_in, self._questions = os.pipe()
-        self._answers, theirs_out = os.pipe()
+        their_requests, self._requests = os.pipe()
+        self._responses, their_responses = os.pipe()
         runner = os.path.join(program, "runner.py")
-        arguments = [runner, input_data, folder, contract["class"], str(theirs_in), str(theirs_out)]
+        arguments = [runner, input_data, folder, contract["class"], str(their_requests), str(their_responses)]
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-B"] + arguments, pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, "-I", "-B"] + arguments,
+            pass_fds=(their_requests, their_responses),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._kept = b""
+        os.close(their_requests)
+        os.close(their_responses)
+        self._buffer = b""
 
-    def ask(self, question):
-        """The header of the answer to a question. Raises Failed."""
+    def request(self, request):
+        """The header of the response to a request. Raises Failed."""
+        line = json.dumps(request).encode() + b"\n"
         try:
-            os.write(self._questions, json.dumps(question).encode() + b"\n")  # shorter than a pipe's buffer: never blocks
+            os.write(self._requests, line)  # shorter than a pipe's buffer, so it never blocks
         except BrokenPipeError:
-            raise Failed(*self._ended()) from None
-        while b"\n" not in self._kept:
-            if len(self._kept) > HEADER:
-                raise Failed(*MEDDLED)
+            raise Failed(*self._ending()) from None
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > MAX_HEADER_BYTES:
+                raise Failed(*PIPE_MISUSE)
             self._read()
-        line, self._kept = self._kept.split(b"\n", 1)
+        line, self._buffer = self._buffer.split(b"\n", 1)
         try:
             header = json.loads(line.decode())
             assert isinstance(header, dict)
         except (ValueError, AssertionError, RecursionError):
-            raise Failed(*MEDDLED) from None
+            raise Failed(*PIPE_MISUSE) from None
         if "error" in header:
-            raise Failed(str(header["error"])[:1000], str(header.get("mend"))[:1000])
+            raise Failed(str(header["error"])[:1000], str(header.get("fix"))[:1000])
         return header
 
     def array(self, dtype, shape):
-        """The next array of an answer."""
+        """The next array of a response. Raises Failed."""
         size = np.dtype(dtype).itemsize * int(np.prod(shape))
-        while len(self._kept) < size:
+        while len(self._buffer) < size:
             self._read()
-        data, self._kept = self._kept[:size], self._kept[size:]
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
         return np.frombuffer(data, dtype).reshape(shape)
 
     def _read(self):
-        ready, _, _ = select.select([self._answers], [], [], max(0.0, self.deadline - time.monotonic()))
+        ready, _, _ = select.select([self._responses], [], [], max(0.0, self.deadline - time.monotonic()))
         if not ready:
-            mend = "use a smaller network or image, or fewer views at prediction"
-            raise TimedOut("it ran longer than the limit of {:g} s".format(self.seconds), mend)
-        data = os.read(self._answers, 1 << 20)
+            fix = "use a smaller network, smaller images or fewer TTA transforms"
+            raise TimedOut("it ran longer than the limit of {:g} s".format(self.seconds), fix)
+        data = os.read(self._responses, 1 << 20)
         if not data:
-            raise Failed(*self._ended())
-        self._kept += data
+            raise Failed(*self._ending())
+        self._buffer += data
 
-    def _ended(self):
+    def _ending(self):
         try:
             code = self.process.wait(5)
         except subprocess.TimeoutExpired:
             return "it closed the pipes between the grader and itself", "leave open file descriptors alone"
-        how = "was ended by signal {}".format(-code) if code < 0 else "ended by itself with exit code {}".format(code)
-        return "the process " + how, "end with an answer, not with exit; the end of the log says more"
+        how = "was killed by signal {}".format(-code) if code < 0 else "exited with code {}".format(code)
+        return "the process " + how, "return from predict and do not exit; see the end of the log"
 
     def end(self):
-        """Stops it and everything that it has started."""
+        """Kills the process and everything that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        if os.getpid() == 1:  # in a container, everything else is the submission's
+        if os.getpid() == 1:  # in a container all other processes are the submission's
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
         for _ in range(100):
@@ -130,7 +135,7 @@ class Submission:
 
 
 def descendants(ancestor):
-    """Numbers of all processes that come of one, as far as /proc tells."""
+    """Numbers of all processes below one, as far as /proc shows them."""
     parents = {}
     for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -145,7 +150,7 @@ def descendants(ancestor):
 
 
 class Journal:
-    """The checks so far, on disk after every step, so that a kill from outside is seen at the step that it struck."""
+    """The checks so far, written to disk after every step, so that a kill from outside shows at which step it was."""
 
     def __init__(self, output):
         self.path = os.path.join(output, "checks.json")
@@ -153,10 +158,10 @@ class Journal:
         self.used = {}
 
     def check(self, name, step):
-        """Runs one step and records how it went. Returns what the step returned, or None if it failed."""
-        record = {"name": name, "passed": None, "reason": "", "mend": "", "seconds": 0.0}
+        """Runs one step and records its result. Returns what the step returned, or None if it failed."""
+        record = {"name": name, "passed": None, "reason": "", "fix": "", "seconds": 0.0}
         self.records.append(record)
-        self.note()
+        self.try_write()
         began = time.monotonic()
         result = None
         try:
@@ -165,13 +170,13 @@ class Journal:
         except Failed as failure:
             record["passed"] = False
             record["timed_out"] = isinstance(failure, TimedOut)
-            record["reason"], record["mend"] = failure.args
+            record["reason"], record["fix"] = failure.args
         record["seconds"] = round(time.monotonic() - began, 3)
-        self.note()
+        self.try_write()
         return result
 
-    def note(self):
-        """Writes as far as the submission lets it: while that runs, it can stand in the way, if to nobody's use."""
+    def try_write(self):
+        """Writes if possible: the submission can block the file while it runs, but gains nothing by it."""
         with contextlib.suppress(OSError):
             self.write()
 
@@ -180,11 +185,11 @@ class Journal:
 
 
 def write(path, save):
-    """A file of our own, whatever stood there before."""
+    """Writes a new file and replaces whatever is at `path`."""
     temporary = path + ".tmp"
-    for there in (temporary, path):
-        if os.path.islink(there) or os.path.isdir(there):
-            remove(there)
+    for existing in (temporary, path):
+        if os.path.islink(existing) or os.path.isdir(existing):
+            remove(existing)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     with open(temporary, "xb") as file:
@@ -193,20 +198,20 @@ def write(path, save):
 
 
 def remove(path):
-    """Removes a file, a link, or a folder with everything in it, closed or not."""
+    """Removes a file, a link, or a folder with its contents, also without permissions."""
     if os.path.isdir(path) and not os.path.islink(path):
         os.chmod(path, 0o700)
         with contextlib.suppress(RecursionError):
             shutil.rmtree(path, ignore_errors=True)
-        if os.path.isdir(path):  # too deep for Python
+        if os.path.isdir(path):  # nested too deeply for Python
             subprocess.call(["rm", "-rf", path])
     else:
         os.unlink(path)
 
 
 def main(input_data, output, program, ingested_program):
-    """Runs all checks. Returns 0 if a prediction for every image was written."""
-    _protect()
+    """Runs all checks. Returns 0 if a prediction for every image was written, else 1."""
+    _protect_process()
     images = np.load(os.path.join(input_data, "images.npy"), mmap_mode="r", allow_pickle=False)
     with open(os.path.join(input_data, "classes.txt"), encoding="utf-8") as file:
         classes = len(file.read().splitlines())
@@ -215,94 +220,132 @@ def main(input_data, output, program, ingested_program):
     journal = Journal(output)
     submission = Submission(program, input_data, ingested_program, contract)
     try:
-        whole, sure = question_all(submission, journal, len(images), classes)
+        predictions, probabilities = run_checks(submission, journal, len(images), classes)
     finally:
         submission.end()
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     journal.used["peak_mb"] = round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
     journal.check("output folder", lambda: clean(output))
     journal.write()
-    if whole is None:
+    if predictions is None:
         return 1
-    if sure is not None:
-        write(os.path.join(output, "probabilities.npy"), lambda file: np.save(file, sure, allow_pickle=False))
-    lines = "".join("{}\n".format(number) for number in whole).encode()
+    if probabilities is not None:
+        path = os.path.join(output, "probabilities.npy")
+        write(path, lambda file: np.save(file, probabilities, allow_pickle=False))
+    lines = "".join("{}\n".format(number) for number in predictions).encode()
     write(os.path.join(output, "predictions.txt"), lambda file: file.write(lines))
     return 0
 
 
-def question_all(submission, journal, count, classes):
-    """(answers int64 [count], probabilities or None), or (None, None) where there is no answer for every image."""
+def run_checks(submission, journal, count, classes):
+    """Runs the checks in order and records them.
 
-    def ask(rows, dtype="float32"):
-        return answers(submission, rows, count if rows is None else len(rows), dtype, classes)
+    Returns:
+        (predictions int64 [count], probabilities float32 [count, classes] or None), or (None, None) if there is no
+        prediction for every image.
+    """
 
-    if journal.check("import and constructor", lambda: submission.ask({})) is None:
+    def predict(rows):
+        return predictions_of(submission, {"rows": rows, "dtype": "float32"}, count, classes)
+
+    if journal.check("import and constructor", lambda: submission.request({})) is None:
         return None, None
-    one = journal.check("one image", lambda: ask([0]))
-    odd = journal.check("odd batch", lambda: ask(list(range(min(ODD, count)))))
+    one = journal.check("one image", lambda: predict([0]))
+    odd = journal.check("odd batch", lambda: predict(list(range(min(ODD_BATCH_SIZE, count)))))
     if one is None and odd is None:
         return None, None
-    got = journal.check("all images", lambda: ask(None))
-    if got is None:
+    every = journal.check("all images", lambda: predict(None))
+    if every is None:
         return None, None
-    load, first, _, every = (record["seconds"] for record in journal.records)
-    journal.used.update(images=count, load_seconds=load, first_seconds=first, seconds=every)
-    whole, sure = got
-    rows = int(np.clip(SAMPLE_SECONDS * count / max(every, 1e-3), SMALL_SAMPLE, SAMPLE))
+    load, first, _, seconds = (record["seconds"] for record in journal.records)
+    journal.used.update(images=count, load_seconds=load, first_seconds=first, seconds=seconds)
+    parts = {"one image": one, "odd batch": odd}
+    journal.check("independence of neighbours", lambda: compare_parts(every[0], parts))
+    check_consistency(submission, journal, every[0], classes)
+    return every
+
+
+def check_consistency(submission, journal, expected, classes):
+    """Predicts a random sample of the rows again, and compares with the predictions for all images.
+
+    Args:
+        expected: int64 [n], the predictions for all images.
+    """
+    count, seconds = len(expected), journal.used["seconds"]
+    rows = int(np.clip(SAMPLE_SECONDS * count / max(seconds, 1e-3), MIN_SAMPLE, MAX_SAMPLE))
     sample = np.random.default_rng().permutation(count)[: min(rows, (count + 1) // 2)]
 
-    def again(dtype, reason):
-        equal(ask(sample.tolist(), dtype)[0], whole[sample], reason)
+    def compare(dtype, reason):
+        request = {"rows": sample.tolist(), "dtype": dtype}
+        assert_equal(predictions_of(submission, request, count, classes)[0], expected[sample], reason)
 
-    journal.check("independence of neighbours", lambda: same(whole, {"one image": one, "odd batch": odd}))
-    journal.check("row permutation", lambda: again("float32", "the answers change with the order or number of the rows"))
-    journal.check("repeatability", lambda: again("float32", "a second call gives other answers"))
-    journal.check("uint8 images", lambda: again("uint8", "uint8 images give other answers than float32"))
-    return whole, sure
+    changed = "the predictions change with the order or number of the rows"
+    journal.check("row permutation", lambda: compare("float32", changed))
+    journal.check("repeatability", lambda: compare("float32", "a second call returns other predictions"))
+    journal.check("uint8 images", lambda: compare("uint8", "uint8 images get other predictions than float32"))
 
 
-def answers(submission, rows, count, dtype, classes):
-    """The submission's answers for some images, after making sure that they are what the server expects."""
-    header = submission.ask({"rows": rows, "dtype": dtype})
-    mend = "return tf.argmax(probabilities, axis=-1): an integer tensor of shape [{}]".format(count)
-    if header.get("kind") != "tensor":
-        raise Failed("predict returned {}, not a tensor".format(str(header.get("kind"))[:100]), mend)
-    if header.get("shape") != [count]:
-        raise Failed("predict returned the shape {} for {} images".format(str(header.get("shape"))[:100], count), mend)
-    if not str(header.get("dtype")).startswith(("int", "uint")):
-        raise Failed("predict returned {}, not integers".format(str(header.get("dtype"))[:100]), mend)
+def predictions_of(submission, request, total, classes):
+    """The submission's predictions for some rows, after validation.
+
+    Args:
+        request: {"rows": list of row numbers, or None for all, "dtype": name}.
+        total: number of all images.
+        classes: number of classes.
+
+    Returns:
+        (predictions int64 [rows], probabilities float32 [rows, classes] or None).
+
+    Raises:
+        Failed: the response is not an integer tensor [rows] with values from 0 to classes - 1.
+    """
+    header = submission.request(request)
+    count = total if request["rows"] is None else len(request["rows"])
+    validate_header(header, count)
     values = submission.array("<i8", (count,))
     if count and not (0 <= values.min() and values.max() < classes):
         raise Failed(
             "predict returned {} to {}, there are {} classes".format(values.min(), values.max(), classes),
             "return class numbers from 0 to {}".format(classes - 1),
         )
-    sure = None
-    if header.get("confidence") is True:
-        if type(header.get("classes")) is not int or not 0 < header["classes"] < 10_000:
-            raise Failed(*MEDDLED)
-        sure = submission.array("<f4", (count, header["classes"]))
-    return values, sure if are_probabilities(sure, classes) else None
+    probabilities = None
+    if header.get("has_probabilities") is True:
+        if type(header.get("classes")) is not int or not 0 < header["classes"] < MAX_CLASSES:
+            raise Failed(*PIPE_MISUSE)
+        probabilities = submission.array("<f4", (count, header["classes"]))
+    return values, probabilities if are_probabilities(probabilities, classes) else None
+
+
+def validate_header(header, count):
+    """Raises Failed unless the header announces an integer tensor of shape [count]."""
+    fix = "return tf.argmax(probabilities, axis=-1): an integer tensor of shape [{}]".format(count)
+    if header.get("kind") != "tensor":
+        raise Failed("predict returned {}, not a tensor".format(str(header.get("kind"))[:100]), fix)
+    if header.get("shape") != [count]:
+        raise Failed("predict returned the shape {} for {} images".format(str(header.get("shape"))[:100], count), fix)
+    if not str(header.get("dtype")).startswith(("int", "uint")):
+        raise Failed("predict returned {}, not integers".format(str(header.get("dtype"))[:100]), fix)
 
 
 def are_probabilities(values, classes):
-    """Whether float32 [n, k] holds a probability for each class; where not, nothing is said of them."""
+    """Whether float32 [n, k] holds a probability for each class. If not, the values are ignored without a message."""
     if values is None or values.shape[1] != classes or not np.isfinite(values).all():
         return False
     return bool((values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < 0.01).all())
 
 
-def same(whole, parts):
-    """Raises Failed unless the answers for parts of the images are those for all of them."""
+def compare_parts(expected, parts):
+    """Raises Failed unless the first rows, predicted alone, have the same predictions as among all images."""
     for name, part in parts.items():
         if part is not None:
-            equal(part[0], whole[: len(part[0])], "{} gets other answers than the same rows among all".format(name))
+            predictions = part[0]
+            reason = "{} gets other predictions than the same rows among all".format(name)
+            assert_equal(predictions, expected[: len(predictions)], reason)
 
 
-def equal(got, expected, reason):
-    """Raises Failed unless two rows of answers are the same."""
-    different = int((got != expected).sum())
+def assert_equal(predictions, expected, reason):
+    """Raises Failed with the reason unless two int64 [n] are equal."""
+    different = int((predictions != expected).sum())
     if different:
         raise Failed(
             "{} ({} of {})".format(reason, different, len(expected)),
@@ -311,27 +354,28 @@ def equal(got, expected, reason):
 
 
 def clean(output):
-    """Removes everything from the output folder but the journal. Raises Failed if the submission had written there."""
+    """Removes everything from the output folder except the journal. Raises Failed if the submission wrote there."""
     if os.path.islink(output) or not os.path.isdir(output):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
         os.mkdir(output)
     os.chmod(output, 0o700)
-    strange = sorted(name for name in os.listdir(output) if name != "checks.json")
-    for name in strange:
+    unexpected = sorted(name for name in os.listdir(output) if name != "checks.json")
+    for name in unexpected:
         remove(os.path.join(output, name))
-    if strange:
-        names = ", ".join(ascii(name)[1:-1] for name in strange[:3]) + (" and more" if len(strange) > 3 else "")
-        raise Failed("it wrote {} to the output folder".format(names), "return the answers; the server writes them down")
+    if unexpected:
+        names = ", ".join(ascii(name)[1:-1] for name in unexpected[:3]) + (" and more" if len(unexpected) > 3 else "")
+        fix = "return the predictions; the server writes them to the output folder"
+        raise Failed("it wrote {} to the output folder".format(names), fix)
 
 
-def _protect():
-    """Keeps the submission's processes below this one, and this one's memory and course closed to them (Linux)."""
+def _protect_process():
+    """Keeps the submission's processes below this one, and denies them this one's memory and Ctrl-C (Linux)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.prctl(SUBREAPER, 1, 0, 0, 0)
-        library.prctl(DUMPABLE, 0, 0, 0, 0)
+        library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        library.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 if __name__ == "__main__":

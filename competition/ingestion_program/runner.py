@@ -1,11 +1,11 @@
-"""The submission's own process: imports model.py, and answers the ingestion program's questions over two pipes.
+"""The submission's process: imports model.py and serves the ingestion program's requests over two pipes.
 
-    python3 runner.py INPUT_DATA INGESTED_PROGRAM CLASS QUESTIONS ANSWERS      the last two are file descriptors
+    python3 runner.py INPUT_DATA INGESTED_PROGRAM CLASS REQUESTS RESPONSES      the last two are file descriptors
 
-A question is a line of JSON, {"rows": [0, 5] or null for all, "dtype": "float32"}; the first one, {}, asks for the
-constructor. An answer is a line of JSON, {"error": …, "mend": …} or {"kind", "dtype", "shape", "confidence"}, followed
-by the answers as int64 where they are whole numbers in one dimension, and by float32 [n, classes] where `confidence`
-is true. Whatever the submission does to this process, its answers are only bytes to the program that asks.
+A request is one line of JSON: {} constructs the model; {"rows": [0, 5] or null for all, "dtype": "float32"} predicts.
+A response is one line of JSON: {"error", "fix"}, or {"kind", "dtype", "shape", "has_probabilities"}. The predictions
+follow as int64 if they are integers of the right shape, then float32 [n, classes] if `has_probabilities` is true. The
+submission controls this process, so the ingestion program treats every response as untrusted bytes.
 """
 
 import json
@@ -15,71 +15,83 @@ import sys
 import numpy as np
 
 
-def main(input_data, folder, kind, questions, answers):
-    sys.stdout.reconfigure(line_buffering=True)  # this process is stopped, not ended: what it printed must be out
-    images = np.load(os.path.join(input_data, "images.npy"), mmap_mode="r", allow_pickle=False)
-    with os.fdopen(int(questions)) as source, os.fdopen(int(answers), "wb") as sink:
-        network = None
-        for line in source:
-            question = json.loads(line)
-            try:
-                if not question:
-                    network = construct(folder, kind)
-                    header, payload = {}, b""
-                else:
-                    rows = slice(None) if question["rows"] is None else question["rows"]
-                    header, payload = answer(network, images[rows].astype(question["dtype"]), kind)
-            except Refused as error:
-                header, payload = {"error": error.args[0], "mend": error.args[1]}, b""
-            except Exception as error:
-                import traceback
+class Refused(Exception):
+    """The submission breaks the contract. Arguments: the reason and the fix."""
 
-                traceback.print_exc()
-                reason = "{}: {}".format(type(error).__name__, str(error)[:500])
-                header = {"error": reason, "mend": "the traceback is at the end of the log; mend model.py and build again"}
-                payload = b""
+
+def main(input_data, folder, class_name, requests, responses):
+    """Serves requests until the pipe is closed. Returns 0."""
+    sys.stdout.reconfigure(line_buffering=True)  # this process is killed at the end, so nothing may wait in a buffer
+    images = np.load(os.path.join(input_data, "images.npy"), mmap_mode="r", allow_pickle=False)
+    network = None
+    with os.fdopen(int(requests)) as source, os.fdopen(int(responses), "wb") as sink:
+        for line in source:
+            request = json.loads(line)
+            header, payload = {}, b""
+            try:
+                if not request:
+                    network = construct(folder, class_name)
+                else:
+                    rows = slice(None) if request["rows"] is None else request["rows"]
+                    header, payload = predict(network, images[rows].astype(request["dtype"]), class_name)
+            except Refused as error:
+                header = {"error": error.args[0], "fix": error.args[1]}
+            except Exception as error:
+                header = _describe(error)
             sink.write(json.dumps(header).encode() + b"\n" + payload)
             sink.flush()
     return 0
 
 
-class Refused(Exception):
-    """The contract does not hold; the arguments are the reason and the mend."""
-
-
-def construct(folder, kind):
-    """The submission's network: `model(folder)`, or `Model()` where the contract says so."""
+def construct(folder, class_name):
+    """The submission's model: `model(folder)`, or `Model()` if `class_name` is "Model"."""
     sys.path.insert(0, folder)
     try:
         import model
     except ImportError as error:
         reason = "model.py cannot be imported: {}".format(error)
         raise Refused(reason, "import only tensorflow, numpy and files that are in the zip") from error
-    if not hasattr(model, kind):
-        raise Refused("model.py has no class {}".format(kind), "name the class {}, with just these letters".format(kind))
-    return model.Model() if kind == "Model" else model.model(folder)
+    if not hasattr(model, class_name):
+        fix = "name the class {}, in exactly these letters".format(class_name)
+        raise Refused("model.py has no class {}".format(class_name), fix)
+    return model.Model() if class_name == "Model" else model.model(folder)
 
 
-def answer(network, pixels, kind):
-    """(header, payload) for float or integer images [n, h, w, 3] of 0 to 255."""
-    if kind == "Model":
-        got = network.predict(pixels)
+def predict(network, pixels, class_name):
+    """One response: (header, payload).
+
+    Args:
+        network: what `construct` returned.
+        pixels: float or integer images [n, h, w, 3] with values 0 to 255.
+        class_name: "model" gets a TensorFlow tensor, "Model" a NumPy array.
+    """
+    if class_name == "Model":
+        returned = network.predict(pixels)
     else:
         import tensorflow as tf
 
-        got = network.predict(tf.constant(pixels))
-    values = got.numpy() if hasattr(got, "numpy") else got
+        returned = network.predict(tf.constant(pixels))
+    values = returned.numpy() if hasattr(returned, "numpy") else returned
     if not isinstance(values, np.ndarray):
-        return {"kind": type(got).__name__}, b""
-    header = {"kind": "tensor", "dtype": str(values.dtype), "shape": list(values.shape), "confidence": False}
+        return {"kind": type(returned).__name__}, b""
+    header = {"kind": "tensor", "dtype": str(values.dtype), "shape": list(values.shape), "has_probabilities": False}
     if values.dtype.kind not in "iu" or values.shape != (len(pixels),):
         return header, b""
     payload = values.astype("<i8").tobytes()
-    sure = getattr(network, "probabilities", None)
-    if isinstance(sure, np.ndarray) and sure.ndim == 2 and len(sure) == len(pixels) and sure.dtype.kind == "f":
-        header.update(confidence=True, classes=int(sure.shape[1]))
-        payload += sure.astype("<f4").tobytes()
+    kept = getattr(network, "probabilities", None)
+    if isinstance(kept, np.ndarray) and kept.ndim == 2 and len(kept) == len(pixels) and kept.dtype.kind == "f":
+        header.update(has_probabilities=True, classes=int(kept.shape[1]))
+        payload += kept.astype("<f4").tobytes()
     return header, payload
+
+
+def _describe(error):
+    """The header for an exception of the submission. Its traceback goes to the log."""
+    import traceback
+
+    traceback.print_exception(type(error), error, error.__traceback__)
+    reason = "{}: {}".format(type(error).__name__, str(error)[:500])
+    return {"error": reason, "fix": "the traceback is at the end of the log; fix model.py and build again"}
 
 
 if __name__ == "__main__":

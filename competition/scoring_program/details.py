@@ -1,4 +1,4 @@
-"""detailed_results.html: one page that shows where a submission stands. No script, no outside address, light and dark."""
+"""detailed_results.html: one page with the results of a submission. No script, no external address, light and dark."""
 
 import base64
 import html
@@ -7,10 +7,11 @@ import os
 import numpy as np
 
 BINS = 10  # of the calibration diagram
-MISTAKES = 15
+MISTAKES = 15  # how many are shown
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1a1f1c; --soft: #5b655f; --paper: #fff; --line: #d9dfdb; --leaf: #1d7a46; --wrong: #b3372b; }
+:root { color-scheme: light dark;
+  --ink: #1a1f1c; --soft: #5b655f; --paper: #fff; --line: #d9dfdb; --leaf: #1d7a46; --wrong: #b3372b; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8ece9; --soft: #a3ada7; --paper: #131715; --line: #323a35; --leaf: #5cc58b; --wrong: #f0877b; }
 }
@@ -28,8 +29,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; } .checks td { text-align: left; }
 .pass, .fail { white-space: nowrap; } .pass { color: var(--leaf); } .fail { color: var(--wrong); font-weight: 700; }
-svg { display: block; width: 100%; height: auto; max-width: 34rem; } svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
-.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; padding: 0; list-style: none; }
+svg { display: block; width: 100%; height: auto; max-width: 34rem; }
+svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
+.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; padding: 0;
+  list-style: none; }
 .mistakes img { width: 100%; display: block; border-radius: .25rem; }
 .mistakes span { display: block; margin-top: .25rem; overflow-wrap: anywhere; font-size: .85rem; line-height: 1.3; }
 """
@@ -48,63 +51,80 @@ HEAD = """<!DOCTYPE html>
 """
 
 
-def page(numbers, names, labels, predictions, probabilities, checks, used, refusal, thumbnails):
-    """The whole page as text.
+class Results:
+    """Everything that the page shows.
 
-    Args:
-        numbers: what `score.scores` returned; empty where nothing was scored.
+    Attributes:
         names: class names.
-        labels, predictions: int64 [n]; predictions None where nothing was scored.
-        probabilities: float32 [n, classes], or None.
-        checks: (name, passed, reason, mend) of each check.
-        used: "images", "seconds" and "peak_mb", those that are known.
-        refusal: why nothing was scored, or "".
+        labels: int64 [n].
         thumbnails: folder with 00000.jpg, 00001.jpg, …
+        predictions: int64 [n], or None if nothing was scored.
+        probabilities: float32 [n, classes], or None.
+        scores: what `score.scores` returned; empty if nothing was scored.
+        checks: (name, passed, reason, fix) of each check.
+        used: "images", "seconds" and "peak_mb", as far as they are known.
+        refusal: why nothing was scored, or "".
     """
-    parts = [HEAD.format(STYLE)]
-    if refusal:
-        parts.append('<p class="refusal">Not scored: {}.</p>\n'.format(html.escape(refusal)))
+
+    def __init__(self, names, labels, thumbnails):
+        self.names, self.labels, self.thumbnails = names, labels, thumbnails
+        self.predictions = self.probabilities = None
+        self.scores, self.checks, self.used, self.refusal = {}, [], {}, ""
+
+    @property
+    def confidence(self):
+        """float32 [n], the probability of each predicted class, or None."""
+        if self.probabilities is None:
+            return None
+        return self.probabilities[np.arange(len(self.labels)), self.predictions]
+
+
+def page(results):
+    """The whole page as text, from `Results`."""
+    if results.refusal:
+        parts = ['<p class="refusal">Not scored: {}.</p>\n'.format(html.escape(results.refusal))]
     else:
-        parts.append(_summary(numbers))
-    parts += [_used(used), _checks(checks)]
-    if not refusal:
-        sure = None if probabilities is None else probabilities[np.arange(len(labels)), predictions]
+        parts = [_summary(results.scores)]
+    parts += [_used(results.used), _checks(results.checks)]
+    if not results.refusal:
         parts += [
-            _classes(numbers, names),
-            _confusion(numbers, names),
-            _calibration(sure, labels == predictions),
-            _mistakes(names, labels, predictions, sure, thumbnails),
+            _classes(results.scores, results.names),
+            _confusion(results.scores, results.names),
+            _calibration(results.confidence, results.labels == results.predictions),
+            _mistakes(results),
         ]
-    return "".join(parts) + "</body>\n</html>\n"
+    return HEAD.format(STYLE) + "".join(parts) + "</body>\n</html>\n"
 
 
-def calibration(sure, right):
-    """How sure against how right, in bins of equal width.
+def calibration(confidence, correct):
+    """Accuracy against confidence in bins of equal width.
 
     Args:
-        sure: float [n], the probability of each answer.
-        right: bool [n].
+        confidence: float [n], the probability of each predicted class.
+        correct: bool [n].
 
     Returns:
-        (rows of (low, high, images, mean of sure, share right) for each bin that is not empty; expected calibration
-        error, the mean distance of the two weighted by images: M. P. Naeini et al., AAAI 2015).
+        (rows of (low, high, images, mean confidence, accuracy) for each bin that is not empty; expected calibration
+        error: the mean distance of the two, weighted by images (M. P. Naeini et al., AAAI 2015)).
     """
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    rows = []
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    rows, error = [], 0.0
     for number in range(BINS):
         inside = place == number
         if inside.any():
-            rows.append((number / BINS, (number + 1) / BINS, int(inside.sum()), float(sure[inside].mean()), float(right[inside].mean())))
-    return rows, sum(count * abs(mean - share) for _, _, count, mean, share in rows) / len(sure)
+            count, mean, accuracy = int(inside.sum()), float(confidence[inside].mean()), float(correct[inside].mean())
+            rows.append((number / BINS, (number + 1) / BINS, count, mean, accuracy))
+            error += count * abs(mean - accuracy)
+    return rows, error / len(confidence)
 
 
-def _summary(n):
-    interval = "95 % interval {:.1%} to {:.1%}".format(n["accuracy_low"], n["accuracy_high"])
+def _summary(scores):
+    interval = "95 % interval {:.1%} to {:.1%}".format(scores["accuracy_low"], scores["accuracy_high"])
     return (
         '<p class="big" data-score="accuracy" data-value="{accuracy}">{accuracy:.2%}</p>\n'
-        '<p>of <span data-score="images" data-value="{images}">{images:,}</span> images right, {interval}; '
+        '<p>of <span data-score="images" data-value="{images}">{images:,}</span> images correct, {interval}; '
         'macro F1 <span data-score="macro_f1" data-value="{macro_f1}">{macro_f1:.3f}</span></p>\n'
-    ).format(interval=interval, **n)
+    ).format(interval=interval, **scores)
 
 
 def _used(used):
@@ -113,7 +133,7 @@ def _used(used):
         facts.append("<span>time per image<b>{:.1f} ms</b></span>".format(1000 * used["seconds"] / used["images"]))
         facts.append("<span>all images<b>{:.1f} s</b></span>".format(used["seconds"]))
     if "peak_mb" in used:
-        facts.append("<span>memory at most<b>{:,.0f} MB</b></span>".format(used["peak_mb"]))
+        facts.append("<span>peak memory<b>{:,.0f} MB</b></span>".format(used["peak_mb"]))
     return '<div class="facts">{}</div>\n'.format("".join(facts)) if facts else ""
 
 
@@ -121,21 +141,21 @@ def _checks(checks):
     if not checks:
         return ""
     rows = []
-    for name, passed, reason, mend in checks:
+    for name, passed, reason, fix in checks:
         verdict = '<td class="pass">✓ pass</td>' if passed else '<td class="fail">✗ fail</td>'
-        text = html.escape(reason) + ("" if passed or not mend else "<br>→ " + html.escape(mend))
+        text = html.escape(reason) + ("" if passed or not fix else "<br>→ " + html.escape(fix))
         rows.append("<tr><td>{}</td>{}<td>{}</td></tr>\n".format(html.escape(name), verdict, text))
     return '<h2>Checks</h2>\n<div class="scroll"><table class="checks">\n{}</table></div>\n'.format("".join(rows))
 
 
-def _classes(numbers, names):
+def _classes(scores, names):
     rows = []
     for row, name in enumerate(names):
         cells = "".join(
-            '<td data-score="{0}_{1}" data-value="{2}">{2:.3f}</td>'.format(key, row, numbers["{}_{}".format(key, row)])
+            '<td data-score="{0}_{1}" data-value="{2}">{2:.3f}</td>'.format(key, row, scores["{}_{}".format(key, row)])
             for key in ("precision", "recall", "f1")
         )
-        images = sum(numbers["confusion_{}_{}".format(row, column)] for column in range(len(names)))
+        images = sum(_confusion_row(scores, row, names))
         rows.append("<tr><td>{}</td>{}<td>{:,}</td></tr>\n".format(html.escape(name), cells, images))
     return (
         '<h2>Classes</h2>\n<div class="scroll"><table>\n'
@@ -143,70 +163,90 @@ def _classes(numbers, names):
     ).format("".join(rows))
 
 
-def _confusion(numbers, names):
-    """A square for each pair of classes, as dark as its share of the true class's images."""
+def _confusion_row(scores, row, names):
+    return [scores["confusion_{}_{}".format(row, column)] for column in range(len(names))]
+
+
+def _confusion(scores, names):
+    """The confusion matrix: one square for each pair of classes, as dark as its share of the true class's images."""
     side, left, top = 40, 110, 24
     size = len(names) * side
-    parts = ['<svg viewBox="0 0 {} {}" role="img" aria-label="confusion matrix">\n'.format(left + size + 2, top + size + 2)]
+    text = '<text x="{}" y="{}" text-anchor="{}">{}</text>\n'
+    view = '<svg viewBox="0 0 {} {}" role="img" aria-label="confusion matrix">\n'
+    parts = [view.format(left + size + 2, top + size + 2)]
     for row, name in enumerate(names):
-        counts = [numbers["confusion_{}_{}".format(row, column)] for column in range(len(names))]
+        counts = _confusion_row(scores, row, names)
         total = max(1, sum(counts))
         y = top + row * side
-        parts.append('<text x="{}" y="{}" text-anchor="end">{}</text>\n'.format(left - 6, y + 25, html.escape(_short(name))))
+        parts.append(text.format(left - 6, y + 25, "end", html.escape(_shortened(name))))
         for column, count in enumerate(counts):
-            x, share = left + column * side, count / total
-            colour, depth = ("var(--leaf)", share) if row == column else ("var(--wrong)", share**0.5)  # a few mistakes are to be seen
-            title = "{} images of {} taken for {}".format(count, name, names[column])
-            square = '<rect x="{}" y="{}" width="{}" height="{}" fill="{}" fill-opacity="{:.3f}" stroke="var(--line)"/>'
-            text = '<text x="{}" y="{}" text-anchor="middle" data-score="confusion_{}_{}" data-value="{}">{}</text>'
-            parts.append(
-                "<g><title>{}</title>".format(html.escape(title))
-                + square.format(x, y, side, side, colour, 0.5 * depth)
-                + text.format(x + side / 2, y + 25, row, column, count, count or "")
-                + "</g>\n"
-            )
+            title = "{} images of {} predicted as {}".format(count, name, names[column])
+            parts.append("<g><title>{}</title>".format(html.escape(title)))
+            parts.append(_square(left + column * side, y, side, count / total, row == column))
+            number = '<text x="{}" y="{}" text-anchor="middle" data-score="confusion_{}_{}" data-value="{}">{}</text>'
+            parts.append(number.format(left + column * side + side / 2, y + 25, row, column, count, count or ""))
+            parts.append("</g>\n")
     for column in range(len(names)):
-        parts.append('<text x="{}" y="{}" text-anchor="middle">{}</text>\n'.format(left + (column + 0.5) * side, top - 8, column + 1))
-    caption = '<p class="soft">Rows: true class; columns: predicted, in the same order.</p>\n'
+        parts.append(text.format(left + (column + 0.5) * side, top - 8, "middle", column + 1))
+    caption = '<p class="soft">Rows: true class; columns: predicted class, in the same order.</p>\n'
     return "<h2>Confusion</h2>\n" + caption + "".join(parts) + "</svg>\n"
 
 
-def _calibration(sure, right):
-    if sure is None:
-        return '<h2>Calibration</h2>\n<p class="soft">The submission does not tell how sure it is: it keeps no probabilities.</p>\n'
-    rows, error = calibration(sure, right)
+def _square(x, y, side, share, correct):
+    color, depth = ("var(--leaf)", share) if correct else ("var(--wrong)", share**0.5)  # few mistakes must be visible
+    square = '<rect x="{}" y="{}" width="{}" height="{}" fill="{}" fill-opacity="{:.3f}" stroke="var(--line)"/>'
+    return square.format(x, y, side, side, color, 0.5 * depth)
+
+
+def _calibration(confidence, correct):
+    if confidence is None:
+        return '<h2>Calibration</h2>\n<p class="soft">Not available: the submission keeps no probabilities.</p>\n'
+    rows, error = calibration(confidence, correct)
     left, top, size = 44, 10, 300
-    parts = ['<svg viewBox="0 0 {} {}" role="img" aria-label="calibration">\n'.format(left + size + 24, top + size + 44)]
+    view = '<svg viewBox="0 0 {} {}" role="img" aria-label="calibration">\n'
+    parts = [view.format(left + size + 24, top + size + 44), _axes(left, top, size)]
+    largest = max(count for _, _, count, _, _ in rows)
+    circle = '<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="var(--leaf)" fill-opacity=".8">{}</circle>\n'
+    for low, high, count, mean, accuracy in rows:
+        title = "{:,} predictions, confidence {:.0%} to {:.0%}: {:.1%} correct".format(count, low, high, accuracy)
+        x, y, radius = left + size * mean, top + size * (1 - accuracy), 3 + 9 * (count / largest) ** 0.5
+        parts.append(circle.format(x, y, radius, "<title>{}</title>".format(html.escape(title))))
+    label = '<text x="{}" y="{}" text-anchor="middle">confidence</text>\n</svg>\n'
+    parts.append(label.format(left + size / 2, top + size + 36))
+    text = (
+        "<p>Accuracy (vertical) against confidence (horizontal). A larger dot is more predictions. On the dashed line "
+        "both are equal. Expected calibration error: {:.1%}.</p>\n"
+    )
+    return "<h2>Calibration</h2>\n" + text.format(error) + "".join(parts)
+
+
+def _axes(left, top, size):
+    """The grid of the calibration diagram with its labels, and the dashed diagonal."""
     line = '<line x1="{}" y1="{}" x2="{}" y2="{}" stroke="{}"{}/>\n'
+    parts = []
     for tick in range(0, 101, 20):
         x, y = left + size * tick / 100, top + size * (1 - tick / 100)
         parts.append(line.format(left, y, left + size, y, "var(--line)", ""))
         parts.append('<text x="{}" y="{}" text-anchor="end">{} %</text>\n'.format(left - 5, y + 4, tick))
         parts.append('<text x="{}" y="{}" text-anchor="middle">{} %</text>\n'.format(x, top + size + 16, tick))
     parts.append(line.format(left, top + size, left + size, top, "var(--soft)", ' stroke-dasharray="4 4"'))
-    largest = max(count for _, _, count, _, _ in rows)
-    for low, high, count, mean, share in rows:
-        title = "{:,} answers {:.0%} to {:.0%} sure: {:.1%} right".format(count, low, high, share)
-        circle = '<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="var(--leaf)" fill-opacity=".8"><title>{}</title></circle>\n'
-        parts.append(circle.format(left + size * mean, top + size * (1 - share), 3 + 9 * (count / largest) ** 0.5, html.escape(title)))
-    parts.append('<text x="{}" y="{}" text-anchor="middle">how sure</text>\n</svg>\n'.format(left + size / 2, top + size + 36))
-    text = (
-        "<p>How right (upwards) against how sure; a larger dot is more answers, on the dashed line they agree. Mean distance {:.1%}.</p>\n"
-    )
-    return "<h2>Calibration</h2>\n" + text.format(error) + "".join(parts)
+    return "".join(parts)
 
 
-def _mistakes(names, labels, predictions, sure, thumbnails):
-    wrong = np.flatnonzero(labels != predictions)
+def _mistakes(results):
+    """The wrong predictions with the highest confidence, with their images; the first ones without probabilities."""
+    wrong, confidence = np.flatnonzero(results.labels != results.predictions), results.confidence
     if not len(wrong):
         return "<h2>Mistakes</h2>\n<p>None.</p>\n"
-    order = wrong if sure is None else wrong[np.argsort(-sure[wrong], kind="stable")]
+    order = wrong if confidence is None else wrong[np.argsort(-confidence[wrong], kind="stable")]
     items = []
     for row in order[:MISTAKES]:
-        confidence = "" if sure is None else ", {:.0%} sure".format(sure[row])
-        text = "true {}<br>taken for {}{}".format(html.escape(names[labels[row]]), html.escape(names[predictions[row]]), confidence)
-        items.append("<li>{}<span>{}</span></li>\n".format(_thumbnail(thumbnails, row), text))
-    which = "The first" if sure is None else "The surest"
+        true, predicted = results.names[results.labels[row]], results.names[results.predictions[row]]
+        text = "true {}<br>predicted {}".format(html.escape(true), html.escape(predicted))
+        if confidence is not None:
+            text += ", confidence {:.0%}".format(confidence[row])
+        items.append("<li>{}<span>{}</span></li>\n".format(_thumbnail(results.thumbnails, row), text))
+    which = "The first" if confidence is None else "The most confident"
     head = "<h2>Mistakes</h2>\n<p>{} {} of {:,}.</p>\n".format(which, min(MISTAKES, len(wrong)), len(wrong))
     return head + '<ul class="mistakes">\n{}</ul>\n'.format("".join(items))
 
@@ -220,5 +260,5 @@ def _thumbnail(folder, row):
     return '<img alt="image {}" src="data:image/jpeg;base64,{}">'.format(row, data)
 
 
-def _short(name):
+def _shortened(name):
     return name if len(name) <= 16 else name[:15] + "…"

@@ -1,11 +1,11 @@
-"""Stage two on the server: compare the predictions with the labels. The submission is not here any more.
+"""The scoring stage on the server: compares the predictions with the labels. The submission's code is not present.
 
     python3 score.py INPUT OUTPUT
 
-Reads INPUT/ref: labels.txt (a class number a line), classes.txt (a name a line) and images/ (00000.jpg, …, a thumbnail
-of each image); INPUT/res: predictions.txt, and where they are there probabilities.npy, checks.json and the server's own
-metadata. Writes to OUTPUT: scores.json and scores.txt, finite numbers only, and detailed_results.html. Of what comes
-from the prediction stage nothing is trusted: it is parsed as plain numbers and text, in the right count and range.
+Reads INPUT/ref: labels.txt (one class number a line), classes.txt (one name a line) and images/ (00000.jpg, …, a
+thumbnail of each image); INPUT/res: predictions.txt, and if present probabilities.npy, checks.json and the worker's
+metadata. Writes to OUTPUT: scores.json and scores.txt (finite numbers only) and detailed_results.html. The files of the
+prediction stage are not trusted: they are parsed as plain numbers and text, and their count and range are checked.
 Standard library and numpy only.
 """
 
@@ -21,35 +21,39 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import details
 
-CHECKS_LIMIT = 1_000_000  # bytes
+MAX_CHECKS_BYTES = 1_000_000
 
 
 def main(input_folder, output):
-    """Scores one submission. Returns 0 if it could be scored, else 1 with the reason on standard error."""
+    """Scores one submission. Returns 0, or 1 if it cannot be scored, with the reason on standard error."""
     reference, result = os.path.join(input_folder, "ref"), os.path.join(input_folder, "res")
-    with open(os.path.join(reference, "classes.txt"), encoding="utf-8") as file:
-        names = file.read().splitlines()
-    with open(os.path.join(reference, "labels.txt")) as file:
-        labels = np.array([int(line) for line in file], np.int64)
-    checks, used = read_checks(os.path.join(result, "checks.json"))
-    refusal, predictions, probabilities, numbers = "", None, None, {}
+    results = details.Results(*read_reference(reference), thumbnails=os.path.join(reference, "images"))
+    results.checks, results.used = read_checks(os.path.join(result, "checks.json"))
+    images, classes = len(results.labels), len(results.names)
     try:
-        refuse_failed_ingestion(os.path.join(result, "metadata"))
-        predictions = read_predictions(os.path.join(result, "predictions.txt"), len(labels), len(names))
-        probabilities = read_probabilities(os.path.join(result, "probabilities.npy"), len(labels), len(names))
-        numbers = scores(confusion(labels, predictions, len(names)))
-        write(numbers, output)
+        refuse_failed_prediction(os.path.join(result, "metadata"))
+        results.predictions = read_predictions(os.path.join(result, "predictions.txt"), images, classes)
+        results.probabilities = read_probabilities(os.path.join(result, "probabilities.npy"), images, classes)
+        results.scores = scores(confusion(results.labels, results.predictions, classes))
+        write(results.scores, output)
     except ValueError as error:
-        refusal = str(error)
+        results.refusal = str(error)
         print("refused: {}".format(error), file=sys.stderr)
-    page = details.page(numbers, names, labels, predictions, probabilities, checks, used, refusal, os.path.join(reference, "images"))
     with open(os.path.join(output, "detailed_results.html"), "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(page)
-    return 1 if refusal else 0
+        file.write(details.page(results))
+    return 1 if results.refusal else 0
 
 
-def refuse_failed_ingestion(path):
-    """Raises ValueError if the worker noted that stage one failed: it starts stage two all the same."""
+def read_reference(folder):
+    """(class names, labels int64 [n]) of the reference data."""
+    with open(os.path.join(folder, "classes.txt"), encoding="utf-8") as file:
+        names = file.read().splitlines()
+    with open(os.path.join(folder, "labels.txt")) as file:
+        return names, np.array([int(line) for line in file], np.int64)
+
+
+def refuse_failed_prediction(path):
+    """Raises ValueError if the worker noted a failed prediction stage. It runs the scoring stage all the same."""
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace") as file:
             codes = re.findall(r"^(?:ingestionExitCode|exitCode):\s*(-?\d+)", file.read(10_000), re.MULTILINE)
@@ -60,7 +64,7 @@ def refuse_failed_ingestion(path):
 
 def read_predictions(path, count, classes):
     """Class numbers from a text file, one a line: int64 [count]. Raises ValueError for anything else."""
-    if not is_plain(path):
+    if not is_regular_file(path):
         raise ValueError("there is no predictions.txt")
     if os.path.getsize(path) > 20 * (count + 1):
         raise ValueError("predictions.txt is too large for {} numbers".format(count))
@@ -75,15 +79,15 @@ def read_predictions(path, count, classes):
 
 
 def read_probabilities(path, count, classes):
-    """float32 [count, classes] from a .npy file, or None where it does not hold just that."""
+    """float32 [count, classes] from a .npy file, or None if the file is not exactly that."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (count, classes)})
     size = header.tell()
-    if not is_plain(path) or os.path.getsize(path) != size + 4 * count * classes:
+    if not is_regular_file(path) or os.path.getsize(path) != size + 4 * count * classes:
         return None
     with open(path, "rb") as file:
         data = file.read()
-    if data[:size] != header.getvalue():  # NumPy's parser of headers is not for what a stranger wrote
+    if data[:size] != header.getvalue():  # NumPy's parser of headers is not safe for untrusted files
         return None
     values = np.frombuffer(data, "<f4", offset=size).reshape(count, classes)
     if not np.isfinite(values).all() or values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > 0.01:
@@ -92,40 +96,56 @@ def read_probabilities(path, count, classes):
 
 
 def read_checks(path):
-    """(list of name, passed, reason, mend; dictionary of what was used), as far as the file holds them."""
+    """(list of (name, passed, reason, fix), dictionary of what was used). Both are empty if the file is not valid."""
     try:
-        if not is_plain(path) or os.path.getsize(path) > CHECKS_LIMIT:
+        if not is_regular_file(path) or os.path.getsize(path) > MAX_CHECKS_BYTES:
             return [], {}
         with open(path, encoding="utf-8", errors="replace") as file:
             saved = json.load(file)
-        checks = [(str(c["name"])[:100], c["passed"] is True, str(c["reason"])[:1000], str(c["mend"])[:1000]) for c in saved["checks"]]
+        checks = [
+            (str(c["name"])[:100], c["passed"] is True, str(c["reason"])[:1000], str(c["fix"])[:1000])
+            for c in saved["checks"]
+        ]
         used = {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return [], {}
     return checks, {key: value for key, value in used.items() if math.isfinite(value)}
 
 
-def is_plain(path):
-    """Whether there is a file that is no link, no folder and no pipe."""
+def is_regular_file(path):
+    """Whether there is a file that is no link, folder or pipe."""
     return os.path.isfile(path) and not os.path.islink(path)
 
 
 def confusion(labels, predictions, classes):
-    """Counts: int64 [classes, classes], a row for each true and a column for each predicted class."""
+    """Counts: int64 [classes, classes], one row for each true class, one column for each predicted class."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predictions), 1)
     return counts
 
 
 def scores(counts):
-    """Accuracy, its 95 % interval (Wilson 1927), macro F1, and precision, recall and F1 of class_0, class_1, …"""
-    total, right = int(counts.sum()), int(np.trace(counts))
-    low, high = wilson(right, total)
-    hits = np.diag(counts).astype(float)
-    precision = hits / np.maximum(counts.sum(axis=0), 1)
-    recall = hits / np.maximum(counts.sum(axis=1), 1)
-    f1 = 2 * hits / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
-    result = {"accuracy": right / total, "accuracy_low": low, "accuracy_high": high, "macro_f1": float(f1.mean()), "images": total}
+    """Accuracy, its 95 % interval (Wilson 1927), macro F1, and precision, recall and F1 of class_0, class_1, …
+
+    Args:
+        counts: what `confusion` returned.
+
+    Returns:
+        Key → number. The first key is the leaderboard's.
+    """
+    total, correct = int(counts.sum()), int(np.trace(counts))
+    low, high = wilson(correct, total)
+    true_positives = np.diag(counts).astype(float)
+    precision = true_positives / np.maximum(counts.sum(axis=0), 1)
+    recall = true_positives / np.maximum(counts.sum(axis=1), 1)
+    f1 = 2 * true_positives / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
+    result = {
+        "accuracy": correct / total,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "macro_f1": float(f1.mean()),
+        "images": total,
+    }
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
         result.update({"{}_{}".format(name, position): float(value) for position, value in enumerate(values)})
     for row, column in np.ndindex(counts.shape):
@@ -133,15 +153,15 @@ def scores(counts):
     return result
 
 
-def wilson(right, total, z=1.959964):
-    """95 % interval of a share: (low, high)."""
-    share, spread = right / total, z * z / total
+def wilson(successes, total, z=1.959964):
+    """95 % interval of a proportion: (low, high)."""
+    share, spread = successes / total, z * z / total
     half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
     return (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
 
 
 def write(result, output):
-    """scores.json for Codabench, scores.txt for CodaLab 1.5."""
+    """Writes scores.json for Codabench and scores.txt for CodaLab 1.5."""
     assert all(math.isfinite(value) for value in result.values())
     with open(os.path.join(output, "scores.json"), "w") as file:
         json.dump(result, file, indent=2)

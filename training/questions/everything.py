@@ -1,88 +1,126 @@
-"""How to train on everything and still have an estimate?
+"""How can a model be trained on all images and still have an estimate of its accuracy?
 
-    python -m training.questions.everything --data data/leaves/train --test data/leaves/phase1
+  python -m training.questions.everything --data data/leaves/train --test data/leaves/phase1
 
-With nothing held out there is neither an epoch to stop at nor a number to expect. Both come from folds: each of five
-networks predicts the fifth it has not seen, so that every training image has one out-of-fold prediction. Their mean
-validation loss says after how many epochs to stop, a number then fixed; their predictions say what to expect. The released
-network is trained on all images for so many epochs. Shown with the quasi-SVM on a frozen InceptionV3; the images of --test
-tell whether the estimate held, and beside it what one validation part of a fifth would have promised.
+Five folds give both the number of epochs and the estimate. Each of five networks predicts the fifth that it was not
+trained on, so that every training image has one out-of-fold prediction. The mean validation loss selects the number of
+epochs. The out-of-fold predictions of networks trained for that number estimate the accuracy. The final network is
+trained on all images for as many epochs. The classifier is the quasi-SVM on a frozen InceptionV3.
+
+The images of --test show whether the estimate was correct. The accuracy of single folds shows what one validation part
+of a fifth, which also selected its epoch, would have estimated.
 """
 
 import sys
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from training.errors import UserError
-from training.evaluate import figure_of, metrics, save_figure
-from training.fit import fit_head, read_history
-from training.questions import ask, folds
+from training.config.override import change
+from training.config.recipe import Recipe
+from training.evaluate.metrics import metrics
+from training.evaluate.plots import new_figure, save_figure
+from training.fit.checkpoint import read_history
+from training.fit.head import HEAD_HISTORY, Features, fit_head
+from training.questions import Question, folds, question_parser, run_question
 from training.recipes.inception_svm import recipe as inception_svm
 
-RECIPE = replace(inception_svm, head_views=2, head_epochs=40)
+RECIPE = change(inception_svm, {"head.views": 2, "head.epochs": 40})
+REPORTED = ("images", "accuracy", "interval95", "macro_f1")
 
 
-def answer(question):
-    images, tested = question.images()
-    if tested is None:
-        raise UserError("give --test, to see whether the estimate held")
-    (views,) = question.features(images, augmentation=RECIPE.augmentation, views=RECIPE.head_views)
-    plain, test_plain = (features[0] for features in question.features(images, tested))
-    y = images.labels
-    losses, single = [], []
-    parts = folds(y)
-    for rows, held in parts:
-        history, probabilities = _fit(RECIPE, views[:, rows], y[rows], plain[held], y[held], images.names)
-        losses.append([row["val_loss"] for row in history])
-        single.append(float((probabilities(plain[held]).argmax(axis=-1) == y[held]).mean()))  # at its own best epoch
+def answer(question: Question) -> None:
+    """Writes the estimate from five folds, the test accuracy, and the picture."""
+    question.require_test()
+    images = question.images()
+    test = question.test_images(images.images.shape[1:3])
+    (views,) = question.features(images, transforms=RECIPE.augmentation.transforms, views=RECIPE.head.views)
+    plain, test_plain = (features[0] for features in question.features(images, test))
+    everything = Features(views, images.labels, plain, images.labels, images.names)
+    losses, accuracies = _select_epochs(everything)
     epochs = int(np.mean(losses, axis=0).argmin()) + 1
-
-    fixed = np.zeros((len(y), len(images.names)))
-    for rows, held in parts:  # again, to the fixed epoch and with a schedule that ends there
-        _, probabilities = _fit(replace(RECIPE, head_epochs=epochs), views[:, rows], y[rows], plain[:0], y[:0], images.names)
-        fixed[held] = probabilities(plain[held])
-    _, final = _fit(replace(RECIPE, head_epochs=epochs), views, y, plain[:0], y[:0], images.names)
-    estimate, reached = metrics(y, fixed, images.names), metrics(tested.labels, final(test_plain), images.names)
+    recipe = change(RECIPE, {"head.epochs": epochs})
+    _, predict = _fit(recipe, _without_validation(everything))
+    estimate = metrics(images.labels, _out_of_fold(recipe, everything), images.names)
+    reached = metrics(test.labels, predict(test_plain), images.names)
     result = {
         "epochs": epochs,
-        "out_of_fold": {key: estimate[key] for key in ("images", "accuracy", "interval95", "macro_f1")},
-        "test": {key: reached[key] for key in ("images", "accuracy", "interval95", "macro_f1")},
-        "single_folds": single,
-        "validation_loss": np.mean(losses, axis=0).tolist(),
+        "out_of_fold": {key: estimate[key] for key in REPORTED},
+        "test": {key: reached[key] for key in REPORTED},
+        "single_folds": accuracies,
+        "val_loss": np.mean(losses, axis=0).tolist(),
     }
-    _draw(losses, result, question.picture("everything"))
-    question.answer("everything", result)
+    _plot(losses, result, question.picture)
+    question.save(result)
 
 
-def _fit(recipe, views, labels, held, held_labels, names):
-    """(history, function features → probabilities) of a quasi-SVM."""
+def _select_epochs(everything: Features) -> tuple[list, list[float]]:
+    """For each fold, the validation loss of each epoch, and the accuracy at the epoch with the lowest loss."""
+    losses, accuracies = [], []
+    for rows, val_rows in folds(everything.train_labels):
+        part = _part(everything, rows, val_rows)
+        history, predict = _fit(RECIPE, part)
+        losses.append([row["val_loss"] for row in history])
+        accuracies.append(float((predict(part.val).argmax(axis=-1) == part.val_labels).mean()))
+    return losses, accuracies
+
+
+def _out_of_fold(recipe: Recipe, everything: Features) -> np.ndarray:
+    """Out-of-fold probabilities [n, classes] of networks trained for a fixed number of epochs."""
+    probabilities = np.zeros((len(everything.train_labels), len(everything.names)))
+    for rows, val_rows in folds(everything.train_labels):
+        part = _part(everything, rows, val_rows)
+        _, predict = _fit(recipe, _without_validation(part))
+        probabilities[val_rows] = predict(part.val)
+    return probabilities
+
+
+def _part(everything: Features, rows: np.ndarray, val_rows: np.ndarray) -> Features:
+    """One fold. `everything` has the random views of all images as `train`, and the plain images as `val`."""
+    labels = everything.train_labels
+    val = everything.val[val_rows]
+    return Features(everything.train[:, rows], labels[rows], val, labels[val_rows], everything.names)
+
+
+def _without_validation(part: Features) -> Features:
+    return Features(part.train, part.train_labels, part.val[:0], part.val_labels[:0], part.names)
+
+
+def _fit(recipe: Recipe, features: Features) -> tuple[list[dict], Callable]:
+    """Trains a quasi-SVM. Returns its history, and a function from features [n, d] to probabilities."""
     with tempfile.TemporaryDirectory() as folder:
-        head = fit_head(recipe, views, labels, held, held_labels, names, folder)
-        return read_history(f"{folder}/head_history.csv"), lambda x: head.predict(x, verbose=0)
+        head = fit_head(recipe, features, Path(folder))
+        return read_history(Path(folder) / HEAD_HISTORY), lambda x: head.predict(x, verbose=0)
 
 
-def _draw(losses, result, path):
-    figure, (left, right) = figure_of(1, 2, (12, 4))
+def _plot(losses: list, result: dict, path: Path) -> None:
+    figure, (left, right) = new_figure(1, 2, (12, 4))
+    epochs = range(1, len(losses[0]) + 1)
     for fold in losses:
-        left.plot(range(1, len(fold) + 1), fold, color="grey", alpha=0.5)
-    left.plot(range(1, len(losses[0]) + 1), np.mean(losses, axis=0), color="seagreen", label="mean of five folds")
-    left.axvline(result["epochs"], color="black", linestyle=":", label=f"stop after {result['epochs']}")
+        left.plot(epochs, fold, color="grey", alpha=0.5)
+    left.plot(epochs, np.mean(losses, axis=0), color="seagreen", label="mean of five folds")
+    left.axvline(result["epochs"], color="black", linestyle=":", label=f"selected: {result['epochs']} epochs")
     left.set_xlabel("epoch")
     left.set_title("validation loss")
     left.legend()
-    rows = {"out of fold": result["out_of_fold"], "test, trained on everything": result["test"]}
-    for place, (_, row) in enumerate(rows.items()):
-        low, high = row["interval95"]
-        right.errorbar([row["accuracy"]], [place], xerr=[[row["accuracy"] - low], [high - row["accuracy"]]], fmt="s", capsize=4)
+    rows = {"out of fold": result["out_of_fold"], "test, trained on all images": result["test"]}
+    for place, row in enumerate(rows.values()):
+        accuracy, (low, high) = row["accuracy"], row["interval95"]
+        right.errorbar([accuracy], [place], xerr=[[accuracy - low], [high - accuracy]], fmt="s", capsize=4)
     right.plot(result["single_folds"], [2] * len(result["single_folds"]), "o", color="grey")
-    right.set_yticks(range(3), [*rows, "single folds, each its best epoch"])
+    right.set_yticks(range(3), [*rows, "single folds at their best epoch"])
     right.set_ylim(-0.5, 2.5)
-    right.set_title("accuracy, 95 % interval")
+    right.set_title("accuracy with 95 % interval")
     right.grid(alpha=0.3)
     save_figure(figure, path)
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    return run_question(question_parser("everything", __doc__).parse_args(arguments), answer)
+
+
 if __name__ == "__main__":
-    sys.exit(ask(__doc__, answer))
+    sys.exit(main())

@@ -1,16 +1,15 @@
-"""Why did good validation scores after tuning not carry over, and what estimate would have?
+"""Why did good validation scores after tuning not hold on the test images, and which estimate would have been better?
 
-    python -m training.questions.selection --data data/leaves/train --test data/leaves/phase1 --search runs/tune
+  python -m training.questions.selection --data data/leaves/train --test data/leaves/phase1 --search runs/tune
 
-From a finished `python -m training tune`: the best of many trials is chosen on few images, so its score holds the luck that
-made it the best.
-- the trials' validation accuracy beside their accuracy on the images of --test, by which none was chosen;
-- the spread that one trial's score has by its validation images alone, against the spread between trials;
-- the ten best again in five stratified folds of all training images, without random views: their scores and the order they
-  then have.
+Reads a finished `python -m training tune tuned`. The best of many trials is selected by its score on few images, so
+that its score is optimistic. Compared are
+- the validation accuracy of each trial with its accuracy on the images of --test, which selected nothing;
+- the standard error of one trial's accuracy with the standard deviation between the ten best trials;
+- the ten best trials in five stratified folds of all training images, without random views: their accuracies, and their
+  ranks.
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -20,115 +19,134 @@ import keras
 import numpy as np
 from scipy.stats import spearmanr
 
-from training.architectures import softmax_head
-from training.errors import UserError
-from training.evaluate import figure_of, save_figure
-from training.features import cached_features
-from training.fit import HeadSchedule, fit_on_features, make_backbone
-from training.progress import progress
-from training.questions import ask, folds
+from common.errors import UserError
+from common.images import Images
+from common.progress import progress
+from training.config.record import from_json, to_json, upgrade
+from training.data.split import split_rows
+from training.evaluate.plots import new_figure, save_figure
+from training.fit.features import FeatureSpec, cached_features
+from training.fit.finetune import make_backbone, warmup_schedule
+from training.fit.head import Features, fit_on_features
+from training.model.heads import softmax_head
+from training.questions import Question, folds, question_parser, run_question
 from training.recipes.tuned import recipe as tuned
-from training.tune import BEST, changed, fixed_fields
+from training.tune import BEST, RECORD, TRIALS, fixed_fields, trial_recipe
 
 
-def answer(question, searched):
-    if question.test is None:
-        raise UserError("give --test, the images that no trial was chosen by")
-    images, _ = question.images()
-    trials = _trials(Path(searched))
-    validation = _validation_size(images, trials[0]["val_accuracy"])
-    chosen, reported = (np.array([trial[key] for trial in trials]) for key in ("val_accuracy", "test_accuracy"))
-    in_folds = [_in_folds(question, images, trial) for trial in progress(trials[:BEST], "the ten best in folds", unit="trial")]
-    best = chosen[0]
+def answer(question: Question, search: Path) -> None:
+    """Writes the accuracies of a search's trials, how they agree, and the picture."""
+    question.require_test()
+    images = question.images()
+    trials = _read_trials(search)
+    val_images = _count_val_images(images, trials[0]["val_accuracy"])
+    val = np.array([trial["val_accuracy"] for trial in trials])
+    test = np.array([trial["test_accuracy"] for trial in trials])
+    best = progress(trials[:BEST], "the ten best in folds", unit="trial")
+    in_folds = [_accuracy_in_folds(question, images, trial) for trial in best]
     result = {
         "trials": len(trials),
-        "validation_images": validation,
-        "best_validation": float(best),
-        "best_test": float(reported[0]),
+        "val_images": val_images,
+        "best_val": float(val[0]),
+        "best_test": float(test[0]),
         "best_in_folds": in_folds[0],
-        "ten_best_validation": float(chosen[:BEST].mean()),
-        "ten_best_test": float(reported[:BEST].mean()),
+        "ten_best_val": float(val[:BEST].mean()),
+        "ten_best_test": float(test[:BEST].mean()),
         "ten_best_in_folds": float(np.mean(in_folds)),
-        "spread_by_images": float(np.sqrt(best * (1 - best) / validation)),
-        "spread_between_ten_best": float(chosen[:BEST].std(ddof=1)),
+        "standard_error": float(np.sqrt(val[0] * (1 - val[0]) / val_images)),
+        "ten_best_std": float(val[:BEST].std(ddof=1)),
         "rank_correlation": {
-            "validation and test, all trials": float(spearmanr(chosen, reported).statistic),
-            "validation and test, ten best": float(spearmanr(chosen[:BEST], reported[:BEST]).statistic),
-            "folds and test, ten best": float(spearmanr(in_folds, reported[:BEST]).statistic),
+            "val and test, all trials": float(spearmanr(val, test).statistic),
+            "val and test, ten best": float(spearmanr(val[:BEST], test[:BEST]).statistic),
+            "folds and test, ten best": float(spearmanr(in_folds, test[:BEST]).statistic),
         },
-        "rows": [{"validation": float(c), "test": float(t), "folds": f} for c, t, f in zip(chosen, reported, in_folds, strict=False)],
+        "rows": [{"val": float(v), "test": float(t), "folds": f} for v, t, f in zip(val, test, in_folds, strict=False)],
     }
-    _draw(chosen, reported, in_folds, result, question.picture("selection"))
-    question.answer("selection", result)
+    _plot(val, test, result, question.picture)
+    question.save(result)
 
 
-def _trials(folder):
-    """The lines of a finished search of `tuned`, the best first."""
+def _read_trials(folder: Path) -> list[dict]:
+    """The rows of a finished search of `tuned`, the best first."""
     try:
-        recipe = json.loads((folder / "search.json").read_text("utf-8"))["recipe"]
-        with open(folder / "trials.csv", newline="") as file:
-            rows = [
-                {key: value if key == "activation" else json.loads(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
+        record = json.loads((folder / RECORD).read_text("utf-8"))["recipe"]
+        with open(folder / TRIALS, newline="") as file:
+            rows = [{key: _parsed(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
     except OSError as error:
-        raise UserError(f"no finished search in {folder} ({error.strerror}); run python -m training tune first") from error
+        reason = f"{folder} has no finished one ({error.strerror})"
+        raise UserError(f"--search must be a finished search, {reason}; run python -m training tune first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"the search in {folder} is damaged ({error}); run it again") from error
     if not rows or "test_accuracy" not in rows[0]:
         raise UserError(f"the search in {folder} has no test accuracy; run it again with --test and another --out")
-    if fixed_fields(recipe) != json.loads(json.dumps(fixed_fields(tuned.to_json()))):
-        raise UserError(f"the search in {folder} was of another recipe than tuned as it stands; run it again without --set")
+    if fixed_fields(to_json(from_json(upgrade(record)))) != fixed_fields(to_json(tuned)):
+        raise UserError(
+            f"--search must be of the recipe tuned as it is now, {folder} is not; run it again without --set"
+        )
     return rows
 
 
-def _validation_size(images, accuracy):
-    """Images in the validation part of the tuned recipe; an accuracy must be a whole number of them."""
-    held = len(images) - int(len(images) * (1 - tuned.validation))
-    if abs(accuracy * held - round(accuracy * held)) > 1e-4:
-        raise UserError(f"an accuracy of {accuracy} is no share of {held} images; was the search made with other data?")
-    return held
+def _parsed(name: str, value: str) -> str | float:
+    return value if name == "activation" else json.loads(value)
 
 
-def _in_folds(question, images, trial):
-    """Out-of-fold accuracy of a trial's choices, trained on the images without random views, to the last epoch."""
-    recipe = changed(tuned, trial)
+def _count_val_images(images: Images, accuracy: float) -> int:
+    """The number of validation images of the search; an accuracy must be a whole number of them."""
+    count = len(split_rows(tuned.data, images)[1])
+    if abs(accuracy * count - round(accuracy * count)) > 1e-4:
+        raise UserError(
+            f"--search must be of the images in --data: an accuracy of {accuracy} is not a fraction of {count} images"
+        )
+    return count
+
+
+def _accuracy_in_folds(question: Question, images: Images, trial: dict) -> float:
+    """Out-of-fold accuracy of a trial's recipe, trained on the images without random views up to the last epoch."""
+    recipe = trial_recipe(tuned, trial)
     backbone = make_backbone(recipe, question.backbone_weights)
-
-    plain = cached_features(question.cache, backbone, images.images, recipe.size)
-    right = 0
-    for rows, held in folds(images.labels):
+    spec = FeatureSpec(recipe.finetune.input_size)
+    plain = cached_features(question.cache, backbone, images.images, spec)
+    correct = 0
+    for rows, val_rows in folds(images.labels):
         keras.utils.set_random_seed(recipe.seed)
-        head = softmax_head(recipe, plain.shape[-1], len(images.names))
-        schedule = HeadSchedule(recipe.frozen_epochs, recipe.frozen_learning_rate, recipe.batch, "frozen_learning_rate")
+        head = softmax_head(recipe.finetune, plain.shape[-1], len(images.names))
         nothing = plain[0, :0], images.labels[:0]
-        fit_on_features(head, schedule, recipe, plain[:, rows], images.labels[rows], *nothing, images.names)
-        right += int((head.predict(plain[0, held], verbose=0).argmax(axis=-1) == images.labels[held]).sum())
-    return right / len(images)
+        features = Features(plain[:, rows], images.labels[rows], *nothing, images.names)
+        fit_on_features(head, warmup_schedule(recipe.finetune), recipe, features)
+        predicted = head.predict(plain[0, val_rows], verbose=0).argmax(axis=-1)
+        correct += int((predicted == images.labels[val_rows]).sum())
+    return correct / len(images)
 
 
-def _draw(chosen, reported, in_folds, result, path):
-    figure, (left, right) = figure_of(1, 2, (12, 4.5))
-    left.plot(chosen, reported, "o", color="grey", label="other trials")
-    left.plot(chosen[:BEST], reported[:BEST], "o", color="seagreen", label="ten best in validation")
-    both = [min(chosen.min(), reported.min()), max(chosen.max(), reported.max())]
-    left.plot(both, both, "k:", label="the same on both")
-    left.errorbar(chosen[:1], reported[:1], xerr=1.96 * result["spread_by_images"], color="seagreen", capsize=3)
-    left.set_xlabel(f"accuracy on {result['validation_images']} validation images")
+def _plot(val: np.ndarray, test: np.ndarray, result: dict, path: Path) -> None:
+    figure, (left, right) = new_figure(1, 2, (12, 4.5))
+    left.plot(val, test, "o", color="grey", label="other trials")
+    left.plot(val[:BEST], test[:BEST], "o", color="seagreen", label="ten best in validation")
+    both = [min(val.min(), test.min()), max(val.max(), test.max())]
+    left.plot(both, both, "k:", label="equal")
+    left.errorbar(val[:1], test[:1], xerr=1.96 * result["standard_error"], color="seagreen", capsize=3)
+    left.set_xlabel(f"accuracy on {result['val_images']} validation images")
     left.set_ylabel("accuracy on the test images")
     left.legend()
-    places = np.arange(len(in_folds))
-    for values, mark, label in ((chosen[:BEST], "s", "validation"), (in_folds, "o", "five folds"), (reported[:BEST], "x", "test")):
-        right.plot(places, values, mark, label=label)
-    right.set_xticks(places, [f"{place + 1}" for place in places])
-    right.set_xlabel("place in validation")
-    right.set_title("the ten best")
+    in_folds = [row["folds"] for row in result["rows"]]
+    ranks = np.arange(len(in_folds))
+    for values, marker, label in ((val, "s", "validation"), (in_folds, "o", "five folds"), (test, "x", "test")):
+        right.plot(ranks, values[:BEST], marker, label=label)
+    right.set_xticks(ranks, [f"{rank + 1}" for rank in ranks])
+    right.set_xlabel("rank in validation")
+    right.set_title("accuracy of the ten best")
     right.legend()
     right.grid(alpha=0.3)
     save_figure(figure, path)
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = question_parser("selection", __doc__)
+    parser.add_argument("--search", type=Path, default="runs/tune", help="the search's folder (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    return run_question(options, lambda question: answer(question, options.search))
+
+
 if __name__ == "__main__":
-    before = argparse.ArgumentParser(add_help=False)
-    before.add_argument("--search", default="runs/tune")
-    known, sys.argv[1:] = before.parse_known_args()
-    sys.exit(ask(__doc__, lambda question: answer(question, known.search)))
+    sys.exit(main())

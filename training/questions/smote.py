@@ -1,16 +1,18 @@
 """Why did SVMSMOTE on pixels fail, and does SMOTE on the network's features do better?
 
-    python -m training.questions.smote --data data/leaves/train
+  python -m training.questions.smote --data data/leaves/train
 
-SMOTE takes the mean of an image and one of its nearest neighbours of the same class. That makes a new example only where
-such neighbours resemble each other. Measured on pixels and on a frozen InceptionV3's features:
-- neighbours: how often an image's nearest neighbour is of its own species;
-- fine detail: what the means of pixels keep of it (mean absolute difference of adjacent pixels, against real images);
-- support vectors: the share of the rare species' images that SVMSMOTE starts from, and so how much it selects;
-- what a linear classifier on the features gains, in five folds twice over, synthetic examples in training only.
+SMOTE makes a synthetic example between an image and one of its nearest neighbors of the same class. That is useful only
+if such neighbors resemble each other. Measured on pixels and on the features of a frozen InceptionV3:
+- how often the nearest neighbor of an image is of the same species;
+- how much fine detail a synthetic image has (mean absolute difference of adjacent pixels) compared with real images;
+- which share of the rare species' images are support vectors, from which SVMSMOTE selects its examples;
+- the accuracy and F1 of a linear classifier on features in five folds, twice, with synthetic examples in training only.
 """
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from imblearn.over_sampling import SMOTE, SVMSMOTE, RandomOverSampler
@@ -18,110 +20,141 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from training.balance import rare_targets, smote
-from training.evaluate import figure_of, save_figure
-from training.progress import progress
-from training.questions import ask, class_f1, folds, linear_classifier, main_components
+from common.images import Images
+from common.progress import progress
+from training.data.balance import rare_targets, smote
+from training.evaluate.plots import new_figure, save_figure
+from training.questions import (
+    Question,
+    class_f1,
+    folds,
+    linear_classifier,
+    principal_components,
+    question_parser,
+    run_question,
+)
 
-SHRUNK = 24  # pixels of a side, for the distances between pictures
+REDUCED_SIZE = 24  # pixels, for distances between images
 REPEATS = 2
+# Method → (imbalanced-learn's sampler, class weight of the classifier).
+METHODS: dict[str, tuple[Any, str | None]] = {
+    "no balancing": (None, None),
+    "class weights": (None, "balanced"),
+    "repeated images": (RandomOverSampler, None),
+    "SMOTE": (SMOTE, None),
+    "SVMSMOTE": (SVMSMOTE, None),
+}
 
 
-def answer(question):
-    images, _ = question.images()
+def answer(question: Question) -> None:
+    """Writes the measurements and the picture."""
+    images = question.images()
     (features,) = question.features(images)
-    spaces = {"pixels": _shrunk(images.images), "features": StandardScaler().fit_transform(features[0])}
-    rare = sorted(rare_targets(images.labels))
+    labels, names = images.labels, images.names
+    spaces = {"pixels": _reduced(images.images), "features": StandardScaler().fit_transform(features[0])}
+    rare = sorted(rare_targets(labels))
     result = {
-        "rare": [images.names[label] for label in rare],
-        "own_neighbour": {name: _own_neighbour(x, images.labels, images.names) for name, x in spaces.items()},
-        "chance": {name: float((images.labels == label).mean()) for label, name in enumerate(images.names)},
-        "support_vectors": {name: _support_vectors(x, images.labels, rare) for name, x in spaces.items()},
-        "detail_kept": _detail_kept(images),
-        "folds": _in_folds(features[0], images.labels, images.names),
+        "rare": [names[label] for label in rare],
+        "same_class_neighbor": {name: _same_class_neighbor(x, labels, names) for name, x in spaces.items()},
+        "chance": {name: float((labels == label).mean()) for label, name in enumerate(names)},
+        "support_vectors": {name: _support_vectors(x, labels, rare) for name, x in spaces.items()},
+        "detail_ratio": _detail_ratio(images),
+        "folds": _scores_in_folds(features[0], labels, names),
     }
-    _draw(result, images.names, question.picture("smote"))
-    question.answer("smote", result)
+    _plot(result, names, question.picture)
+    question.save(result)
 
 
-def _shrunk(images):
+def _reduced(images: np.ndarray) -> np.ndarray:
+    """Images [n, h, w, 3] averaged over blocks to 24×24 pixels, as rows [n, 1728]."""
     n, height, width, _ = images.shape
-    steps = height // SHRUNK, width // SHRUNK
-    cut = images[:, : SHRUNK * steps[0], : SHRUNK * steps[1]].reshape(n, SHRUNK, steps[0], SHRUNK, steps[1], 3)
-    return cut.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
+    steps = height // REDUCED_SIZE, width // REDUCED_SIZE
+    cropped = images[:, : REDUCED_SIZE * steps[0], : REDUCED_SIZE * steps[1]]
+    blocks = cropped.reshape(n, REDUCED_SIZE, steps[0], REDUCED_SIZE, steps[1], 3)
+    return blocks.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
 
 
-def _own_neighbour(x, labels, names):
+def _same_class_neighbor(x: np.ndarray, labels: np.ndarray, names: tuple) -> dict[str, float]:
+    """For each class, the share of its images whose nearest neighbor is of the same class."""
     nearest = NearestNeighbors(n_neighbors=2).fit(x).kneighbors(x, return_distance=False)[:, 1]
-    own = labels[nearest] == labels
-    return {name: float(own[labels == label].mean()) for label, name in enumerate(names)}
+    same = labels[nearest] == labels
+    return {name: float(same[labels == label].mean()) for label, name in enumerate(names)}
 
 
-def _support_vectors(x, labels, rare):
-    chosen = SVC().fit(x, labels).support_
-    of_rare = np.isin(labels, rare)
-    return float(of_rare[chosen].sum() / of_rare.sum())
+def _support_vectors(x: np.ndarray, labels: np.ndarray, rare: list[int]) -> float:
+    """The share of the rare classes' images that are support vectors."""
+    support, is_rare = SVC().fit(x, labels).support_, np.isin(labels, rare)
+    return float(is_rare[support].sum() / is_rare.sum())
 
 
-def _detail_kept(images):
-    """Median of a synthetic image's detail as a share of the real images' median, rare species alone."""
-    made = smote(images, 0)
-    synthetic = np.arange(len(images), len(made))
-    real = np.flatnonzero(np.isin(images.labels, np.unique(made.labels[synthetic])))
-    return float(np.median(_detail(made.images[synthetic])) / np.median(_detail(images.images[real])))
+def _detail_ratio(images: Images) -> float:
+    """The median detail of synthetic images, divided by that of the real images of the rare classes."""
+    balanced = smote(images, 0)
+    synthetic = np.arange(len(images), len(balanced))
+    real = np.flatnonzero(np.isin(images.labels, np.unique(balanced.labels[synthetic])))
+    return float(np.median(_detail(balanced.images[synthetic])) / np.median(_detail(images.images[real])))
 
 
-def _detail(images):
+def _detail(images: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of adjacent pixels of each image, float32 [n]."""
     grey = images.mean(axis=3, dtype=np.float32)
     return np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) + np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
 
 
-def _in_folds(x, labels, names):
-    """Method → accuracy and F1 of every class, the mean over the folds and the standard deviation of the repeats' means."""
-    methods = {
-        "nothing": (None, None),
-        "class weights": (None, "balanced"),
-        "repeated images": (RandomOverSampler, None),
-        "SMOTE": (SMOTE, None),
-        "SVMSMOTE": (SVMSMOTE, None),
-    }
-    scores = {name: [] for name in methods}
-    for rows, held in progress(folds(labels, REPEATS), "folds"):
-        space = main_components().fit(x[rows])
-        fitting, kept = space.transform(x[rows]), space.transform(x[held])
-        for name, (sampler, weight) in methods.items():
-            more, targets = fitting, labels[rows]
-            if sampler:
-                more, targets = sampler(sampling_strategy=rare_targets(targets), random_state=0).fit_resample(fitting, targets)
-            predicted = linear_classifier(weight).fit(more, targets).predict(kept)
-            scores[name].append([(predicted == labels[held]).mean(), *class_f1(labels[held], predicted, len(names))])
-    table = {}
-    for name, values in scores.items():
-        repeats = np.array(values).reshape(REPEATS, -1, 1 + len(names)).mean(axis=1)
-        mean, spread = repeats.mean(axis=0), repeats.std(axis=0, ddof=1)
-        keys = ("accuracy", *names)
-        table[name] = {key: {"mean": float(m), "spread": float(s)} for key, m, s in zip(keys, mean, spread, strict=True)}
-    return table
+def _scores_in_folds(x: np.ndarray, labels: np.ndarray, names: tuple) -> dict[str, dict]:
+    """Method → accuracy and F1 of each class: mean over the folds, and standard deviation between the repeats."""
+    scores: dict[str, list] = {name: [] for name in METHODS}
+    for rows, val_rows in progress(folds(labels, REPEATS), "folds"):
+        space = principal_components().fit(x[rows])
+        train, val = space.transform(x[rows]), space.transform(x[val_rows])
+        for name, method in METHODS.items():
+            predicted = _predict(method, train, labels[rows], val)
+            accuracy = (predicted == labels[val_rows]).mean()
+            scores[name].append([accuracy, *class_f1(labels[val_rows], predicted, len(names))])
+    return {name: _mean_and_std(np.array(values), ("accuracy", *names)) for name, values in scores.items()}
 
 
-def _draw(result, names, path):
-    figure, (left, right) = figure_of(1, 2, (12, 4))
+def _predict(method: tuple[Any, str | None], train: np.ndarray, labels: np.ndarray, val: np.ndarray) -> np.ndarray:
+    """The labels that a linear classifier predicts for `val`, trained with one of `METHODS`."""
+    sampler, class_weight = method
+    if sampler:
+        targets = rare_targets(labels)
+        train, labels = sampler(sampling_strategy=targets, random_state=0).fit_resample(train, labels)
+    return linear_classifier(class_weight).fit(train, labels).predict(val)
+
+
+def _mean_and_std(scores: np.ndarray, keys: tuple) -> dict[str, dict]:
+    """The columns of scores [folds of all repeats, keys] as mean and standard deviation of the repeats' means."""
+    repeats = scores.reshape(REPEATS, -1, len(keys)).mean(axis=1)
+    mean, std = repeats.mean(axis=0), repeats.std(axis=0, ddof=1)
+    return {key: {"mean": float(m), "std": float(s)} for key, m, s in zip(keys, mean, std, strict=True)}
+
+
+def _plot(result: dict, names: tuple, path: Path) -> None:
+    figure, (left, right) = new_figure(1, 2, (12, 4))
     places = np.arange(len(names))
-    for shift, (space, own) in zip((-0.2, 0.2), result["own_neighbour"].items(), strict=True):
-        left.bar(places + shift, [own[name] for name in names], 0.4, label=space)
+    for shift, (space, shares) in zip((-0.2, 0.2), result["same_class_neighbor"].items(), strict=True):
+        left.bar(places + shift, [shares[name] for name in names], 0.4, label=space)
     left.plot(places, [result["chance"][name] for name in names], "k_", markersize=30, label="chance")
     left.set_xticks(places, names, rotation=45, ha="right")
-    left.set_title("nearest neighbour is of the same species")
+    left.set_title("nearest neighbor is of the same species")
     left.legend()
     methods = list(result["folds"])
+    places = np.arange(len(methods))
     for shift, key in zip((-0.27, 0, 0.27), ("accuracy", *result["rare"]), strict=False):
         cells = [result["folds"][method][key] for method in methods]
-        right.bar(np.arange(len(methods)) + shift, [c["mean"] for c in cells], 0.27, yerr=[c["spread"] for c in cells], label=key)
-    right.set_xticks(range(len(methods)), methods)
+        means, stds = ([cell[value] for cell in cells] for value in ("mean", "std"))
+        right.bar(places + shift, means, 0.27, yerr=stds, label=key)
+    right.set_xticks(places, methods, fontsize="small")
     right.set_title("on features, five folds: accuracy, and F1 of the rare species")
     right.legend(loc="lower right")
     save_figure(figure, path)
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    return run_question(question_parser("smote", __doc__).parse_args(arguments), answer)
+
+
 if __name__ == "__main__":
-    sys.exit(ask(__doc__, answer))
+    sys.exit(main())

@@ -1,126 +1,171 @@
-"""Why is Species1 so hard, and what lifts it?
+"""Why is Species1 so hard, and what improves it?
 
-    python -m training.questions.species1 --data data/leaves/train --test data/leaves/phase1
+  python -m training.questions.species1 --data data/leaves/train
 
-On a frozen InceptionV3's features, a linear classifier, five folds:
-- who takes its images: the species that its out-of-fold predictions name;
-- what the features say: how often an image's nearest neighbour is of its own species, and the species of the others;
-- rare or alike: every species in turn is thinned to Species1's number of training images; what its F1 loses is the price
-  of being rare, and what Species1 lacks beyond that is the price of looking like another;
-- what lifts it: class weights, repeated images, a prior of equal shares (A. K. Menon et al., "Long-tail learning via
-  logit adjustment", ICLR 2021), and more of them: Species1's F1 with a half and three quarters of its images.
+A linear classifier on the features of a frozen InceptionV3, in five folds:
+- confusion: which species its out-of-fold predictions name for the images of Species1;
+- neighbors: the species of the nearest neighbors of these images;
+- rarity or similarity: each species in turn is reduced to as many training images as Species1 has. The F1 that it loses
+  is the effect of rarity. The F1 that Species1 has less than the others then is the effect of similarity;
+- remedies: class weights, repeated images, logit adjustment (A. K. Menon et al., "Long-tail learning via logit
+  adjustment", ICLR 2021), and more images: F1 of Species1 with a quarter, half and three quarters of its images.
 """
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from training.evaluate import figure_of, save_figure
-from training.progress import progress
-from training.questions import ask, class_f1, folds, linear_classifier, main_components, thinned
+from common.progress import progress
+from training.evaluate.plots import new_figure, save_figure
+from training.questions import (
+    Question,
+    class_f1,
+    folds,
+    linear_classifier,
+    principal_components,
+    question_parser,
+    run_question,
+    undersampled,
+)
 
 TARGET = 0  # the first species
 SHARES = (0.25, 0.5, 0.75, 1.0)
+TRAINED = 0.8  # share of the images in the training part of a fold
 
 
-def answer(question):
-    images, _ = question.images()
+@dataclass(frozen=True)
+class _Data:
+    """Features [n, d] with their labels [n] and class names."""
+
+    x: np.ndarray
+    y: np.ndarray
+    names: tuple
+
+    def f1(self, probabilities: np.ndarray) -> np.ndarray:
+        return class_f1(self.y, probabilities.argmax(axis=1), len(self.names))
+
+    def trained(self, label: int, share: float = 1.0) -> int:
+        """Images of a class in the training part of a fold, times a share."""
+        return int((self.y == label).sum() * TRAINED * share)
+
+
+def answer(question: Question) -> None:
+    """Writes the measurements and the picture."""
+    images = question.images()
     (features,) = question.features(images)
-    x, y, names = features[0], images.labels, images.names
-    probabilities = _out_of_fold(x, y, "out-of-fold predictions")
+    data = _Data(features[0], images.labels, images.names)
+    probabilities = _out_of_fold(data, "out-of-fold predictions")
+    of_target = data.y == TARGET
     result = {
-        "images": {name: int((y == label).sum()) for label, name in enumerate(names)},
-        "taken_by": _shares(probabilities.argmax(axis=1)[y == TARGET], names),
-        "neighbours": _shares(y[_nearest(x)][y == TARGET], names),
-        "rare_or_alike": _rare_or_alike(x, y, names, class_f1(y, probabilities.argmax(axis=1), len(names))),
-        "lifts": _lifts(x, y, probabilities, len(names)),
-        "with_fewer_images": _with_fewer(x, y, len(names)),
+        "images": {name: int((data.y == label).sum()) for label, name in enumerate(data.names)},
+        "predicted_as": _shares(probabilities.argmax(axis=1)[of_target], data.names),
+        "nearest_neighbor": _shares(data.y[_nearest(data.x)][of_target], data.names),
+        "f1": _f1_when_rare(data, data.f1(probabilities)),
+        "methods": _methods(data, probabilities),
+        "f1_by_share_of_images": _f1_by_share(data),
     }
-    _draw(result, names, question.picture("species1"))
-    question.answer("species1", result)
+    _plot(result, data.names, question.picture)
+    question.save(result)
 
 
-def _out_of_fold(x, y, what, class_weight=None, choose=None):
-    """Probabilities [n, classes] of every image by the classifier that has not seen it; `choose` picks training rows."""
-    probabilities = np.zeros((len(y), y.max() + 1))
-    for rows, held in progress(folds(y), what):
+def _out_of_fold(
+    data: _Data, title: str, class_weight: str | None = None, choose: Callable | None = None
+) -> np.ndarray:
+    """Out-of-fold probabilities [n, classes]. `choose` maps the training rows of a fold to those to train on."""
+    probabilities = np.zeros((len(data.y), data.y.max() + 1))
+    for rows, val_rows in progress(folds(data.y), title):
         rows = choose(rows) if choose else rows
-        space = main_components().fit(x[rows])
-        model = linear_classifier(class_weight).fit(space.transform(x[rows]), y[rows])
-        probabilities[held] = model.predict_proba(space.transform(x[held]))
+        space = principal_components().fit(data.x[rows])
+        model = linear_classifier(class_weight).fit(space.transform(data.x[rows]), data.y[rows])
+        probabilities[val_rows] = model.predict_proba(space.transform(data.x[val_rows]))
     return probabilities
 
 
-def _nearest(x):
+def _reduced(data: _Data, label: int, size: int, title: str) -> np.ndarray:
+    """F1 of each class if one of them is reduced to so many training images."""
+    probabilities = _out_of_fold(
+        data, title, choose=lambda rows: rows[undersampled(data.y[rows], {label: size}, seed=0)]
+    )
+    return data.f1(probabilities)
+
+
+def _nearest(x: np.ndarray) -> np.ndarray:
     scaled = StandardScaler().fit_transform(x)
     return NearestNeighbors(n_neighbors=2).fit(scaled).kneighbors(scaled, return_distance=False)[:, 1]
 
 
-def _shares(labels, names):
+def _shares(labels: np.ndarray, names: tuple) -> dict[str, float]:
     return {name: float((labels == label).mean()) for label, name in enumerate(names)}
 
 
-def _rare_or_alike(x, y, names, natural):
-    """F1 of each species as it is, and thinned in training to as many images as the target has."""
-    least = int(np.bincount(y)[TARGET] * 0.8)
-    table = {}
-    for label, name in enumerate(names):
-        if (y == label).sum() * 0.8 <= least:
-            thin = float(natural[label])
-        else:
-            chosen = _out_of_fold(x, y, f"{name} thinned", choose=lambda rows, label=label: rows[thinned(y[rows], {label: least}, 0)])
-            thin = float(class_f1(y, chosen.argmax(axis=1), len(names))[label])
-        table[name] = {"natural": float(natural[label]), "as_rare": thin}
+def _f1_when_rare(data: _Data, f1: np.ndarray) -> dict[str, dict]:
+    """F1 of each class with all of its training images, and with as many as the target has."""
+    size, table = data.trained(TARGET), {}
+    for label, name in enumerate(data.names):
+        is_larger = (data.y == label).sum() * TRAINED > size
+        reduced = _reduced(data, label, size, f"{name} reduced")[label] if is_larger else f1[label]
+        table[name] = {"all_images": float(f1[label]), "as_rare": float(reduced)}
     return table
 
 
-def _lifts(x, y, probabilities, classes):
+def _methods(data: _Data, probabilities: np.ndarray) -> dict[str, dict]:
     """Method → F1 of the target, macro F1 and accuracy, out of fold."""
-    prior = np.bincount(y) / len(y)
-    repeated = lambda rows: np.concatenate([rows, rows[y[rows] == TARGET], rows[y[rows] == TARGET]])  # noqa: E731
+
+    def three_times(rows: np.ndarray) -> np.ndarray:
+        of_target = rows[data.y[rows] == TARGET]
+        return np.concatenate([rows, of_target, of_target])
+
     methods = {
-        "nothing": probabilities,
-        "class weights": _out_of_fold(x, y, "class weights", "balanced"),
-        "images three times": _out_of_fold(x, y, "images three times", choose=repeated),
-        "prior of equal shares": probabilities / prior,
+        "no balancing": probabilities,
+        "class weights": _out_of_fold(data, "class weights", "balanced"),
+        "images three times": _out_of_fold(data, "images three times", choose=three_times),
+        "logit adjustment": probabilities / (np.bincount(data.y) / len(data.y)),
     }
     table = {}
     for name, scores in methods.items():
-        f1 = class_f1(y, scores.argmax(axis=1), classes)
-        table[name] = {"f1": float(f1[TARGET]), "macro_f1": float(f1.mean()), "accuracy": float((scores.argmax(axis=1) == y).mean())}
+        f1, accuracy = data.f1(scores), float((scores.argmax(axis=1) == data.y).mean())
+        table[name] = {"f1": float(f1[TARGET]), "macro_f1": float(f1.mean()), "accuracy": accuracy}
     return table
 
 
-def _with_fewer(x, y, classes):
+def _f1_by_share(data: _Data) -> dict[str, float]:
     """Share of the target's training images → its F1."""
     found = {}
     for share in SHARES:
-        keep = {TARGET: int(np.bincount(y)[TARGET] * 0.8 * share)}
-        scores = _out_of_fold(x, y, f"{share:.0%} of the images", choose=lambda rows, keep=keep: rows[thinned(y[rows], keep, 0)])
-        found[f"{share:.2f}"] = float(class_f1(y, scores.argmax(axis=1), classes)[TARGET])
+        f1 = _reduced(data, TARGET, data.trained(TARGET, share), f"{share:.0%} of the images")
+        found[f"{share:.2f}"] = float(f1[TARGET])
     return found
 
 
-def _draw(result, names, path):
-    figure, (first, second, third) = figure_of(1, 3, (15, 4))
-    places = np.arange(len(names))
-    first.bar(places - 0.2, [result["taken_by"][name] for name in names], 0.4, label="predicted as")
-    first.bar(places + 0.2, [result["neighbours"][name] for name in names], 0.4, label="nearest neighbour is")
-    first.set_title(f"images of {names[TARGET]}")
-    second.bar(places - 0.2, [cell["natural"] for cell in result["rare_or_alike"].values()], 0.4, label="as it is")
-    second.bar(places + 0.2, [cell["as_rare"] for cell in result["rare_or_alike"].values()], 0.4, label=f"as rare as {names[TARGET]}")
+def _plot(result: dict, names: tuple, path: Path) -> None:
+    figure, (first, second, third) = new_figure(1, 3, (15, 4))
+    target, places, f1 = names[TARGET], np.arange(len(names)), result["f1"].values()
+    first.bar(places - 0.2, [result["predicted_as"][name] for name in names], 0.4, label="predicted as")
+    first.bar(places + 0.2, [result["nearest_neighbor"][name] for name in names], 0.4, label="nearest neighbor is")
+    first.set_title(f"images of {target}")
+    second.bar(places - 0.2, [cell["all_images"] for cell in f1], 0.4, label="all images")
+    second.bar(places + 0.2, [cell["as_rare"] for cell in f1], 0.4, label=f"as rare as {target}")
     second.set_title("F1 of each species, out of fold")
     for axis in (first, second):
         axis.set_xticks(places, names, rotation=45, ha="right")
         axis.legend()
-    third.plot([float(share) for share in result["with_fewer_images"]], list(result["with_fewer_images"].values()), "o-")
-    third.set_xlabel(f"share of {names[TARGET]}'s training images")
-    third.set_title(f"F1 of {names[TARGET]}")
+    by_share = result["f1_by_share_of_images"]
+    third.plot([float(share) for share in by_share], list(by_share.values()), "o-")
+    third.set_xlabel(f"share of {target}'s training images")
+    third.set_title(f"F1 of {target}")
     third.grid(alpha=0.3)
     save_figure(figure, path)
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    return run_question(question_parser("species1", __doc__).parse_args(arguments), answer)
+
+
 if __name__ == "__main__":
-    sys.exit(ask(__doc__, answer))
+    sys.exit(main())

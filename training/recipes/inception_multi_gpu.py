@@ -1,14 +1,11 @@
-"""`inception_edges` on two devices that share each step (MirroredStrategy), their batch statistics taken together.
+"""`inception_edges` on two devices that share each step (MirroredStrategy), with synchronized batch statistics.
 
-Report: similar to one device, but numerically less stable. Why, and the mend: docs/questions.md.
-
-Ours: 26.8 % (24.2 % to 29.6 %) on phase 1, epochs: 1, 10.8 minutes.
+docs/questions.md explains why two devices train less stably without synchronized statistics.
 
 Command: python -m training run inception_multi_gpu --data data/leaves/train
 """
 
-from dataclasses import replace
-
+from training.config.override import change
 from training.recipes.inception_edges import recipe as inception_edges
 
-recipe = replace(inception_edges, replicas=2)
+recipe = change(inception_edges, {"finetune.replicas": 2})

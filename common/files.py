@@ -1,0 +1,109 @@
+"""Atomic file writing, checksums and locks."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import InUse
+
+TEMPORARY = ".tmp-"  # prefix of every file that is not finished
+
+
+def temporary_beside(path: Path) -> Path:
+    """A unique name in the folder of `path`, so that two writers of one file never share a temporary file.
+
+    It ends with the name of `path`, because some libraries choose the format by the suffix.
+    """
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
+
+
+def atomically(path: Path, save: Callable[[Path], Any]) -> None:
+    """Calls `save(temporary)` and renames the result to `path`. A failure leaves the old file as it was."""
+    temporary = temporary_beside(path)
+    try:
+        save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a new temporary folder that replaces `path` when the block ends without an exception."""
+    temporary = temporary_beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8."""
+    atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_arrays(path: Path, *arrays: np.ndarray, **named: np.ndarray) -> None:
+    """Writes arrays as one uncompressed .npz file. Unnamed arrays are called arr_0, arr_1, …"""
+
+    def save(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, *arrays, **named)  # type: ignore[arg-type]  # numpy's own hint is wrong
+
+    atomically(path, save)
+
+
+def digest(*values: Any) -> str:
+    """SHA-256 of arrays (dtype, shape and values) and of plain values (as JSON): 64 hexadecimal digits."""
+    result = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            result.update(f"{value.dtype} {value.shape}".encode())
+            result.update(np.ascontiguousarray(value).data)
+        else:
+            result.update(json.dumps(value, sort_keys=True).encode())
+    return result.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """Holds a lock file while the block runs. The operating system releases it when the process ends.
+
+    Args:
+        path: the lock file. It is not deleted; it contains the process number of the last holder.
+        what: what is locked, for the message.
+        wait: wait for the other process instead of raising.
+
+    Raises:
+        InUse: another process holds the lock.
+    """
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = f"process {file.read().strip() or 'unknown'}"
+            if not wait:
+                raise InUse(f"{what} is in use by {holder}; wait until it ends, or give another --out") from None
+            print(f"waiting for {holder}, which is writing {what}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

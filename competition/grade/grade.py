@@ -1,0 +1,381 @@
+"""Grades a submission's zip in the two stages of the competition's server: prediction without labels, then scoring.
+
+`grade` checks the zip, runs the ingestion program on the images, runs the scoring program on the predictions, and
+returns a `Grade`. Both stages run the competition's own programs, in the folders that the server's worker creates.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import atomically, write_json
+from common.images import Images, load_folder
+from competition.grade.sandbox import Isolation, interpreter_path, isolation
+from competition.grade.worker import Limits, Outcome, run, walk
+from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
+from competition.package.archive import LIMIT_MB, Check, extract, inspect
+from competition.synthetic import draw_images
+
+TIME_LIMIT = 300  # seconds, CodaLab's default
+MEMORY_LIMIT_MB = 8000
+GRACE_SECONDS = 15  # that the ingestion program may take in addition to the submission's time
+SYNTHETIC_IMAGES = 64
+SYNTHETIC_NAMES = tuple(f"Species{number}" for number in range(1, 9))
+LAYOUTS = {"codalab": "model", "codabench": "model", "an2dl2024": "Model"}  # layout → the class that model.py must have
+STEPS = (
+    "import and constructor",
+    "one image",
+    "odd batch",
+    "all images",
+    "independence of neighbours",
+    "row permutation",
+    "repeatability",
+    "uint8 images",
+)
+REQUIRED_STEPS = STEPS[:4]  # after a failure of one of these the later steps are not run
+USED = ("images", "load_seconds", "first_seconds", "seconds", "peak_mb")
+JOURNAL = "checks.json"
+PREDICTIONS = ("predictions.txt", "probabilities.npy")
+MAX_JOURNAL_BYTES = 1_000_000
+SEE_LOG = "see the log below"
+# A word of the exceeded limit's message → the fix.
+STOP_FIXES = {
+    "longer": "use a smaller network, smaller images or fewer TTA transforms",
+    "memory": "predict in batches",
+    "wrote": "write less, and remove what is no longer needed",
+    "processes": "start no processes",
+    "printed": "print less",
+}
+
+
+@dataclass
+class Grade:
+    """The result for one zip.
+
+    zip: path of the zip.
+    images: number of images that it was graded on.
+    labelled: True if the images have labels; otherwise they are synthetic and there are no scores.
+    names: class names.
+    notes: one line for each skipped file and each protection that this system lacks.
+    seconds: wall time of the prediction stage.
+    peak_mb: its peak memory, in MB of 1,000,000 bytes.
+    checks: every check, in the order in which they were made.
+    scores: what the scoring program wrote; empty if nothing was scored.
+    used: seconds and memory as the ingestion program measured them, by the names in `USED`.
+    log: the end of the prediction stage's output.
+    """
+
+    zip: str
+    images: int
+    labelled: bool
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    checks: list[Check] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
+    used: dict[str, float] = field(default_factory=dict)
+    log: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """True if every check holds."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the server allows.
+
+    limit_mb: size of the zip, in MB of 1,000,000 bytes.
+    time_limit: seconds for all predictions.
+    memory_limit_mb: memory of the whole process tree, in MB of 1,000,000 bytes.
+    layout: a key of `LAYOUTS`.
+    """
+
+    limit_mb: float = LIMIT_MB
+    time_limit: float = TIME_LIMIT
+    memory_limit_mb: float = MEMORY_LIMIT_MB
+    layout: str = "codalab"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What both stages need to know: the arguments of `grade`, the loaded images and their secret order."""
+
+    zip: Path
+    data: Path | None
+    rules: Rules
+    python: str
+    html: Path | None
+    tick: Callable[[float], Any]
+    images: Images
+    order: np.ndarray
+
+
+def grade(
+    path: str | Path,
+    data: str | Path | None = None,
+    rules: Rules | None = None,
+    python: str | Path = sys.executable,
+    html: str | Path | None = None,
+    tick: Callable[[float], Any] = lambda elapsed: None,
+) -> Grade:
+    """Grades a zip.
+
+    Args:
+        path: the zip.
+        data: folder with one folder of images for each class. Without it the images are synthetic, and there are no
+            scores.
+        rules: the server's limits and contract; the default is CodaLab's.
+        python: the interpreter that runs the submission, for example one with the server's TensorFlow version.
+        html: where to write the scoring program's `detailed_results.html`, if the images are labelled.
+        tick: called about ten times a second with the elapsed seconds.
+
+    Returns:
+        The grade. Whatever the submission does is a failed check there, never an exception.
+
+    Raises:
+        UserError: `data` or `python` cannot be used.
+    """
+    rules, python = rules or Rules(), _find_interpreter(python)
+    images = load_folder(data) if data else _synthetic_images()
+    notes = (*_missing_protection(isolation(python)), *images.notes)
+    result = Grade(str(path), len(images), bool(data), images.names, notes)
+    result.checks = inspect(path, rules.limit_mb)
+    if not result.passed:
+        return result
+    job = _Job(
+        zip=Path(path),
+        data=Path(data) if data else None,
+        rules=rules,
+        python=python,
+        html=Path(html) if html else None,
+        tick=tick,
+        images=images,
+        order=shuffled(len(images)),
+    )
+    with _temporary_folder() as folder:
+        _run_stages(job, folder, result)
+    return result
+
+
+def _find_interpreter(python: str | Path) -> str:
+    found = shutil.which(python)
+    if not found:
+        raise UserError(f"--python must be a Python interpreter that has TensorFlow, there is no program {python}")
+    return interpreter_path(Path(found).absolute())
+
+
+def _synthetic_images() -> Images:
+    return Images(draw_images(SYNTHETIC_IMAGES), np.zeros(SYNTHETIC_IMAGES, np.int64), SYNTHETIC_NAMES, ())
+
+
+def _missing_protection(isolated: Isolation) -> Iterator[str]:
+    parts = (("the network", isolated.network), ("the files outside its folder", isolated.files))
+    return (f"this system cannot withhold {what} from the submission" for what, withheld in parts if not withheld)
+
+
+def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
+    """Runs prediction and, with labels, scoring in a temporary folder. Completes `result`."""
+    stage = folder / "prediction"
+    _lay_out(stage, "ingestion_program", ("input_data", "output", "ingested_program"))
+    (stage / "program" / "contract.json").write_text(contract(job.rules.time_limit, LAYOUTS[job.rules.layout]))
+    try:
+        extract(job.zip, stage / "ingested_program")
+    except (ValueError, OSError) as error:
+        result.checks.append(Check("unpacking", False, str(error), "zip the files again: python build_submission.py"))
+        return
+    write_input(stage / "input_data", job.images, job.order)
+    outcome = _predict(job, stage, result)
+    if job.data:
+        # The labels are written only now, when the submission's processes have ended.
+        _lay_out_scoring(job, folder / "scoring", stage / "output", outcome, result)
+        _score(job, folder / "scoring", result)
+
+
+def _predict(job: _Job, stage: Path, result: Grade) -> Outcome:
+    """Runs the prediction stage, and adds its checks and measurements to `result`."""
+    before = _listing(stage)
+    hidden = [path for path in (job.data, job.zip) if path]
+    limits = Limits(job.rules.time_limit + GRACE_SECONDS, job.rules.memory_limit_mb)
+    outcome = run(stage, limits, job.python, hidden, job.tick)
+    records, result.used = _read_journal(stage / "output" / JOURNAL)
+    result.seconds, result.peak_mb, result.log = round(outcome.seconds, 1), round(outcome.peak_mb), outcome.log
+    steps = list(_step_checks(records, outcome))
+    if outcome.code and all(check.passed for check in steps):
+        fix = "exit with code 0, otherwise the server does not score"
+        steps.append(Check("end of the process", False, _ending(outcome), fix))
+    result.checks += [*steps, _limits_check(records, outcome, job.rules), _files_check(stage, before, records)]
+    return outcome
+
+
+def _step_checks(records: dict[str, dict], outcome: Outcome) -> Iterator[Check]:
+    """Yields the ingestion program's checks, up to the first failure of a required step."""
+    for name in STEPS:
+        check = _step_check(name, records.get(name), outcome)
+        yield check
+        if not check.passed and name in REQUIRED_STEPS:
+            return
+
+
+def _step_check(name: str, record: dict | None, outcome: Outcome) -> Check:
+    if record is None:
+        return Check(name, False, _ending(outcome), SEE_LOG)
+    if record["passed"] is None:
+        return Check(name, False, f"did not finish: {_ending(outcome)}", _stop_fix(outcome.stopped) or SEE_LOG)
+    reason = f"{record['seconds']:.1f} s" if record["passed"] else record["reason"]
+    return Check(name, record["passed"], reason, record["fix"])
+
+
+def _ending(outcome: Outcome) -> str:
+    if outcome.stopped:
+        return outcome.stopped
+    if outcome.code < 0:
+        return f"the process was killed by signal {-outcome.code}"
+    return f"the process exited with code {outcome.code}"
+
+
+def _stop_fix(stopped: str) -> str:
+    return next((fix for word, fix in STOP_FIXES.items() if word in stopped), SEE_LOG if stopped else "")
+
+
+def _limits_check(records: dict[str, dict], outcome: Outcome, rules: Rules) -> Check:
+    """Whether the worker or, for the time, the ingestion program stopped the submission."""
+    timed_out = next((record["reason"] for record in records.values() if record["timed_out"]), "")
+    stopped = outcome.stopped or timed_out
+    used = f"{outcome.seconds:.1f} of {rules.time_limit:g} s, {outcome.peak_mb:,.0f} of {rules.memory_limit_mb:,.0f} MB"
+    return Check("limits", not stopped, stopped or used, _stop_fix(stopped))
+
+
+def _files_check(stage: Path, before: set[str], records: dict[str, dict]) -> Check:
+    """Whether the submission wrote files to the output folder (the ingestion program found them) or elsewhere."""
+    record = records.get("output folder")
+    if record and record["passed"] is False:
+        return Check("no files left", False, record["reason"], record["fix"])
+    unexpected = sorted(_listing(stage) - before - {f"output/{name}" for name in (JOURNAL, *PREDICTIONS)})
+    if not unexpected:
+        return Check("no files left", True)
+    more = f" and {len(unexpected) - 3} more" if len(unexpected) > 3 else ""
+    fix = "keep files in memory, or in the temporary folder, and remove them"
+    return Check("no files left", False, f"it wrote {', '.join(unexpected[:3])}{more}", fix)
+
+
+def _read_journal(path: Path) -> tuple[dict[str, dict], dict[str, float]]:
+    """Reads the ingestion program's journal.
+
+    The journal is not trusted: if the submission was stopped early, it can have written the file itself.
+
+    Returns:
+        (name → record, what was used); both empty if the file is not a valid journal.
+    """
+    try:
+        if not _is_regular_file(path) or path.stat().st_size > MAX_JOURNAL_BYTES:
+            return {}, {}
+        saved = json.loads(path.read_text("utf-8", "replace"))
+        records = {str(record["name"]): _checked_record(record) for record in saved["checks"]}
+        return records, {key: _finite(value) for key, value in saved["used"].items() if key in USED}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return {}, {}
+
+
+def _checked_record(record: dict) -> dict:
+    return {
+        "passed": record["passed"] if record["passed"] is None else record["passed"] is True,
+        "reason": _printable(str(record["reason"])[:1000]),
+        "fix": _printable(str(record["fix"])[:1000]),
+        "seconds": _finite(record["seconds"]),
+        "timed_out": record.get("timed_out") is True,
+    }
+
+
+def _finite(value: Any) -> float:
+    """Converts to a number. Raises ValueError for NaN and infinity."""
+    if not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _is_regular_file(path: Path) -> bool:
+    """Whether there is a file that is no link, folder or pipe. Adds missing permissions to it and to its folder."""
+    with contextlib.suppress(OSError):
+        for part, kind in ((path.parent, stat.S_ISDIR), (path, stat.S_ISREG)):
+            if not kind(part.lstat().st_mode):
+                return False
+            part.chmod(0o700)
+        return True
+    return False
+
+
+def _lay_out_scoring(job: _Job, stage: Path, output: Path, outcome: Outcome, result: Grade) -> None:
+    """Creates the scoring stage: reference data, predictions, and the worker's note on the prediction stage."""
+    _lay_out(stage, "scoring_program", ("input", "output"))
+    reference, predictions = stage / "input" / "ref", stage / "input" / "res"
+    (reference / "images").mkdir(parents=True)
+    predictions.mkdir()
+    write_reference(reference, job.images, job.order)
+    for name in PREDICTIONS:
+        if _is_regular_file(output / name):
+            shutil.copyfile(output / name, predictions / name, follow_symlinks=False)
+    checks = [asdict(check) for check in result.checks]
+    write_json(predictions / JOURNAL, {"checks": checks, "used": {**result.used, "peak_mb": result.peak_mb}})
+    (predictions / "metadata").write_text(f"exitCode: {outcome.code}\nelapsedTime: {outcome.seconds:.1f}\n")
+
+
+def _score(job: _Job, stage: Path, result: Grade) -> None:
+    """Runs the scoring stage, and adds its check and scores to `result`. Copies the page of details to `job.html`."""
+    scoring = run(stage, Limits(TIME_LIMIT, MEMORY_LIMIT_MB))
+    if scoring.code == 0:
+        result.checks.append(Check("scoring", True))
+        result.scores = json.loads((stage / "output" / "scores.json").read_text("utf-8"))
+    else:
+        lines = scoring.log.strip().splitlines() or [scoring.stopped or f"exit code {scoring.code}"]
+        result.checks.append(Check("scoring", False, lines[-1], "see the checks above"))
+    details = stage / "output" / "detailed_results.html"
+    if job.html and details.is_file():
+        job.html.parent.mkdir(parents=True, exist_ok=True)
+        atomically(job.html, lambda temporary: shutil.copyfile(details, temporary))
+
+
+def _lay_out(stage: Path, program: str, folders: tuple[str, ...]) -> None:
+    """Creates a stage's folders as the worker does, with the program."""
+    for name in ("program", *folders):
+        (stage / name).mkdir(parents=True)
+    for path in program_files(program):
+        shutil.copyfile(path, stage / "program" / path.name)
+
+
+def _listing(stage: Path) -> set[str]:
+    """Returns the files of a stage, except in home and tmp, which belong to the submission and are deleted."""
+    files = (Path(entry.path).relative_to(stage) for entry in walk(stage) if not entry.is_dir(follow_symlinks=False))
+    return {_printable(str(path)) for path in files if path.parts[0] not in ("home", "tmp")}
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Yields a folder that a submission can write to. Removes it with its contents, whatever their permissions."""
+    folder = Path(tempfile.mkdtemp(prefix="grade-")).resolve()
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # without permissions, or nested too deeply for Python
+            subprocess.run(["chmod", "-R", "u+rwX", str(folder)], stderr=subprocess.DEVNULL)
+            subprocess.run(["rm", "-rf", str(folder)], stderr=subprocess.DEVNULL)

@@ -1,0 +1,1 @@
+"""Builds a competition from labelled images, for an organizer to upload to Codabench."""

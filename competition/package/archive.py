@@ -1,0 +1,206 @@
+"""Checks a submission's zip against the server's rules and unpacks it safely."""
+
+import lzma
+import re
+import shutil
+import stat
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+LIMIT_MB = 300  # CodaLab's default for one submission
+UNPACKED_LIMIT_MB = 2000  # far above what a real model within LIMIT_MB unpacks to
+ENTRIES_LIMIT = 10_000
+DEPTH_LIMIT = 50  # nested folders
+NAME_LIMIT = 255  # bytes of one part of a path
+METADATA_LIMIT = 10_000  # bytes
+METADATA_KEYS = ("description", "command")
+BUILD_AGAIN = "zip the files again: python build_submission.py"
+FIX_METADATA = "make {name} empty, or one line: description: what this is"
+REQUIRED = {
+    "model.py": "the code",
+    "metadata": "it marks a code submission; without it the code never runs",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check.
+
+    name: what was checked.
+    passed: whether the check passed.
+    reason: what was found.
+    fix: how to repair a failure.
+    """
+
+    name: str
+    passed: bool
+    reason: str = ""
+    fix: str = ""
+
+
+def inspect(path: Path | str, limit_mb: float = LIMIT_MB) -> list[Check]:
+    """Checks a zip as the server does, without unpacking it.
+
+    Args:
+        path: the zip.
+        limit_mb: largest accepted size, in MB of 1,000,000 bytes.
+
+    Returns:
+        The checks. The zip is safe to unpack only if all of them passed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return [Check("zip", False, f"no file at {path}", "build it: python build_submission.py")]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [_check_size(path, limit_mb), *_check_contents(archive)]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, EOFError) as error:
+        fix = "build it again: python build_submission.py"
+        return [Check("zip", False, f"{path} is damaged or not a zip: {error}", fix)]
+
+
+def extract(path: Path | str, folder: Path | str) -> None:
+    """Unpacks a zip that has passed `inspect`. Existing files are never overwritten.
+
+    Args:
+        path: the zip.
+        folder: where the files are written.
+
+    Raises:
+        ValueError: the unpacked size of an entry differs from its declared size.
+        OSError, zipfile.BadZipFile: the disk cannot be written, or the zip is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            target = Path(folder, *PurePosixPath(entry.filename).parts)
+            if entry.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, open(target, "xb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+                if sink.tell() != entry.file_size:
+                    raise ValueError(f"{entry.filename} has {sink.tell()} bytes but declares {entry.file_size}")
+
+
+def check_metadata(text: str, name: str = "metadata") -> Check:
+    """Checks that a metadata file has only known keys, because CodaLab fetches the values of unknown keys as URLs.
+
+    Args:
+        text: content of the file.
+        name: name of the file.
+    """
+    for line in text.splitlines():
+        key, colon, _ = line.partition(":")
+        if line.strip() and (not colon or key.strip() not in METADATA_KEYS):
+            reason = f"the server would not understand its line {line.strip()[:60]!r}"
+            return Check(name, False, reason, FIX_METADATA.format(name=name))
+    return Check(name, True)
+
+
+def _check_size(path: Path, limit_mb: float) -> Check:
+    size = path.stat().st_size / 1e6
+    if size > limit_mb:
+        fix = "store the weights at half precision or use a smaller network"
+        return Check("size", False, f"{size:.1f} MB, the limit is {limit_mb} MB", fix)
+    return Check("size", True, f"{size:.1f} of {limit_mb} MB")
+
+
+def _check_contents(archive: zipfile.ZipFile) -> Iterator[Check]:
+    entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    yield from (_check_unpacked_size(entries), _check_names(entries))
+    if sum(entry.file_size for entry in entries) <= UNPACKED_LIMIT_MB * 1e6:
+        broken = _first_broken_entry(archive, entries)
+        if broken is not None:
+            yield Check("contents", False, f"{broken} does not match its checksum", BUILD_AGAIN)
+            return
+        yield Check("contents", True)
+    yield from _missing_files(names)
+    if "model.py" in names:
+        yield Check("model.py", True)
+    for name in ("metadata", "metadata.yaml"):  # Codabench reads metadata.yaml first
+        if name in names:
+            yield _check_metadata_entry(archive, name)
+
+
+def _check_metadata_entry(archive: zipfile.ZipFile, name: str) -> Check:
+    if archive.getinfo(name).file_size > METADATA_LIMIT:
+        return Check(name, False, "it is larger than 10 kB", FIX_METADATA.format(name=name))
+    return check_metadata(archive.read(name).decode("utf-8", "replace"), name)
+
+
+def _first_broken_entry(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> str | None:
+    """Returns the name of the first entry that cannot be read completely with the right checksum."""
+    for entry in entries:
+        try:
+            with archive.open(entry) as source:
+                while source.read(1 << 20):
+                    pass
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError):
+            return entry.filename
+    return None
+
+
+def _check_unpacked_size(entries: list[zipfile.ZipInfo]) -> Check:
+    """Rejects zip bombs by the number of entries and their declared sizes."""
+    size = sum(entry.file_size for entry in entries)
+    if len(entries) > ENTRIES_LIMIT or size > UNPACKED_LIMIT_MB * 1e6:
+        reason = (
+            f"{len(entries):,} entries that unpack to {size / 1e6:,.0f} MB, "
+            f"the limits are {ENTRIES_LIMIT:,} entries and {UNPACKED_LIMIT_MB:,} MB"
+        )
+        return Check("unpacked size", False, reason, "leave out everything that prediction does not need")
+    return Check("unpacked size", True, f"{size / 1e6:.1f} MB in {len(entries)} entries")
+
+
+def _check_names(entries: list[zipfile.ZipInfo]) -> Check:
+    """Checks that on every system each name unpacks to its own place inside the folder."""
+    seen: set[str] = set()
+    for entry in entries:
+        # Some file systems do not distinguish upper from lower case, or composed from decomposed letters.
+        place = unicodedata.normalize("NFC", str(PurePosixPath(entry.filename))).casefold()
+        problem = _problem(entry)
+        if problem is None and place in seen:
+            problem = "appears twice"
+        if problem is not None:
+            return Check("names", False, f"the entry {entry.filename[:80]!r} {problem}", BUILD_AGAIN)
+        seen.add(place)
+    return Check("names", True)
+
+
+def _problem(entry: zipfile.ZipInfo) -> str | None:
+    """Returns why an entry cannot be unpacked safely on every system, or None."""
+    name, path = entry.filename, PurePosixPath(entry.filename)
+    file_type = stat.S_IFMT(entry.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+        return "points outside the folder"
+    if not path.parts:
+        return "is not a file name"
+    if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
+        return "has a character that is not portable"
+    if len(path.parts) > DEPTH_LIMIT or any(len(part.encode("utf-8", "replace")) > NAME_LIMIT for part in path.parts):
+        return "is nested too deeply or too long"
+    if not name.isascii() and not entry.flag_bits & 0x800:
+        return "is in another encoding than UTF-8"
+    if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device, not a regular file"
+    if entry.flag_bits & 0x1:
+        return "is encrypted"
+    return None
+
+
+def _missing_files(names: list[str]) -> Iterator[Check]:
+    for required, purpose in REQUIRED.items():
+        if required in names:
+            continue
+        elsewhere = [name for name in names if PurePosixPath(name).name == required]
+        if elsewhere:
+            reason = f"it is in the folder {PurePosixPath(elsewhere[0]).parent}/, not at the root of the zip"
+            yield Check(required, False, reason, "zip the contents of the folder, not the folder")
+        else:
+            yield Check(required, False, f"there is no {required} ({purpose})", f"add {required} at the zip's root")

@@ -1,0 +1,205 @@
+"""Packs a trained model as the zip that a competition's server expects, or predicts the CSV file for Kaggle."""
+
+import hashlib
+import importlib.util
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from common.errors import CommandError
+from common.files import atomically
+from competition.package.archive import LIMIT_MB, inspect
+from competition.package.kaggle import write_csv
+
+SOURCE = Path(__file__).resolve().parents[2] / "submission"
+MODEL_NAME = "SubmissionModel"  # folder of the SavedModel in a submission
+TIMESTAMP = (2022, 11, 1, 0, 0, 0)  # of every zip entry: the same files give the same bytes
+LAYOUTS = ("codalab", "codabench", "an2dl2024")
+MODEL_2024 = '''
+
+class Model(model):  # the contract of 2024: no argument, numpy in and out
+    """`model`, loaded from the folder that contains this file."""
+
+    def __init__(self):
+        super().__init__(os.path.dirname(os.path.abspath(__file__)))
+
+    def predict(self, X):
+        """Returns the most probable class of each image: int64 array [n]. Accepts the same X as `model.predict`."""
+        return super().predict(X).numpy()
+'''
+
+
+class Refused(CommandError):
+    """Nothing was built. Exit code 1 if the server would reject the zip, 2 for every other reason."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def build(
+    model_folder: Path | str | None = None,
+    out: Path | str = "dist/submission.zip",
+    limit_mb: float = LIMIT_MB,
+    layout: str = "codalab",
+) -> Path:
+    """Packs submission/model.py, submission/metadata and a SavedModel.
+
+    Args:
+        model_folder: folder of the SavedModel; None selects the committed submission/SubmissionModel.
+        out: the zip file. An existing file is replaced only after the new zip has passed all checks.
+        limit_mb: largest size of the zip, in MB of 1,000,000 bytes.
+        layout: one of `LAYOUTS`. "codabench" adds `metadata.yaml`, which Codabench reads first; "an2dl2024" adds
+            `class Model` to model.py.
+
+    Returns:
+        Path of the zip.
+
+    Raises:
+        Refused: the model is missing or damaged, `out` cannot be written, or the server would reject the zip.
+    """
+    out = Path(out)
+    files = _apply_layout(_collect(_model_folder(model_folder)), layout)
+
+    def save(temporary: Path) -> None:
+        pack(files, temporary)
+        _require_accepted(temporary, limit_mb)
+        tensorflow_version(temporary)
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomically(out, save)
+    except OSError as error:
+        raise _not_writable(out, error) from error
+    return out
+
+
+def predict_csv(
+    images: Path | str,
+    sample: Path | str,
+    model_folder: Path | str | None = None,
+    out: Path | str = "dist/submission.csv",
+) -> tuple[Path, list[str]]:
+    """Predicts a folder of test images in the format of a Kaggle competition's sample_submission.csv.
+
+    Args:
+        images: folder of the test images.
+        sample: the competition's sample_submission.csv.
+        model_folder: folder of the SavedModel, named SubmissionModel; None selects the committed one.
+        out: the CSV file.
+
+    Returns:
+        (path of the CSV file, notes for the user).
+
+    Raises:
+        Refused: the model is missing or damaged, or `out` cannot be written.
+        UserError: the sample or the images are invalid, see `competition.package.kaggle.write_csv`.
+    """
+    folder = _model_folder(model_folder)
+    _collect(folder)  # raises if a file is missing
+    try:
+        return write_csv(_load_model_code().model(folder.parent), images, sample, out)
+    except RuntimeError as error:
+        raise Refused(str(error)) from error
+    except OSError as error:
+        raise _not_writable(out, error) from error
+
+
+def pack(files: Mapping[str, Path | bytes], path: Path | str) -> None:
+    """Writes a zip whose bytes depend only on the names and contents of its entries.
+
+    Args:
+        files: {name in the zip: path of the file, or its content}.
+        path: the zip.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, TIMESTAMP)
+            entry.external_attr = 0o100644 << 16
+            entry.create_system = 3  # Unix, whatever system this runs on
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            content = files[name]
+            with archive.open(entry, "w") as target:
+                if isinstance(content, bytes):
+                    target.write(content)
+                else:
+                    with open(content, "rb") as source:
+                        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def describe(path: Path | str) -> str:
+    """Returns the contents of a zip as text: entries with sizes, total size, SHA-256 and TensorFlow version."""
+    path = Path(path)
+    with zipfile.ZipFile(path) as archive:
+        lines = [f"{entry.file_size:>12,}  {entry.filename}" for entry in archive.infolist()]
+    lines.append(f"{path.stat().st_size:>12,}  {path}")
+    lines.append(f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    lines.append(f"saved with TensorFlow {tensorflow_version(path)}")
+    return "\n".join(lines)
+
+
+def tensorflow_version(path: Path | str) -> str:
+    """Returns the version of TensorFlow that saved the model in a zip.
+
+    Raises:
+        Refused: saved_model.pb is damaged.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    name = f"{MODEL_NAME}/saved_model.pb"
+    with zipfile.ZipFile(path) as archive:
+        data = archive.read(name)
+    try:
+        return SavedModel.FromString(data).meta_graphs[0].meta_info_def.tensorflow_version
+    except (DecodeError, IndexError) as error:
+        raise Refused(f"{name} is damaged ({error}); restore it from the repository, or give --run") from error
+
+
+def _model_folder(folder: Path | str | None) -> Path:
+    return SOURCE / MODEL_NAME if folder is None else Path(folder)
+
+
+def _collect(model_folder: Path) -> dict[str, Path | bytes]:
+    """Returns the files of a submission: {name in the zip: path}. Raises `Refused` if one is missing."""
+    if not (model_folder / "saved_model.pb").is_file():
+        raise Refused(
+            f"no model at {model_folder}; train one (python -m training run …) and give --run, "
+            "or restore the folder from the repository"
+        )
+    files = {name: SOURCE / name for name in ("model.py", "metadata")}
+    missing = [str(path) for path in files.values() if not path.is_file()]
+    if missing:
+        raise Refused(f"missing {', '.join(missing)}; restore it from the repository")
+    parts = [path for path in model_folder.rglob("*") if path.is_file()]
+    return {**files, **{f"{MODEL_NAME}/{path.relative_to(model_folder).as_posix()}": path for path in parts}}
+
+
+def _apply_layout(files: dict[str, Path | bytes], layout: str) -> dict[str, Path | bytes]:
+    if layout == "codabench":
+        return {**files, "metadata.yaml": files["metadata"]}
+    if layout == "an2dl2024":
+        return {**files, "model.py": (SOURCE / "model.py").read_bytes() + MODEL_2024.encode()}
+    return files
+
+
+def _load_model_code() -> ModuleType:
+    """Returns submission/model.py as a module."""
+    spec = importlib.util.spec_from_file_location("submitted", SOURCE / "model.py")
+    assert spec is not None and spec.loader is not None  # holds for every .py file
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _require_accepted(path: Path, limit_mb: float) -> None:
+    for check in inspect(path, limit_mb):
+        if not check.passed:
+            message = f"the server would refuse it: {check.name}: {check.reason}; {check.fix}"
+            raise Refused(message, exit_code=1)
+
+
+def _not_writable(out: Path | str, error: OSError) -> Refused:
+    return Refused(f"cannot write {out}: {error.strerror or error}; free the disk or give another --out")

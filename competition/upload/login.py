@@ -1,0 +1,67 @@
+"""The token: from the environment, or from a file that only its owner can read."""
+
+import getpass
+import os
+import stat
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import atomically
+from competition.upload.answers import host
+from competition.upload.codabench import checked_url, is_token, request_token
+
+TOKEN_VARIABLE = "CODABENCH_TOKEN"
+TOKEN_FILE = "~/.config/codabench/token"
+
+
+def read_token(file: str | Path) -> str:
+    """Reads the token from `CODABENCH_TOKEN`, or else from a file.
+
+    Raises:
+        UserError: there is no token, it is not valid, or others can read the file.
+    """
+    path = Path(file).expanduser()
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    source = TOKEN_VARIABLE
+    if not token:
+        token, source = _token_in(path), str(path)
+    if not is_token(token):
+        raise UserError(f"{source} must hold a token, one word of ASCII characters; make a new one with --login")
+    return token
+
+
+def login(url: str, file: str | Path) -> Path:
+    """Asks for name and password, and writes the server's token to a file of mode 600.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        UserError: standard input is closed. Refused, NoAnswer: see `codabench.Server.ask`.
+    """
+    url, path = checked_url(url), Path(file).expanduser()
+    try:
+        username = input(f"user name at {host(url)}: ")
+        password = getpass.getpass("password: ")
+    except EOFError as error:
+        raise UserError(
+            f"--login needs a terminal to ask for the password; use one, or set {TOKEN_VARIABLE}"
+        ) from error
+    token = request_token(url, username, password)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomically(path, lambda temporary: _write_private(temporary, f"{token}\n"))
+    return path
+
+
+def _token_in(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"a token is required; set {TOKEN_VARIABLE}, or write {path} with --login")
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise UserError(f"the token file must be readable by its owner only, others can read it: chmod 600 {path}")
+    return path.read_text("utf-8", errors="replace").strip()
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Writes a new file that only its owner can read, from its first byte on."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
+        target.write(text)

@@ -1,0 +1,247 @@
+"""Fill the measured numbers into the documentation, from the files in results/.
+
+A document has markers with the name of a value: <!-- fill NAME -->…<!-- /fill -->. The text between them is replaced.
+
+  python -m docs.fill            write the documents
+  python -m docs.fill --check    only compare, and name the differences
+  python -m docs.fill --names    list the names and their values
+
+exit codes: 0 done, or nothing differs, 1 something differs, 2 wrong input
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from common.cli import argument_parser, run_command
+from common.errors import UserError
+from common.files import write_text
+from docs.structure import measure
+from training.evaluate.rows import Row, by_recipe, epochs_text, read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md")
+MARKER = re.compile(r"(<!-- fill (?P<name>[^ ]+) -->)(?P<text>.*?)(<!-- /fill -->)", re.DOTALL)
+# The steps to the released model: what was done, the recipe, and the same recipe trained on all images.
+STEPS = (
+    ("Frozen InceptionV3, tuned softmax", "tuned", ""),
+    ("All layers fine-tuned at up to 192×192, color and geometric augmentation, quasi-SVM", "inception_svm_192", ""),
+    ("+ 20 epochs at 160×160 with MixUp", "inception_svm_160", ""),
+    ("+ 8 epochs with SWA, TTA up to 90 % confidence", "inception_svm_averaged", "inception_svm_averaged_full"),
+    ("One fine-tuning instead of three: MixUp, three resolutions", "inception_svm_mixed", "inception_svm_mixed_full"),
+    ("Small initialization of missing kernels, cosine to a tenth", "inception_svm_quiet", "inception_svm_quiet_full"),
+    ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full"),
+)
+SPECIES = [
+    "Chinee apple",
+    "Lantana",
+    "Parkinsonia",
+    "Parthenium",
+    "Prickly acacia",
+    "Rubber vine",
+    "Siam weed",
+    "Snake weed",
+]
+
+
+def values() -> dict[str, str]:
+    """Name → text, for every number that the documentation may use."""
+    found = {**_grade(), **_held_out(), **_runs(), **_benchmarks()}
+    found["result.table"] = _result_table(found)
+    found["structure"] = "\n```\n" + "\n".join(measure()[0]) + "\n```\n"
+    return found
+
+
+def filled(text: str, known: dict[str, str], place: str) -> str:
+    """A document with its markers filled. Raises a UserError for a name that is not known."""
+
+    def fill(match: re.Match) -> str:
+        if match["name"] not in known:
+            raise UserError(f"{place}: no value {match['name']}; see python -m docs.fill --names")
+        return f"{match[1]}{known[match['name']]}{match[4]}"
+
+    return MARKER.sub(fill, text)
+
+
+def documents() -> list[Path]:
+    """The documents that may have markers."""
+    return [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as text, such as 94.5 %."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def _load(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text("utf-8"))
+
+
+def _grade() -> dict[str, str]:
+    """The released zip, graded on phase 1."""
+    grade = _load("grades/phase1.json")
+    scores = grade["scores"]
+    rows = [
+        f"| Species{number + 1} {name} | "
+        + " | ".join(f"{scores[f'{key}_{number}']:.3f}" for key in ("precision", "recall", "f1"))
+        + " |"
+        for number, name in enumerate(SPECIES)
+    ]
+    low, high = percent(scores["accuracy_low"]), percent(scores["accuracy_high"])
+    return {
+        "phase1.accuracy": percent(scores["accuracy"], 2),
+        "phase1.interval": f"{low} to {high}",
+        "phase1.macro_f1": f"{scores['macro_f1']:.3f}",
+        "phase1.images": f"{grade['images']:,}",
+        "phase1.classes": "\n"
+        + "\n".join(["| phase 1 | precision | recall | F1 |", "| --- | --- | --- | --- |", *rows])
+        + "\n",
+        "phase1.species1_recall": f"{scores['recall_0']:.2f}",
+        "phase1.seconds": f"{grade['seconds']:.0f} s",
+        "phase1.prediction_seconds": f"{grade['used']['seconds']:.0f} s",
+        "phase1.memory": f"{grade['peak_mb'] / 1000:.1f} GB",
+        "zip.size": next(check["reason"].split()[0] for check in grade["checks"] if check["name"] == "size") + " MB",
+    }
+
+
+def _held_out() -> dict[str, str]:
+    """The released recipe with a fifth of the images held out."""
+    metrics = _load("runs/released/metrics.json")
+    test = metrics["test"]
+    return {
+        "held_out.accuracy": percent(metrics["accuracy"]),
+        "held_out.interval": " to ".join(map(percent, metrics["interval95"])),
+        "held_out.images": f"{metrics['images']:,}",
+        "held_out.macro_f1": f"{metrics['macro_f1']:.3f}",
+        "held_out.phase1_accuracy": percent(test["accuracy"]),
+        "held_out.phase1_interval": " to ".join(map(percent, test["interval95"])),
+        "held_out.phase1_macro_f1": f"{test['macro_f1']:.3f}",
+        "held_out.minutes": f"{_load('runs/released/metrics.json')['finetuning_minutes']:.0f}",
+        "released.minutes": f"{_load('runs/released_full/metrics.json')['finetuning_minutes']:.0f}",
+    }
+
+
+def _result_table(found: dict[str, str]) -> str:
+    """The headline numbers: the released model, and its recipe with a fifth of the images held out."""
+    rows = (
+        (f"phase 1, {found['phase1.images']} images: the committed model", "phase1.{}"),
+        (f"held-out fifth of the training images, {found['held_out.images']}: same recipe", "held_out.{}"),
+        (f"phase 1, {found['phase1.images']} images: that model", "held_out.phase1_{}"),
+    )
+    lines = ["| measured on | accuracy | 95 % interval | macro F1 |", "| --- | --- | --- | --- |"]
+    for title, name in rows:
+        cells = [found[name.format(key)] for key in ("accuracy", "interval", "macro_f1")]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _runs() -> dict[str, str]:
+    """Each recipe's runs in results/runs.csv: validation and phase 1 accuracy, epochs and minutes."""
+    found, runs = {}, {name: _run(rows) for name, rows in by_recipe(read_rows(RESULTS / "runs.csv")).items()}
+    for name, texts in runs.items():
+        found.update({f"runs.{name}.{key}": text for key, text in texts.items()})
+    columns = ["step", "recipe", "held out", "images", "phase 1", "trained on all, phase 1", "epochs", "minutes"]
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    for step, name, full in STEPS:
+        run, trained_on_all = runs[name], runs[full]["phase1"] if full else "–"
+        grade = RESULTS / "grades" / f"{name}.json"  # where phase 1 was measured with the zip and not by the run
+        phase1 = percent(_load(f"grades/{name}.json")["scores"]["accuracy"]) if grade.is_file() else run["phase1"]
+        cells = [run["val"], run["val_images"], phase1, trained_on_all, run["epochs"], run["minutes"]]
+        lines.append(f"| {step} | `{name}` | {' | '.join(cells)} |")
+    found["accuracy.steps"] = "\n" + "\n".join(lines) + "\n"
+    return found
+
+
+def _run(rows: list[Row]) -> dict[str, str]:
+    val = [row.val_accuracy for row in rows if row.val_accuracy is not None]
+    test = [row.accuracy for row in rows if row.accuracy is not None]
+    return {
+        "val": percent(sum(val) / len(val)) if val else "–",
+        "val_images": f"{rows[0].val_images:,}" if rows[0].val_images else "–",
+        "phase1": percent(sum(test) / len(test)) if test else "–",
+        "epochs": epochs_text(rows[0]),
+        "minutes": f"{sum(row.minutes for row in rows) / len(rows):.0f}",
+    }
+
+
+def _benchmarks() -> dict[str, str]:
+    """The benchmarks' results."""
+    inference, memory, grading = (_load(f"benchmarks/{name}.json") for name in ("inference", "memory", "grading"))
+    training, accuracy, kernels = (_load(f"benchmarks/{name}.json") for name in ("training", "accuracy", "kernels"))
+    cached = training["quasi_svm_head"]["cached"]
+    found = {
+        "inference.ratio": _ratio(inference["submission/model.py"]),
+        "inference.plain": _ratio(inference["Keras model.predict, plain arrays"]),
+        "memory.beyond": f"{memory['beyond_mb']:,.0f} MB",
+        "memory.images": f"{memory['images']:,}",
+        "memory.input": f"{memory['input_mb']:,.0f} MB",
+        "grading.own": f"{grading['own_cost']['own_seconds']:.1f} s",
+        "grading.all": f"{grading['own_cost']['grade']:.0f} s",
+        "training.pipeline": _ratio(training["tf.data pipeline"]),
+        "training.folders": _ratio(training["flow_from_directory"]),
+        "training.cached": _ratio(cached, 0),
+        "accuracy.rows": _accuracy_rows(accuracy["rows"]),
+        "kernels.rows": _kernel_rows(kernels),
+    }
+    for name, row in accuracy["rows"].items():
+        found[f"accuracy.{name.replace(' ', '_')}"] = percent(row["accuracy"])
+    return found
+
+
+def _ratio(contestant: dict, digits: int = 2) -> str:
+    median, low, high = (contestant[f"ratio_{key}"] for key in ("median", "min", "max"))
+    return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _accuracy_rows(rows: dict) -> str:
+    lines = ["| head | held-out accuracy | 95 % interval | ECE | log loss |", "| --- | --- | --- | --- | --- |"]
+    for name, row in rows.items():
+        interval = " to ".join(map(percent, row["interval95"]))
+        calibration = f"{row['calibration_error']:.3f} | {row['log_loss']:.3f}"
+        lines.append(f"| {name} | {percent(row['accuracy'])} | {interval} | {calibration} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _kernel_rows(rows: dict) -> str:
+    lines = ["| classifier | accuracy | 95 % interval |", "| --- | --- | --- |"]
+    for name, row in rows.items():
+        if isinstance(row, dict):
+            lines.append(f"| {name} | {percent(row['accuracy'])} | {' to '.join(map(percent, row['interval95']))} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = argument_parser(__doc__, "python -m docs.fill")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document differs")
+    parser.add_argument("--names", action="store_true", help="list the names and their values")
+    options = parser.parse_args(arguments)
+
+    def command() -> int:
+        known, different = values(), []
+        if options.names:
+            print("\n".join(f"{name}  {text.strip().splitlines()[0]}" for name, text in sorted(known.items())))
+            return 0
+        for path in documents():
+            text = path.read_text("utf-8")
+            new = filled(text, known, path.name)
+            if new != text:
+                different.append(path.name)
+                if not options.check:
+                    write_text(path, new)
+        if options.check and different:
+            print(
+                f"these documents differ from results/, run python -m docs.fill: {', '.join(different)}",
+                file=sys.stderr,
+            )
+            return 1
+        return 0
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,0 @@
-"""Every call gives other answers."""
-
-import numpy as np
-
-
-class Model:
-    def predict(self, X):
-        return np.random.default_rng().integers(0, 8, len(X))

@@ -1,5 +1,0 @@
-"""A key in the metadata that the server would fetch."""
-
-
-class Model:
-    pass

@@ -1,5 +1,0 @@
-"""A submission that the server would take for results, not for code."""
-
-
-class Model:
-    pass

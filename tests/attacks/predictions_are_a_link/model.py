@@ -1,9 +1,0 @@
-"""Makes the predictions a link into the labels that are to come."""
-
-import os
-
-from support import output
-
-path = os.path.join(output(), "predictions.txt")
-os.symlink("../../scoring/input/ref/labels.txt", path)
-raise RuntimeError("made it")

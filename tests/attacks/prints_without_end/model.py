@@ -1,8 +1,0 @@
-"""Prints, 200 MB at most."""
-
-import time
-
-for _ in range(2000):
-    print("x" * 99_999)
-time.sleep(5)
-raise RuntimeError("printed 200 MB")

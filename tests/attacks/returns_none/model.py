@@ -1,6 +1,0 @@
-"""Nothing at all."""
-
-
-class Model:
-    def predict(self, X):
-        pass

@@ -1,0 +1,99 @@
+"""The validation of untrusted data, without processes: the runner's responses and the ingestion program's journal."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import ROOT, load_module, stub
+
+from competition.grade import grade
+
+PROGRAMS = ROOT / "competition" / "ingestion_program"
+ingestion = load_module(PROGRAMS / "ingestion.py", "ingestion")
+runner = load_module(PROGRAMS / "runner.py", "runner")
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 96, 96, 3), np.uint8)
+FORGED_JOURNALS = {
+    "no JSON": "{",
+    "no dictionary": "3",
+    "no records": '{"checks": [1, 2], "used": {}}',
+    "other values": (
+        '{"checks": [{"name": "one image", "passed": "yes", "reason": 1, "fix": null, "seconds": "x"}], "used": {}}'
+    ),
+    "nested too deeply": "[" * 200_000,
+    "a huge number": '{"checks": [], "used": {"seconds": 1' + "0" * 400 + "}}",
+    "too large": " " * 2_000_000,
+}
+
+
+class StubSubmission:
+    """A stub submission behind the runner's `predict`, in this process instead of one of its own."""
+
+    def __init__(self, answers, class_name="Model"):
+        source = {}
+        exec(stub(answers), source)
+        self.network, self.class_name = source["model"](), class_name
+
+    def request(self, request):
+        pixels = IMAGES.astype(request["dtype"])
+        header, self.payload = runner.predict(self.network, pixels, self.class_name)
+        return json.loads(json.dumps(header))
+
+    def array(self, dtype, shape):
+        return np.frombuffer(self.payload, dtype, count=int(np.prod(shape))).reshape(shape)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "answers",
+    [
+        "good - 8",
+        "good * 1000",
+        "good.astype(bool)",
+        "good.astype(complex)",
+        "good.astype(str)",
+        "good.astype(object)",
+        "None",
+        "3",
+        "x",
+        "{0: 1}",
+    ],
+)
+def test_predictions_of_a_wrong_form_fail(answers):
+    with pytest.raises(ingestion.Failed) as caught:
+        ingestion.predictions_of(StubSubmission(answers), {"rows": None, "dtype": "float32"}, 5, 8)
+    reason, fix = caught.value.args
+    assert reason.startswith("predict returned ")
+    assert fix.startswith("return ")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("answers", ["good", "good.astype(np.uint8)", "good.astype(np.int32)"])
+def test_arrays_of_a_right_form_are_returned_as_int64(answers):
+    assert_right(StubSubmission(answers))
+
+
+@pytest.mark.integration
+def test_tensors_of_a_right_form_are_returned_as_int64():
+    assert_right(StubSubmission("__import__('tensorflow').constant(good)", "model"))
+
+
+def assert_right(submission):
+    predictions, probabilities = ingestion.predictions_of(submission, {"rows": None, "dtype": "uint8"}, 5, 8)
+    assert predictions.dtype == np.int64
+    assert predictions.tolist() == (IMAGES.astype(np.int64)[:, ::7, ::5].sum((1, 2, 3)) % 8).tolist()
+    assert probabilities is None
+
+
+@pytest.mark.integration
+def test_lower_case_class_is_given_a_tensor():
+    request = {"rows": None, "dtype": "uint8"}
+    submission = StubSubmission("np.full(len(x), X.__class__.__name__ == 'EagerTensor').astype(int)", "model")
+    assert ingestion.predictions_of(submission, request, 5, 8)[0].tolist() == [1] * 5
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("case", FORGED_JOURNALS)
+def test_forged_journal_is_ignored(tmp_path, case):
+    """A submission can write the journal and then be stopped together with the program that would replace it."""
+    (tmp_path / "checks.json").write_text(FORGED_JOURNALS[case])
+    assert grade._read_journal(tmp_path / "checks.json") == ({}, {})

@@ -1,0 +1,199 @@
+"""grade(): its verdict on stubs that run in processes of their own."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, load_module, stub, stub_zip
+
+from competition.grade.grade import STEPS, Rules, grade
+from competition.grade.report import report
+
+pytestmark = pytest.mark.integration
+
+support = load_module(Path(__file__).with_name("grading.py"), "grading")
+CONSTRUCTOR, failed_checks, graded = support.CONSTRUCTOR, support.failed_checks, support.graded
+
+# --- submissions that fail before the first image
+
+EARLY = {
+    "raises at import": ("raise KeyError('weights')", r"^KeyError: 'weights'$"),
+    "is not Python": ("class model(:", "^SyntaxError: "),
+    "raises in the constructor": ("class Model:\n    def __init__(self):\n        1 / 0", "^ZeroDivisionError: "),
+    "no class": ("class model: pass", "^model.py has no class Model$"),
+    "imports training": ("import training", "^model.py cannot be imported: No module named 'training'$"),
+    "imports the grader": ("import competition", "^model.py cannot be imported: No module named 'competition'$"),
+    "exits with code 0": ("import os\nos._exit(0)", "exited with code 0$"),
+    "raises SystemExit": ("raise SystemExit(0)", "exited with code 0$"),
+    "kills itself": ("import os\nos.kill(os.getpid(), 9)", "killed by signal 9$"),
+    "several lines": ("raise ValueError('one\\ntwo')", "^ValueError: one"),
+}
+
+
+@pytest.mark.parametrize("case", EARLY)
+def test_early_failure_is_the_only_failed_check(tmp_path, case):
+    source, reason = EARLY[case]
+    checks = graded(tmp_path, source)
+    assert list(checks) == [CONSTRUCTOR]
+    assert re.search(reason, checks[CONSTRUCTOR].reason)
+
+
+def test_labels_are_not_among_the_files_of_the_prediction_stage(tmp_path, labelled_folder):
+    source = """
+import os
+stage = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+folders = ("input_data", "output", "program", "ingested_program")
+raise RuntimeError([sorted(os.listdir(os.path.join(stage, name))) for name in folders])
+"""
+    program = ["contract.json", "ingestion.py", "metadata.yaml", "runner.py"]
+    expected = [["classes.txt", "images.npy"], ["checks.json"], program, ["metadata", "model.py"]]
+    result = grade(stub_zip(tmp_path / "a.zip", source), data=labelled_folder)
+    assert failed_checks(result)[CONSTRUCTOR].reason == f"RuntimeError: {expected}"
+    assert result.labelled
+    assert "accuracy  not measured, see the failed checks" in report(result)
+
+
+def test_environment_of_the_grader_is_not_inherited(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SECRET", "x")
+    source = f"""
+import os, sys
+names = [name for name in ("HOME", "SECRET", "PYTHONPATH") if name in os.environ]
+raise RuntimeError([names, {str(ROOT)!r} in sys.path])
+"""
+    assert graded(tmp_path, source)[CONSTRUCTOR].reason == "RuntimeError: [['HOME'], False]"
+
+
+# --- limits
+
+HOARD = "import time, numpy as np; a = np.ones(50_000_000); time.sleep(3600)"
+EXCEEDED = {
+    "time": ("import time\ntime.sleep(3600)", {"time_limit": 3}, "ran longer than the limit of 3 s", "smaller network"),
+    "memory": (
+        "import time\nimport numpy as np\nhoard = []\n"
+        "while True:\n    hoard.append(np.ones(5_000_000))\n    time.sleep(0.02)",
+        {"memory_limit_mb": 400},
+        "used more memory than the limit of 400 MB",
+        "predict in batches",
+    ),
+    "memory of children": (
+        f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', '{HOARD}'])\ntime.sleep(3600)",
+        {"memory_limit_mb": 300, "time_limit": 60},
+        "used more memory than the limit of 300 MB",
+        "predict in batches",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXCEEDED)
+def test_exceeded_limit_is_reported_with_a_fix(tmp_path, case):
+    source, limits, reason, fix = EXCEEDED[case]
+    checks = graded(tmp_path, source, **limits)
+    assert list(checks) == [CONSTRUCTOR, "limits"]
+    assert all(reason in check.reason for check in checks.values())
+    assert fix in checks["limits"].fix
+
+
+def test_endless_output_is_stopped_and_the_log_is_short(tmp_path):
+    result = grade(stub_zip(tmp_path / "a.zip", "while True:\n    print('x' * 99_999)"))
+    checks = failed_checks(result)
+    assert list(checks) == [CONSTRUCTOR, "limits"]
+    assert checks["limits"].reason == "it printed more than 100 MB"
+    assert checks["limits"].fix == "print less"
+    assert len(result.log) <= 20_000
+
+
+def test_files_left_behind_are_named(tmp_path):
+    source = """
+import os, sys, tempfile
+here = os.path.dirname(os.path.abspath(__file__))
+tempfile.mkstemp()  # allowed: the temporary folder is its own
+open(os.path.expanduser("~/cache"), "w").close()
+for name in ("weights.tmp", "cache/a", "cache/b", "cache/c"):
+    os.makedirs(os.path.dirname(os.path.join(here, name)), exist_ok=True)
+    open(os.path.join(here, name), "w").close()
+raise RuntimeError("done")
+"""
+    checks = graded(tmp_path, source)
+    assert checks[CONSTRUCTOR].reason == "RuntimeError: done"
+    assert checks["no files left"].reason == (
+        "it wrote ingested_program/cache/a, ingested_program/cache/b, ingested_program/cache/c and 1 more"
+    )
+
+
+# --- submissions that predict wrongly
+
+FORMS = {
+    "column": ("good[:, None]", "one image", r"the shape \[1, 1\] for 1 images"),
+    "one-hot": ("np.eye(8, dtype=np.int64)[good]", "one image", r"the shape \[1, 8\] for 1 images"),
+    "floats": ("good / 1.0", "one image", "float64, not integers"),
+    "out of range": ("good + 8", "one image", r"(\d+) to \1, there are 8 classes"),
+    "list": ("good.tolist()", "one image", "list, not a tensor"),
+    "wrong length": ("good[: max(1, len(x) // 4 * 4)]", "odd batch", r"the shape \[1\] for 3 images"),
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_predictions_of_the_wrong_form(tmp_path, case):
+    answers, name, reason = FORMS[case]
+    checks = graded(tmp_path, stub(answers))
+    assert list(checks) == [name]
+    assert re.search(f"^predict returned {reason}", checks[name].reason)
+    assert "[1]" in checks[name].fix or "[3]" in checks[name].fix or "0 to 7" in checks[name].fix
+
+
+def test_predictions_that_depend_on_neighbours(tmp_path):
+    # Another permutation of the classes for each set of images: two sets do not have the same by chance.
+    checks = graded(tmp_path, stub("np.random.default_rng(x.sum()).permutation(8)[good]"))
+    assert list(checks) == ["independence of neighbours", "row permutation", "repeatability", "uint8 images"]
+    assert "than the same rows among all" in checks["independence of neighbours"].reason
+    assert "no batch statistics" in checks["independence of neighbours"].fix
+
+
+def test_predictions_that_depend_on_the_order(tmp_path):
+    """Equal for equal first rows, as with a shift along the batch axis."""
+    checks = graded(tmp_path, stub("(good + np.concatenate([[0], good[:-1]])) % 8"))
+    assert list(checks) == ["row permutation", "repeatability", "uint8 images"]  # all three use the permuted rows
+    assert "change with the order" in checks["row permutation"].reason
+
+
+def test_random_predictions(tmp_path):
+    checks = graded(tmp_path, stub("np.random.default_rng().integers(0, 8, len(x))"))
+    assert {"row permutation", "repeatability", "uint8 images"} <= set(checks)
+    assert re.search(r"^a second call .* \(\d+ of \d+\)", checks["repeatability"].reason)
+
+
+def test_predictions_that_depend_on_the_dtype(tmp_path):
+    checks = graded(tmp_path, stub("good if np.asarray(X).dtype != np.uint8 else (good + 1) % 8"))
+    assert list(checks) == ["uint8 images"]
+    wrong, asked = re.search(r"uint8 images .* \((\d+) of (\d+)\)$", checks["uint8 images"].reason).groups()
+    assert wrong == asked
+
+
+# --- zips
+
+
+def test_refused_zip_is_not_run(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("submission/model.py", stub())
+        archive.writestr("submission/metadata", "")
+    result = grade(path)
+    assert list(failed_checks(result)) == ["model.py", "metadata"]
+    assert not set(STEPS) & {check.name for check in result.checks}
+
+
+def test_zip_that_cannot_be_unpacked(tmp_path):
+    path = stub_zip(tmp_path / "a.zip", stub())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a", "x")
+        archive.writestr("a/b", "x")
+    checks = failed_checks(grade(path))
+    assert set(checks) <= {"names", "unpacking"}
+    assert checks
+
+
+def test_size_limit(tmp_path):
+    path = stub_zip(tmp_path / "a.zip", stub())
+    assert list(failed_checks(grade(path, rules=Rules(limit_mb=0.0001)))) == ["size"]

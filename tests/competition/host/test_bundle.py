@@ -1,0 +1,273 @@
+"""The bundle: it keeps every rule of Codabench, and tells the participants nothing about the labels."""
+
+import json
+import re
+import zipfile
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from helpers import ROOT, load_module
+from PIL import Image
+
+from common.images import load_folder
+from competition.host.bundle import Settings, build, description
+from competition.synthetic import draw_folder
+
+pytestmark = pytest.mark.unit
+
+bundles = load_module(Path(__file__).with_name("bundles.py"), "bundles")
+SETTINGS, SIDE, COUNT, CLASSES = bundles.SETTINGS, bundles.SIDE, bundles.COUNT, bundles.CLASSES
+unpack, files, lines = bundles.unpack, bundles.files, bundles.lines
+RULES = ("Add", "Add_And_Delete", "Add_And_Delete_Multiple", "Force_Last", "Force_Latest_Multiple", "Force_Best")
+
+
+# --- the zip and competition.yaml
+
+
+def test_zip_has_the_expected_files(unpacked):
+    assert {path.name for path in unpacked.folder.iterdir()} == {
+        *("competition.yaml", "logo.png", "terms.md", "overview.md", "data.md", "evaluation.md"),
+        *("input_data", "reference_data", "ingestion_program", "scoring_program"),
+    }
+    assert files(unpacked.folder / "ingestion_program") == [
+        "contract.json",
+        "ingestion.py",
+        "metadata.yaml",
+        "runner.py",
+    ]
+    assert files(unpacked.folder / "scoring_program") == ["details.py", "metadata.yaml", "score.py"]
+    assert files(unpacked.folder / "input_data") == ["classes.txt", "images.npy"]
+    thumbnails = [f"images/{number:05d}.jpg" for number in range(COUNT)]
+    assert files(unpacked.folder / "reference_data") == sorted(["classes.txt", "labels.txt", *thumbnails])
+
+
+def test_zip_is_whole_and_its_names_are_portable(unpacked):
+    with zipfile.ZipFile(unpacked.zip) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[a-z0-9_.]+(/[a-z0-9_.]+)*", name) for name in names)
+    assert [path.name for path in unpacked.zip.parent.iterdir()] == ["competition.zip"]
+
+
+def test_required_keys_are_present(unpacked):
+    saved = unpacked.yaml
+    assert {"version", "title", "image", "terms", "docker_image", "pages", "tasks", "phases", "leaderboards"} <= set(
+        saved
+    )
+    assert saved["pages"] and saved["tasks"] and saved["phases"] and saved["leaderboards"]
+    for value in saved["pages"]:
+        assert set(value) == {"title", "file"}
+    for value in saved["tasks"]:
+        assert {"index", "name", "input_data", "reference_data", "ingestion_program", "scoring_program"} <= set(value)
+    for value in saved["phases"]:
+        assert {"index", "name", "start", "execution_time_limit", "tasks"} <= set(value)
+    for value in saved["leaderboards"]:
+        assert {"title", "key", "submission_rule", "columns"} <= set(value)
+    for value in unpacked.columns:
+        assert {"title", "key", "index", "sorting", "precision"} <= set(value)
+    assert all(
+        value
+        for key in ("pages", "tasks", "phases", "leaderboards")
+        for entry in saved[key]
+        for value in map(str, entry.values())
+    )
+
+
+def test_values_are_the_settings(unpacked):
+    saved = unpacked.yaml
+    assert unpacked.text.startswith("version: 2\n")
+    assert saved["version"] == 2
+    assert saved["title"] == SETTINGS.title
+    assert 1 <= len(saved["docker_image"]) <= 128
+    assert saved["enable_detailed_results"] is True
+    assert saved["registration_auto_approve"] is True
+    phase = saved["phases"][0]
+    assert phase["max_submissions_per_day"] == 3
+    assert phase["max_submissions"] == 40
+    assert phase["execution_time_limit"] > SETTINGS.seconds  # the program's own limit comes first, and has a reason
+    assert json.loads((unpacked.folder / "ingestion_program" / "contract.json").read_text()) == {
+        "class": "model",
+        "seconds": 120,
+    }
+
+
+def test_dates_are_quoted(unpacked):
+    """YAML reads an unquoted timestamp as a date, and cuts it to midnight."""
+    assert [phase["start"] for phase in unpacked.yaml["phases"]] == ["2026-12-01 00:00:00"]
+    assert re.search(r"start: (['\"])2026-12-01 00:00:00\1$", unpacked.text, re.MULTILINE)
+    assert not any("end" in phase for phase in unpacked.yaml["phases"])
+
+
+def test_default_start_is_today():
+    saved = yaml.safe_load(description(Settings()))
+    assert saved["phases"][0]["start"][:10] in (
+        date.today().isoformat(),
+        date.fromordinal(date.today().toordinal() - 1).isoformat(),
+    )
+
+
+def test_leaderboard_keeps_the_rules_of_codabench(unpacked):
+    board = unpacked.yaml["leaderboards"][0]
+    assert board["submission_rule"] in RULES
+    index = [column["index"] for column in board["columns"]]
+    assert index.count(0) == 1
+    assert len(set(index)) == len(index)
+    assert board["columns"][index.index(0)]["key"] == "accuracy"
+    keys = [column["key"] for column in board["columns"]]
+    assert len(set(keys)) == len(keys)
+    for column in board["columns"]:
+        assert 1 <= len(column["title"]) <= 36
+        assert column["sorting"] in ("asc", "desc")
+        assert isinstance(column["precision"], int)
+
+
+def test_phases_name_tasks_that_exist(unpacked):
+    tasks = [task["index"] for task in unpacked.yaml["tasks"]]
+    assert sorted(set(tasks)) == sorted(tasks)
+    for phase in unpacked.yaml["phases"]:
+        assert phase["tasks"]
+        assert set(phase["tasks"]) <= set(tasks)
+
+
+def test_named_files_and_folders_exist(unpacked):
+    named = [unpacked.yaml["image"], unpacked.yaml["terms"], *(page["file"] for page in unpacked.yaml["pages"])]
+    assert all((unpacked.folder / name).is_file() for name in named)
+    for task in unpacked.yaml["tasks"]:
+        for key in ("input_data", "reference_data", "ingestion_program", "scoring_program"):
+            assert (unpacked.folder / task[key]).is_dir()
+            assert files(unpacked.folder / task[key])
+
+
+def test_logo_is_a_png(unpacked):
+    path = unpacked.folder / unpacked.yaml["image"]
+    assert path.suffix == ".png"
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert min(image.size) >= 100
+
+
+def test_pages_have_the_numbers_of_this_competition(unpacked, telltale_images):
+    texts = {
+        name: (unpacked.folder / name).read_text("utf-8")
+        for name in ("terms.md", "overview.md", "data.md", "evaluation.md")
+    }
+    assert all(text.strip() for text in texts.values())
+    assert not any(re.search(r"[{}]", text) for text in texts.values())  # every placeholder is filled in
+    assert SETTINGS.title in texts["overview.md"]
+    assert f"{COUNT} images" in texts["overview.md"]
+    assert f"{SIDE}×{SIDE}" in texts["data.md"]
+    for number, name in enumerate(telltale_images.names):
+        assert f"\n{number}. {name}\n" in texts["data.md"]
+    for said in (
+        f"[n, {SIDE}, {SIDE}, 3]",
+        f"0 to {CLASSES - 1}",
+        f"[n, {CLASSES}]",
+        "120 s",
+        "3 submissions a day",
+        "40 in all",
+    ):
+        assert said in texts["evaluation.md"]
+
+
+def test_braces_in_a_title_are_kept(telltale_images, tmp_path):
+    unpacked = unpack(build(telltale_images, Settings("{count} {0} of {"), tmp_path / "a.zip"), tmp_path / "a")
+    assert unpacked.yaml["title"] == "{count} {0} of {"
+    assert "# {count} {0} of {" in (unpacked.folder / "overview.md").read_text()
+
+
+def test_programs_have_the_commands_of_the_worker(unpacked):
+    expected = {
+        "ingestion_program": "ingestion.py /app/input_data /app/output /app/program /app/ingested_program",
+        "scoring_program": "score.py /app/input /app/output",
+    }
+    for name, arguments in expected.items():
+        metadata = yaml.safe_load((unpacked.folder / name / "metadata.yaml").read_text())
+        assert metadata == {"command": f"python3 /app/program/{arguments}"}
+
+
+def test_programs_are_copied_unchanged(unpacked):
+    for path in bundles.PROGRAMS:
+        assert (unpacked.folder / path.parent.name / path.name).read_bytes() == path.read_bytes()
+
+
+# --- nothing that participants see reveals a label
+
+
+def test_labels_are_in_the_order_of_the_images(unpacked, telltale_images):
+    rows = {image.tobytes(): label for image, label in zip(telltale_images.images, telltale_images.labels, strict=True)}
+    assert unpacked.images.dtype == np.uint8
+    assert unpacked.images.shape == (COUNT, SIDE, SIDE, 3)
+    assert len({image.tobytes() for image in unpacked.images}) == COUNT
+    assert [str(rows[image.tobytes()]) for image in unpacked.images] == unpacked.labels
+    for part in ("input_data", "reference_data"):
+        assert lines(unpacked.folder / part / "classes.txt") == list(telltale_images.names)
+
+
+def test_thumbnails_are_in_the_order_of_the_images(unpacked):
+    for number in range(COUNT):
+        with Image.open(unpacked.folder / "reference_data" / "images" / f"{number:05d}.jpg") as thumbnail:
+            assert thumbnail.format == "JPEG"
+            difference = np.abs(np.asarray(thumbnail, float) - unpacked.images).mean((1, 2, 3))
+        assert difference.argmin() == number
+        assert difference[number] < 10
+
+
+def test_order_is_another_one_each_time(unpacked, telltale_images, tmp_path):
+    """If it were seeded or sorted, a participant could reproduce it."""
+    other = unpack(build(telltale_images, SETTINGS, tmp_path / "a.zip"), tmp_path / "a")
+    assert sorted(image.tobytes() for image in unpacked.images) == sorted(image.tobytes() for image in other.images)
+    assert not np.array_equal(unpacked.images, other.images)
+    for one in (unpacked, other):
+        assert not np.array_equal(one.images, telltale_images.images)
+        assert one.labels != sorted(one.labels)
+
+
+def test_no_name_and_no_path_is_left(unpacked, telltale_folder, telltale_images):
+    words = {bundles.TELLTALE, str(telltale_folder), str(telltale_folder.parent), str(ROOT), str(Path.home())} | {
+        Path(path).stem for path in telltale_images.paths
+    }
+    words = [word.encode() for word in words if len(word) > 5]
+    for data in (
+        unpacked.zip.read_bytes(),
+        *(path.read_bytes() for path in unpacked.folder.rglob("*") if path.is_file()),
+    ):
+        assert not [word for word in words if word in data]
+    for path in (unpacked.folder / "reference_data" / "images").iterdir():
+        assert b"Exif" not in path.read_bytes()
+        with Image.open(path) as image:
+            assert not image.getexif()
+            assert "comment" not in image.info
+
+
+def test_labels_are_only_in_the_reference_data(unpacked):
+    """Participants' code can read the input data and the ingestion program."""
+    labels = (unpacked.folder / "reference_data" / "labels.txt").read_bytes()
+    for part in ("input_data", "ingestion_program"):
+        assert not any(labels in path.read_bytes() for path in (unpacked.folder / part).iterdir())
+
+
+def test_class_names_may_have_any_characters(tmp_path):
+    """They are in text files, one a line, and on a page."""
+    names = ["Äpfel & Birnen", "[#1] 'a': \"b\"", "Rumex × pratensis"]
+    draw_folder(tmp_path / "leaves", 2, classes=3, side=16)
+    for number, name in enumerate(names, 1):
+        (tmp_path / "leaves" / f"Species{number}").rename(tmp_path / "leaves" / name)
+    images = load_folder(tmp_path / "leaves")
+    unpacked = unpack(build(images, SETTINGS, tmp_path / "a.zip"), tmp_path / "a")
+    assert sorted(images.names) == sorted(names)
+    assert lines(unpacked.folder / "reference_data" / "classes.txt") == list(images.names)
+    assert all(name in (unpacked.folder / "data.md").read_text("utf-8") for name in names)
+
+
+def test_more_than_two_gigabytes_of_images_can_be_written(telltale_images, tmp_path, monkeypatch):
+    """A large entry must be announced before it is written. Here the limit is small instead of the images large."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10_000)
+    path = build(telltale_images, SETTINGS, tmp_path / "a.zip")
+    monkeypatch.undo()
+    assert unpack(path, tmp_path / "a").images.shape == (COUNT, SIDE, SIDE, 3)

@@ -1,0 +1,206 @@
+"""python -m competition: the bundle it writes, its exit codes, and that an old file is replaced only by a whole one."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import ROOT, load_module, python
+
+from competition import __main__ as command_line
+from competition.host import bundle
+from competition.host.bundle import Settings
+from competition.synthetic import draw_folder
+
+bundles = load_module(Path(__file__).with_name("bundles.py"), "bundles")
+COUNT, CLASSES, files = bundles.COUNT, bundles.CLASSES, bundles.files
+OLD = b"the old bundle"
+OPTIONS = ("--out", "--title", "--start", "--seconds", "--per-day", "--in-all", "--docker-image")
+
+
+@pytest.fixture
+def old_bundle(tmp_path):
+    """An earlier bundle, in a folder of its own."""
+    path = tmp_path / "dist" / "competition.zip"
+    path.parent.mkdir()
+    path.write_bytes(OLD)
+    return path
+
+
+def is_kept(old_bundle):
+    """Whether the earlier bundle is unchanged, and the only file of its folder."""
+    return old_bundle.read_bytes() == OLD and files(old_bundle.parent) == [old_bundle.name]
+
+
+def refusal(capsys, *arguments):
+    """Runs the command, which must refuse with one line. Returns the line."""
+    assert command_line.main([*map(str, arguments)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(r"error: .+\n", printed.err)
+    return printed.err
+
+
+def description_in(path):
+    """What competition.yaml of a bundle has."""
+    with zipfile.ZipFile(path) as archive:
+        return yaml.safe_load(archive.read("competition.yaml"))
+
+
+@pytest.mark.unit
+def test_command_replaces_the_old_bundle(telltale_folder, old_bundle, capsys):
+    options = ["--out", str(old_bundle), "--title", "Mine", "--start", "2027-01-31", "--seconds", "60"]
+    assert command_line.main([str(telltale_folder), *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert re.fullmatch(rf"{re.escape(str(old_bundle))}  [\d.]+ MB: {COUNT} images of {CLASSES} classes\n", printed.out)
+    saved = description_in(old_bundle)
+    assert saved["title"] == "Mine"
+    assert saved["phases"][0]["start"] == "2027-01-31 00:00:00"
+    assert files(old_bundle.parent) == [old_bundle.name]
+
+
+WRONG = {
+    "empty title": ("--title", ""),
+    "blank title": ("--title", "  "),
+    "long title": ("--title", "x" * 256),
+    "word as date": ("--start", "tomorrow"),
+    "no such month": ("--start", "2026-13-01"),
+    "short date": ("--start", "2026-2-1"),
+    "time": ("--start", "2026-12-01T10:00"),
+    "no seconds": ("--seconds", "0"),
+    "negative seconds": ("--seconds", "-5"),
+    "none a day": ("--per-day", "0"),
+    "none in all": ("--in-all", "0"),
+    "no image": ("--docker-image", ""),
+    "long image": ("--docker-image", "x" * 129),
+}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_setting_is_refused(telltale_folder, old_bundle, capsys, case):
+    option, value = WRONG[case]
+    assert option in refusal(capsys, telltale_folder, "--out", old_bundle, f"{option}={value}")
+    assert is_kept(old_bundle)
+
+
+@pytest.mark.unit
+def test_settings_at_their_limits_are_accepted():
+    Settings("x" * 255, "2028-02-29", 1, 1, 1, "x" * 128)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("start", ["20260131", "2026-W05-6"])
+def test_date_in_another_form_is_refused_or_normalised(telltale_folder, old_bundle, capsys, start):
+    """Newer versions of Python read these forms, the server may not."""
+    if command_line.main([str(telltale_folder), "--out", str(old_bundle), "--start", start]) == 2:
+        assert "--start" in capsys.readouterr().err
+    else:
+        assert description_in(old_bundle)["phases"][0]["start"] == "2026-01-31 00:00:00"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("case", ["missing", "file", "empty", "one class"])
+def test_unusable_data_is_refused(tmp_path, old_bundle, capsys, case):
+    folder = tmp_path / "data"
+    if case == "file":
+        folder.write_text("x")
+    elif case == "empty":
+        folder.mkdir()
+    elif case == "one class":
+        draw_folder(folder, 2, classes=1, side=16)
+    assert str(folder) in refusal(capsys, folder, "--out", old_bundle)
+    assert is_kept(old_bundle)
+
+
+@pytest.mark.unit
+def test_unwritable_place_is_refused(telltale_folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.zip").mkdir()
+    for out in (tmp_path / "file" / "a.zip", tmp_path / "folder.zip"):
+        assert f"cannot write {out}: " in refusal(capsys, telltale_folder, "--out", out)
+    assert files(tmp_path) == ["file"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("step", ["write_input", "write_reference", "logo"])
+def test_full_disk_keeps_the_old_bundle(telltale_folder, old_bundle, capsys, monkeypatch, step):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bundle, step, full)
+    error = refusal(capsys, telltale_folder, "--out", old_bundle)
+    assert f"cannot write {old_bundle}: No space left on device" in error
+    assert is_kept(old_bundle)
+
+
+@pytest.mark.integration
+def test_disk_that_fills_up_during_a_write_keeps_the_old_bundle(telltale_folder, old_bundle):
+    """A real failure: the process may write no file larger than 30 kB. -B, or it would cut off Python's .pyc files."""
+    pytest.importorskip("resource", reason="only Unix limits a process")
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from competition.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+sys.exit(main(sys.argv[2:]))
+"""
+    done = python("-B", "-c", code, ROOT, telltale_folder, "--out", old_bundle)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(f"error: cannot write {re.escape(str(old_bundle))}: File too large.*\n", done.stderr)
+    assert is_kept(old_bundle)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("step", ["write_input", "write_reference"])
+def test_interrupt_keeps_the_old_bundle(telltale_folder, old_bundle, capsys, monkeypatch, step):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle, step, interrupt)
+    assert command_line.main([str(telltale_folder), "--out", str(old_bundle)]) == 130
+    assert re.fullmatch("\ninterrupted.*unchanged\n", capsys.readouterr().err)
+    assert is_kept(old_bundle)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("arguments", [[], ["a", "--seconds", "many"], ["a", "--nonsense"], ["a", "b"]])
+def test_wrong_arguments_show_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.unit
+def test_help_has_examples_and_all_options(capsys):
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert re.search(r"examples:\n( +python -m competition .+\n){2,}", text)
+    assert "exit codes: 0" in text
+    assert all(option in text for option in OPTIONS)
+
+
+@pytest.mark.integration
+def test_module_runs_by_its_name(tmp_path):
+    done = python("-m", "competition", tmp_path / "nowhere", cwd=ROOT, isolated=False)
+    assert done.returncode == 2
+    assert re.fullmatch(f"error: .*{re.escape(str(tmp_path / 'nowhere'))}.*\n", done.stderr)
+
+
+@pytest.mark.integration
+def test_make_help_lists_the_target():
+    if not re.search(r"^competition:", (ROOT / "Makefile").read_text(), re.MULTILINE):
+        pytest.skip("the Makefile has no target competition")
+    if not shutil.which("make"):
+        pytest.skip("no make on this system")
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+    assert re.search(r"^  make competition +\S", done.stdout, re.MULTILINE)

@@ -1,0 +1,339 @@
+"""Zips that the server would refuse, and zips that are unsafe to unpack."""
+
+import io
+import os
+import random
+import stat
+import struct
+import tracemalloc
+import zipfile
+
+import pytest
+
+from competition.package import archive
+from competition.package.archive import check_metadata, extract, inspect
+
+pytestmark = pytest.mark.unit
+
+CODE = "class model:\n    pass\n" + "# compressible filler\n" * 200
+CHECK_NAMES = ["size", "unpacked size", "names", "contents", "model.py", "metadata"]
+
+
+def make(path, entries=(), method=zipfile.ZIP_DEFLATED, code=CODE, metadata=""):
+    """Writes a valid zip with additional entries (name or ZipInfo, content). None omits model.py or metadata."""
+    with zipfile.ZipFile(path, "w", method) as target:
+        for name, content in (("model.py", code), ("metadata", metadata), *entries):
+            if content is not None:
+                target.writestr(name, content)
+    return path
+
+
+def replace_bytes(path, old, new):
+    """Replaces bytes by others of the same length, in all headers."""
+    data = path.read_bytes()
+    assert len(old) == len(new)
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+    return path
+
+
+def set_flag(path, bit):
+    """Sets a general-purpose flag in the headers of all entries."""
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(signature)
+        while at >= 0:
+            (flags,) = struct.unpack_from("<H", data, at + offset)
+            struct.pack_into("<H", data, at + offset, flags | bit)
+            at = data.find(signature, at + 4)
+    path.write_bytes(data)
+    return path
+
+
+def declare(path, name, size):
+    """Sets the unpacked size of an entry in the central directory."""
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\x01\x02")
+    while data[at + 46 : at + 46 + len(name)] != name.encode():
+        at = data.index(b"PK\x01\x02", at + 4)
+    struct.pack_into("<I", data, at + 24, size)
+    path.write_bytes(data)
+    return path
+
+
+def failed(path, **options):
+    """Returns the failed checks. Each has a reason and a fix."""
+    checks = [check for check in inspect(path, **options) if not check.passed]
+    assert all(check.reason and check.fix for check in checks)
+    return checks
+
+
+def only_failure(path, name, **options):
+    """Returns the failed check, which must be the only one and have the given name."""
+    checks = failed(path, **options)
+    assert [check.name for check in checks] == [name]
+    return checks[0]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_valid_zip_passes_all_checks_and_unpacks(tmp_path, method):
+    path = make(
+        tmp_path / "good.zip", [("SubmissionModel/", ""), ("SubmissionModel/saved_model.pb", b"\0" * 5000)], method
+    )
+    checks = inspect(path)
+    assert [check.name for check in checks] == CHECK_NAMES
+    assert all(check.passed for check in checks)
+    extract(path, tmp_path / "out")
+    assert (tmp_path / "out" / "model.py").read_text() == CODE
+    assert (tmp_path / "out" / "SubmissionModel" / "saved_model.pb").stat().st_size == 5000
+
+
+def test_unicode_names_pass(tmp_path):
+    assert failed(make(tmp_path / "good.zip", [("Blätter/楓.txt", "x")])) == []
+
+
+def test_missing_file_is_reported(tmp_path):
+    check = only_failure(tmp_path / "none.zip", "zip")
+    assert str(tmp_path / "none.zip") in check.reason
+    assert "build_submission.py" in check.fix
+    assert "no file" in only_failure(tmp_path, "zip").reason  # a folder
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 100, b"\x1f\x8b" + b"\0" * 100])
+def test_other_content_is_reported_as_not_a_zip(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "not a zip" in only_failure(tmp_path / "a.zip", "zip").reason
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_truncated_zip_is_reported(tmp_path, share):
+    data = make(tmp_path / "a.zip", [("noise", os.urandom(4000))]).read_bytes()
+    (tmp_path / "a.zip").write_bytes(data[: int(len(data) * share)])
+    assert "damaged" in only_failure(tmp_path / "a.zip", "zip").reason
+
+
+METHODS = {
+    "stored": zipfile.ZIP_STORED,
+    "deflated": zipfile.ZIP_DEFLATED,
+    "bzip2": zipfile.ZIP_BZIP2,
+    "lzma": zipfile.ZIP_LZMA,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flipped_byte_in_the_data_is_a_failed_check(tmp_path, method):
+    """At every position and with every decompressor: a failed check, not an exception."""
+    noise = random.Random(0).randbytes(1000).hex()
+    for offset in range(60, 500, 20):
+        path = make(tmp_path / "a.zip", method=METHODS[method], code=noise)
+        data = bytearray(path.read_bytes())
+        data[offset] ^= 0xFF
+        path.write_bytes(data)
+        check = only_failure(path, "contents")
+        assert "model.py" in check.reason
+
+
+def test_unknown_compression_is_a_failed_check(tmp_path):
+    path = make(tmp_path / "a.zip", method=zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, data.find(b"PK\x01\x02") + 10, 77)
+    path.write_bytes(data)
+    assert failed(path)
+
+
+def test_wrapper_folder_is_named(tmp_path):
+    entries = [("submission/model.py", CODE), ("submission/metadata", "")]
+    checks = failed(make(tmp_path / "a.zip", entries, code=None, metadata=None))
+    assert [check.name for check in checks] == ["model.py", "metadata"]
+    for check in checks:
+        assert "in the folder submission/" in check.reason
+        assert "contents of the folder" in check.fix
+
+
+@pytest.mark.parametrize(
+    ("missing", "names"),
+    [
+        ({"code": None}, ["model.py"]),
+        ({"metadata": None}, ["metadata"]),
+        ({"code": None, "metadata": None}, ["model.py", "metadata"]),
+    ],
+    ids=["model.py", "metadata", "both"],
+)
+def test_missing_files_are_named(tmp_path, missing, names):
+    checks = failed(make(tmp_path / "a.zip", **missing))
+    assert [check.name for check in checks] == names
+    for check in checks:
+        assert check.reason.startswith(f"there is no {check.name}")
+        assert check.fix.startswith(f"add {check.name}")
+
+
+def test_missing_metadata_is_explained(tmp_path):
+    assert "the code never runs" in only_failure(make(tmp_path / "a.zip", metadata=None), "metadata").reason
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "description: leaves", "command: python3 model.py\ndescription: a: b\r\n"]
+)
+def test_valid_metadata_passes(tmp_path, text):
+    assert check_metadata(text).passed
+    assert failed(make(tmp_path / "a.zip", metadata=text)) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["image: python:3", "description: x\nsubmission: http://example.com", "just text", "Description: x"]
+)
+def test_metadata_with_an_unknown_key_fails(tmp_path, text):
+    check = only_failure(make(tmp_path / "a.zip", metadata=text), "metadata")
+    assert repr(text.splitlines()[-1]) in check.reason
+    assert "make metadata empty" in check.fix
+
+
+@pytest.mark.parametrize("name", ["metadata", "metadata.yaml"])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"\xff\xfe\x00", "would not understand"), (b"#" * 10_001, "larger than 10 kB")]
+)
+def test_metadata_that_is_binary_or_too_large_fails(tmp_path, name, content, reason):
+    entries = [(name, content)] if name == "metadata.yaml" else []
+    path = make(tmp_path / "a.zip", entries, metadata=content if name == "metadata" else "")
+    assert reason in only_failure(path, name).reason
+
+
+UNSAFE_NAMES = {
+    "points outside the folder": [
+        "../evil.py",
+        "a/../../evil.py",
+        "/etc/evil",
+        "//host/evil",
+        "C:/evil",
+        "c:evil",
+        "a/..",
+    ],
+    "not portable": ["a\\b", "..\\evil", "line\nbreak", "bell\x07"],
+    "nested too deeply or too long": ["/".join("a" * 51), "a" * 256],
+    "not a file name": ["./"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [(name, problem) for problem in UNSAFE_NAMES for name in UNSAFE_NAMES[problem]]
+)
+def test_unsafe_names_fail(tmp_path, name, problem):
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = name  # set afterwards, because ZipInfo cleans the name that it is given
+    reason = only_failure(make(tmp_path / "a.zip", [(info, "x")]), "names").reason
+    assert problem in reason
+    assert repr(name[:80]) in reason
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+def test_links_and_devices_fail(tmp_path, kind):
+    info = zipfile.ZipInfo("weights")
+    info.create_system = 3
+    info.external_attr = (kind | 0o777) << 16
+    check = only_failure(make(tmp_path / "a.zip", [(info, "/etc/passwd")]), "names")
+    assert "'weights' is a link or a device" in check.reason
+
+
+SAME_PLACE = [
+    ("a.txt", "A.TXT"),
+    ("Dir/a", "dir/a"),
+    ("ä", "a\u0308"),
+    ("STRASSE", "straße"),
+    ("a/b", "a//b"),
+    ("a", "./a"),
+    ("a/", "a"),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), SAME_PLACE)
+def test_names_that_are_one_file_on_some_system_fail(tmp_path, first, second):
+    check = only_failure(make(tmp_path / "a.zip", [(first, ""), (second, "")]), "names")
+    assert f"{second!r} appears twice" in check.reason
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_duplicate_names_fail(tmp_path):
+    check = only_failure(make(tmp_path / "a.zip", [("model.py", "class model: pass")]), "names")
+    assert "'model.py' appears twice" in check.reason
+
+
+def test_file_that_is_also_a_folder_fails_or_cannot_be_unpacked(tmp_path):
+    """Both names are valid and appear once, but they cannot be unpacked together."""
+    path = make(tmp_path / "a.zip", [("a", "x"), ("a/b", "x")])
+    if not failed(path):
+        with pytest.raises(OSError, match="a"):
+            extract(path, tmp_path / "out")
+
+
+def test_name_in_another_encoding_fails(tmp_path):
+    path = replace_bytes(make(tmp_path / "a.zip", [("caf#.txt", "x")]), b"caf#.txt", b"caf\x82.txt")
+    reason = only_failure(path, "names").reason
+    assert "'café.txt'" in reason
+    assert "UTF-8" in reason
+
+
+def test_name_that_is_not_utf8_fails(tmp_path):
+    path = replace_bytes(make(tmp_path / "a.zip", [("ü.txt", "x")]), "ü.txt".encode(), b"\xff\xfe.txt")
+    assert "damaged" in only_failure(path, "zip").reason
+
+
+def test_encrypted_entry_fails(tmp_path):
+    path = set_flag(make(tmp_path / "a.zip"), 0x1)
+    checks = failed(path)
+    (check,) = [check for check in checks if check.name == "names"]
+    assert "'model.py' is encrypted" in check.reason
+
+
+def test_zip_bomb_by_size_fails_and_is_not_read(tmp_path):
+    path = make(tmp_path / "a.zip", [(f"zeros{number}", "x") for number in range(5)])
+    for number in range(5):
+        declare(path, f"zeros{number}", 3_000_000_000)
+    checks = failed(path)
+    assert checks[0].name == "unpacked size"
+    assert "15,000 MB" in checks[0].reason
+    assert "contents" not in [check.name for check in inspect(path)]
+
+
+def test_zip_bomb_by_number_of_entries_fails(tmp_path):
+    path = make(tmp_path / "a.zip", [(f"{number}", "") for number in range(10_001)])
+    assert "10,003 entries" in only_failure(path, "unpacked size").reason
+
+
+def test_entry_larger_than_declared_fails_without_unpacking_it(tmp_path):
+    path = declare(make(tmp_path / "a.zip", [("zeros", bytes(100_000_000))]), "zeros", 1000)
+    tracemalloc.start()
+    try:
+        check = only_failure(path, "contents")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "zeros" in check.reason
+    assert peak < 50_000_000
+    with pytest.raises((ValueError, zipfile.BadZipFile)):
+        extract(path, tmp_path / "out")
+    assert (tmp_path / "out" / "zeros").stat().st_size <= 1000
+
+
+def test_extract_never_overwrites(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.py").write_text("mine")
+    with pytest.raises(FileExistsError):
+        extract(make(tmp_path / "a.zip"), tmp_path / "out")
+    assert (tmp_path / "out" / "model.py").read_text() == "mine"
+
+
+def test_size_limit_is_checked(tmp_path):
+    path = make(tmp_path / "a.zip", [("noise", os.urandom(2_000_000))])
+    assert failed(path, limit_mb=2.1) == []
+    check = only_failure(path, "size", limit_mb=1.9)
+    assert "2.0 MB" in check.reason
+    assert "limit is 1.9 MB" in check.reason
+    assert archive.LIMIT_MB == 300
+
+
+def test_inspect_does_not_change_the_zip(tmp_path):
+    path = make(tmp_path / "a.zip")
+    before = path.read_bytes()
+    inspect(path)
+    assert path.read_bytes() == before
+    assert zipfile.ZipFile(io.BytesIO(before)).testzip() is None

@@ -1,0 +1,124 @@
+"""The note beside the zip: the same command, given again, watches the submission and sends nothing twice."""
+
+import json
+import os
+import zipfile
+
+import pytest
+
+from competition.upload import submit
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_same_command_again_only_watches(server, upload, note):
+    upload()
+    before, calls = note.read(), len(server.calls)
+    done = upload()
+    assert (done.code, done.out) == (0, "submission 4000\n    0 s  Finished\naccuracy  0.9125\n")
+    assert server.endpoints()[calls:] == ["submission"]
+    assert note.read() == before
+
+
+@pytest.mark.parametrize("change", ["zip", "phase", "server"])
+def test_anything_else_is_a_new_submission(server, zip_path, upload, note, change):
+    upload()
+    if change == "zip":
+        with zipfile.ZipFile(zip_path, "a") as archive:
+            archive.writestr("more", "x")
+        server.sha256 = None
+    url = server.url.replace("127.0.0.1", "localhost") if change == "server" else None
+    phase = 8 if change == "phase" else server.phase
+    done = upload(phase=phase, url=url)
+    assert (done.code, done.out.splitlines()[0]) == (0, "submission 4001")
+    assert len(server.submissions) == 2
+    assert note.read(phase)["submission"] == 4001
+
+
+def test_each_phase_has_a_note(server, upload):
+    upload()
+    upload(phase=8)
+    assert upload().out.startswith("submission 4000\n")
+    assert upload(phase=8).out.startswith("submission 4001\n")
+    assert len(server.submissions) == 2
+
+
+def test_again(server, upload):
+    upload()
+    assert upload("--again").out.startswith("submission 4001\n")
+    assert upload().out.startswith("submission 4001\n")
+    assert server.count("submit") == 2
+
+
+def test_a_refusal_after_again_does_not_forget_the_first_submission(server, upload, note):
+    upload()
+    before = note.read()
+    server.fail("submit", status=403, body={"detail": "no more today"})
+    assert upload("--again").code == 1
+    assert note.read() == before
+    assert upload().out.startswith("submission 4000\n")
+    assert len(server.submissions) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"null", b"5", b"{}", b"\xff\xfe", b'{"server": "x"}', b'{"surplus": 1}'],
+)
+def test_a_damaged_note(server, upload, note, text):
+    note.path().write_bytes(text)
+    done = upload()
+    assert done.code == 2
+    assert str(note.path()) in done.line
+    assert server.calls == []
+    assert note.path().read_bytes() == text
+
+
+def test_a_note_that_is_a_folder(server, upload, note):
+    note.path().mkdir()
+    assert upload().code == 2
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("number", ["abc", [1]])
+def test_a_note_whose_submission_is_not_a_number(server, upload, note, number):
+    upload()
+    before = server.count("submission")
+    note.path().write_text(json.dumps({**note.read(), "submission": number}))
+    assert upload().code == 2
+    assert server.count("submission") == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(server, zip_path, upload):
+    zip_path.parent.chmod(0o500)
+    try:
+        done = upload()
+    finally:
+        zip_path.parent.chmod(0o700)
+    assert done.code == 2
+    assert server.count("submit") == 0
+
+
+def test_a_disk_that_is_full_before_the_submission(server, zip_path, upload, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", str(zip_path))
+
+    monkeypatch.setattr(submit, "write_json", full)
+    done = upload()
+    assert done.code == 2
+    assert "No space left on device" in done.line
+    assert server.count("submit") == 0
+
+
+def test_a_disk_that_is_full_after_the_submission(server, upload, monkeypatch):
+    def full_at_last(target, value):
+        if value["submission"]:
+            raise OSError(28, "No space left on device", str(target))
+        write_json(target, value)
+
+    write_json = submit.write_json
+    with monkeypatch.context() as context:
+        context.setattr(submit, "write_json", full_at_last)
+        assert upload().code == 2
+    assert upload().code == 0
+    assert server.count("submit") == 1

@@ -1,0 +1,74 @@
+"""The numbers in the documentation are those of the files in results/."""
+
+import re
+
+import pytest
+from helpers import ROOT
+
+from common.errors import UserError
+from docs import fill
+
+pytestmark = pytest.mark.docs
+
+
+def test_documents_are_filled():
+    known = fill.values()
+    for path in fill.documents():
+        text = path.read_text("utf-8")
+        assert fill.filled(text, known, path.name) == text, f"{path.name} differs; run python -m docs.fill"
+
+
+def test_the_headline_documents_have_markers():
+    for name in ("README.md", "docs/accuracy.md", "docs/model_card.md", "docs/performance.md", "docs/architecture.md"):
+        assert fill.MARKER.search((ROOT / name).read_text("utf-8")), name
+
+
+def test_experiments_are_those_of_the_table():
+    from training.evaluate.compare import document
+    from training.evaluate.rows import RUNS, read_rows
+
+    path = ROOT / "docs" / "experiments.md"
+    assert path.read_text("utf-8") == document(read_rows(RUNS), path.stem)
+
+
+def test_a_changed_number_is_found(tmp_path, monkeypatch, capsys):
+    text = "accuracy <!-- fill phase1.accuracy -->12.34 %<!-- /fill -->\n"
+    (tmp_path / "README.md").write_text(text)
+    monkeypatch.setattr(fill, "documents", lambda: [tmp_path / "README.md"])
+    assert fill.main(["--check"]) == 1
+    assert "README.md" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == text
+    assert fill.main([]) == 0
+    assert re.search(r"-->\d\d\.\d\d %<", (tmp_path / "README.md").read_text())
+    assert fill.main(["--check"]) == 0
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(UserError, match="no value nothing.of_this"):
+        fill.filled("<!-- fill nothing.of_this --><!-- /fill -->", {}, "README.md")
+
+
+@pytest.mark.parametrize("path", fill.documents(), ids=lambda path: path.name)
+def test_links_point_to_files_and_headings(path):
+    text = path.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#][^)]*)\)", text):
+        if "://" in target:
+            continue
+        name, _, heading = target.partition("#")
+        linked = (path.parent / name).resolve()
+        assert linked.exists(), f"{path.name}: {target}"
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+            assert heading in slugs, f"{path.name}: {target}"
+
+
+def test_prose_lines_have_at_most_120_characters():
+    for path in fill.documents():
+        for number, line in enumerate(fill.MARKER.sub("", path.read_text("utf-8")).splitlines(), 1):
+            assert len(line) <= 120 or line.startswith("|"), f"{path.name}:{number}"
+
+
+def test_lengths():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 100
+    assert len((ROOT / "docs" / "accuracy.md").read_text("utf-8").split()) < 900

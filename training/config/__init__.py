@@ -1,0 +1,1 @@
+"""Recipes: their fields, strict overrides, and the records of runs."""

@@ -1,0 +1,227 @@
+"""A recipe: every choice of one experiment, in nested frozen dataclasses.
+
+A variant is `dataclasses.replace(base, …)`. A recipe whose fields are out of range or contradict each other cannot be
+built.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from training.config.checks import Check, is_round, is_stage, is_whole, require
+from training.data.augment import MIXING, RandomTransforms
+from training.data.balance import natural, smote, svmsmote
+from training.data.pipeline import array_batches, folder_batches
+from training.fit.schedules import WITH_WARMUP, cosine
+from training.model.backbones import inception_v3
+from training.model.fourier_features import KERNELS
+from training.model.trainable import All, FirstLast, ParameterBudget
+from training.predict import Prediction
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+ACTIVATIONS = ("relu", "elu", "gelu", "selu", "silu", "tanh")
+CHECKPOINTS = ("best_val_loss", "last")
+QUASI_SVM, SOFTMAX = "quasi_svm", "softmax"
+
+
+@dataclass(frozen=True)
+class Data:
+    """How the images are split, balanced and made into batches."""
+
+    validation_split: float = 0.2  # share of each class held out; 0 trains on all images
+    split_seed: int = 0
+    folds: int = 0  # if not 0, the validation part is the `fold`th of so many stratified folds, not `validation_split`
+    fold: int = 0
+    resampling: Callable = natural  # a function of data/balance.py, applied to the training part
+    class_repeats: dict = field(default_factory=dict)  # class name → how often each of its images occurs in an epoch
+    class_weights: bool = False  # weight the loss by scikit-learn's balanced class weights
+    pipeline: Callable = array_batches  # a function of data/pipeline.py
+
+    def __post_init__(self) -> None:
+        check = Check("data", self)
+        check.whole(0, "split_seed", "folds", "fold")
+        check.within_one("validation_split")
+        check("class_repeats", all(is_whole(n, 1) for n in self.class_repeats.values()), "whole numbers from 1")
+        check("folds", self.folds != 1, "0 for one validation part, or at least 2")
+        check("fold", self.fold < max(1, self.folds), f"below the {self.folds} folds")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How the training images are varied."""
+
+    transforms: RandomTransforms = RandomTransforms()  # of each image, drawn anew in each epoch
+    # augmentation before training, in rounds of (class names or () for all, copies of each image)
+    precomputed: tuple = ()
+    precomputed_transforms: RandomTransforms = RandomTransforms()
+    batch_augmentations: tuple = ()  # rand_augment, cut_mix, mix_up of data/augment.py, applied to each batch in order
+
+    def __post_init__(self) -> None:
+        check = Check("augmentation", self)
+        check(
+            "precomputed",
+            all(map(is_round, self.precomputed)),
+            "rounds of ((class names), copies), for example (((), 3),)",
+        )
+        for name in ("transforms", "precomputed_transforms"):
+            numbers = dataclasses.astuple(getattr(self, name))
+            check(name, all(0 <= value < math.inf for value in numbers), "numbers from 0")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """How the backbone is fine-tuned under a softmax head."""
+
+    init_from: "Finetune | None" = None  # an earlier fine-tuning on the same data; this one continues from its weights
+    backbone: Callable = inception_v3  # a function of model/backbones.py
+    # epochs of the softmax head alone on cached features (`head.views` views), before fine-tuning
+    head_warmup_epochs: int = 0
+    head_warmup_learning_rate: float = 1e-3
+    trainable: All | FirstLast | ParameterBudget = All()  # which layers of the backbone are trained
+    train_batch_norm: bool = True  # False keeps BatchNormalization's ImageNet statistics and weights
+    resolution_schedule: tuple = ((10, 96),)  # (epochs, input size in pixels), in order; 0 epochs: no fine-tuning
+    learning_rate: float = 1e-4  # peak
+    schedule: Callable = cosine  # a function of fit/schedules.py, over all epochs
+    warmup_epochs: float = 1.0  # linear warm-up
+    weight_decay: float = 0.004
+    label_smoothing: float = 0.0
+    dense_units: tuple = ()  # units of the dense layers between features and softmax
+    activation: str = "relu"  # of the dense layers
+    dense_l2: float = 0.0  # L2 penalty of their kernels
+    dropout: float = 0.2  # of the features
+    dense_dropout: float = 0.0  # after each dense layer
+    swa_epochs: int = 0  # if not 0, the weights of so many last epochs are averaged (SWA); needs checkpoint="last"
+    batch_size: int = 32  # images per step, over all devices
+    precision: str = "float32"  # Keras dtype policy of the backbone during training
+    replicas: int = 1  # devices of one machine that share each step
+
+    def __post_init__(self) -> None:
+        check = Check("finetune", self)
+        schedule = self.resolution_schedule
+        holds = isinstance(schedule, tuple) and schedule and all(map(is_stage, schedule))
+        check(
+            "resolution_schedule", holds, "((epochs, size), …): whole numbers, epochs from 0 and sizes from 32 pixels"
+        )
+        check.whole(0, "head_warmup_epochs", "swa_epochs")
+        check.whole(1, "batch_size", "replicas")
+        check.within_one("label_smoothing", "dropout", "dense_dropout")
+        check.positive("learning_rate", "head_warmup_learning_rate")
+        check.not_negative("weight_decay", "dense_l2")
+        check(
+            "dense_units", all(is_whole(units, 1) for units in self.dense_units), "units of layers, for example (128,)"
+        )
+        check.one_of("precision", PRECISIONS)
+        check.one_of("activation", ACTIVATIONS)
+        check(
+            "warmup_epochs",
+            0 <= self.warmup_epochs <= self.epochs,
+            f"from 0 to the {self.epochs} epochs of resolution_schedule",
+        )
+        allowed = self.schedule in WITH_WARMUP or not self.warmup_epochs
+        check("warmup_epochs", allowed, f"0, because the schedule {self.schedule.__name__} has no warm-up")
+        check("swa_epochs", self.swa_epochs <= self.epochs, f"at most the {self.epochs} epochs of resolution_schedule")
+        check(
+            "replicas",
+            self.replicas == 1 or not self.swa_epochs,
+            "1 with swa_epochs, which measures batch statistics on one device",
+        )
+        check("batch_size", self.batch_size % self.replicas == 0, f"a multiple of the {self.replicas} replicas")
+        if self.init_from:
+            before = self.init_from
+            check("backbone", before.backbone is self.backbone, f"that of init_from, {before.backbone.__name__}")
+            check("dense_units", before.dense_units == self.dense_units, f"those of init_from, {before.dense_units}")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of this fine-tuning, without those of `init_from`."""
+        return sum(epochs for epochs, _ in self.resolution_schedule)
+
+    @property
+    def earlier_epochs(self) -> int:
+        """Epochs of the fine-tunings before this one."""
+        return self.init_from.earlier_epochs + self.init_from.epochs if self.init_from else 0
+
+    @property
+    def input_size(self) -> int:
+        """Input size of the network at the end, in pixels. The head, the metrics and the SavedModel use it."""
+        return self.resolution_schedule[-1][1]
+
+    @property
+    def most_replicas(self) -> int:
+        """Devices needed, `init_from` included."""
+        return max(self.replicas, self.init_from.most_replicas if self.init_from else 1)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The classifier that ships: a quasi-SVM on the frozen backbone's features, or the softmax of the fine-tuning."""
+
+    kind: str = QUASI_SVM
+    views: int = 8  # random views of each image whose features are computed
+    epochs: int = 60
+    learning_rate: float = 3e-2  # high, because the Fourier features are as small as sqrt(2 / fourier_features)
+    kernel: str = "gaussian"
+    fourier_features: int = 1024
+    kernel_scale: float = 1.0  # kernel width in units of the median distance between the features of two images
+    shared_feature_scale: bool = False  # divide all features by one standard deviation instead of each by its own
+    logit_adjustment: float = 0.0  # τ of logit adjustment: 1 corrects fully for class frequencies
+    dropout: float = 0.2
+    l2: float = 1e-5
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        check = Check("head", self)
+        check.one_of("kind", (QUASI_SVM, SOFTMAX))
+        check.one_of("kernel", KERNELS)
+        check.whole(1, "views", "epochs", "fourier_features", "batch_size")
+        check.within_one("dropout")
+        check.positive("learning_rate", "kernel_scale")
+        check.not_negative("l2", "logit_adjustment")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment."""
+
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    finetune: Finetune = Finetune()
+    head: Head = Head()
+    prediction: Prediction = Prediction()
+    checkpoint: str = "best_val_loss"  # which epoch's weights are kept, of the fine-tuning and of the head; or "last"
+    seed: int = 0  # of everything random except the split
+
+    def __post_init__(self) -> None:
+        """Checks what depends on several sections."""
+        check = Check("", self)
+        check.whole(0, "seed")
+        check.one_of("checkpoint", CHECKPOINTS)
+        tune = self.finetune
+        check("checkpoint", not tune.swa_epochs or self.checkpoint == "last", "last with finetune.swa_epochs")
+        mixed = [layer.__name__ for layer in self.augmentation.batch_augmentations if layer in MIXING]
+        # Keras looks up a class weight by the argmax of the label, which is wrong for mixed labels.
+        allowed = not (self.data.class_weights and mixed)
+        require("data.class_weights", True, allowed, f"False with {', '.join(mixed)}, which mix labels")
+        if self.data.pipeline is folder_batches:
+            self._check_file_pipeline()
+        trained = tune.epochs or tune.earlier_epochs or tune.head_warmup_epochs
+        require(
+            "head.kind",
+            self.head.kind,
+            trained or self.head.kind == QUASI_SVM,
+            "quasi_svm without epochs, which train no softmax",
+        )
+
+    def _check_file_pipeline(self) -> None:
+        """folder_batches reads image files, so arrays that are no files cannot be used."""
+        why = "with folder_batches, which reads files"
+        require(
+            "data.resampling",
+            self.data.resampling.__name__,
+            self.data.resampling not in (smote, svmsmote),
+            f"natural {why}",
+        )
+        for name in ("precomputed", "batch_augmentations"):
+            value = getattr(self.augmentation, name)
+            require(f"augmentation.{name}", value, not value, f"() {why}")

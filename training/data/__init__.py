@@ -1,0 +1,1 @@
+"""Arrays → split → balance → augmentation → batches."""

@@ -1,0 +1,1 @@
+"""Metrics, plots, cross-validation, mistakes and the comparison of runs."""

@@ -1,0 +1,244 @@
+"""Finished runs → one table as CSV and Markdown, and two plots: every recipe beside the report's number."""
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from common.errors import UserError
+from common.files import write_text
+from training.config.recipe import SOFTMAX, Recipe
+from training.config.record import to_json
+from training.evaluate.metrics import wilson
+from training.evaluate.plots import plot_ranges
+from training.evaluate.rows import Row, by_recipe, epochs_text, read_rows, reported, write_rows
+from training.recipes import RENAMED, load_recipe, recipe_names, recipe_summary
+from training.run_folder import read_metrics, read_record
+
+RARE = ("Species1", "Species6")  # the classes that the report watched
+NOT_COMPARED = ("seed", "finetune.resolution_schedule")  # they say how much was trained, not what
+HEADER = """# Experiments
+
+Written by `python -m training compare`. Accuracy, macro F1 and F1 are those of the test images, which were used for
+nothing else. The range in brackets is the 95 % interval (Wilson) for the number of test images; of several seeds the
+table has the mean. Validation accuracy is optimistic for recipes that select the epoch by validation loss. Parameters
+are the trainable ones. Minutes are those of training.
+"""
+
+
+def compare(folders: list[Path], table: Path, out: Path) -> list[str]:
+    """Adds finished runs to a table and writes it as Markdown with plots.
+
+    Args:
+        folders: run folders.
+        table: the CSV file; runs that are already in it are replaced.
+        out: the Markdown file. The plots are written to `img/` beside it.
+
+    Returns:
+        One line for each folder that was skipped.
+
+    Raises:
+        UserError: not one finished run, or a file that is no table.
+    """
+    rows = {row.run: row for row in (read_rows(table) if table.is_file() else [])}
+    skipped = []
+    for folder in sorted(folders):
+        try:
+            row = collect(folder)
+            rows[row.run] = row
+        except UserError as error:
+            skipped.append(str(error))
+    if not rows:
+        raise UserError(f"compare needs a finished run, got {len(skipped)} other folders: {'; '.join(skipped[:3])}")
+    write_rows(table, list(rows.values()))
+    write_table(read_rows(table), out)
+    return skipped
+
+
+def collect(folder: Path) -> Row:
+    """The row of a finished run. Raises a UserError for anything else."""
+    record, metrics = read_record(folder), read_metrics(folder)
+    name = RENAMED.get(record.name, record.name)
+    planned = load_recipe(name) if name in recipe_names() else record.recipe
+    test = metrics.get("test")
+    try:
+        return Row(
+            run=RENAMED.get(folder.name, folder.name),
+            recipe=name,
+            seed=record.recipe.seed,
+            data=record.data_sha256[:12],
+            test_images=test["images"] if test else 0,
+            accuracy=test["accuracy"] if test else None,
+            low=test["interval95"][0] if test else None,
+            high=test["interval95"][1] if test else None,
+            macro_f1=test["macro_f1"] if test else None,
+            class_f1=";".join(f"{label}={one['f1']:.4f}" for label, one in test["classes"].items()) if test else "",
+            val_images=metrics["images"],
+            val_accuracy=metrics["accuracy"] if metrics["images"] else None,
+            parameters=metrics.get("trainable_parameters"),
+            epochs=metrics["epochs"],
+            planned_epochs=planned.finetune.earlier_epochs + planned.finetune.epochs,
+            warmup_epochs=metrics.get("head_warmup_epochs", 0),
+            minutes=round(metrics["finetuning_minutes"] + metrics.get("head_minutes", 0), 2),
+            images_per_second=metrics.get("images_per_second"),
+            settings=", ".join(_changed_fields(planned, record.recipe)),
+            finished=metrics.get("finished", ""),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); train it again") from error
+
+
+def write_table(rows: list[Row], out: Path) -> None:
+    """Writes the Markdown file and its plots, one part for each data set."""
+    for stem, groups in _data_sets(rows, out.stem).items():
+        tested = {
+            name: groups[name] for part in _order(groups).values() for name in part if _is_tested(groups.get(name))
+        }
+        if tested:
+            _plot(tested, out.parent / "img", stem)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, document(rows, out.stem))
+
+
+def document(rows: list[Row], stem: str) -> str:
+    """The text of the Markdown file.
+
+    Args:
+        rows: the runs.
+        stem: the file's name without its suffix; the plots' names begin with it.
+    """
+    data_sets = _data_sets(rows, stem)
+    lines = [HEADER]
+    for name, groups in data_sets.items():
+        lines += [f"## Data set {name}\n"] if len(data_sets) > 1 else []
+        lines += _part(groups, name)
+    return "\n".join(lines)
+
+
+def _data_sets(rows: list[Row], stem: str) -> dict[str, dict[str, list[Row]]]:
+    """Name of the plots → recipe → runs, for each data set."""
+    hashes = list(dict.fromkeys(row.data for row in rows))
+    names = {data: f"{stem}_{data}" if number else stem for number, data in enumerate(hashes)}
+    return {name: by_recipe([row for row in rows if row.data == data]) for data, name in names.items()}
+
+
+def _order(groups: dict[str, list[Row]]) -> dict[str, list[str]]:
+    """Title → recipes: the report's experiments in its order, our own, and those of earlier versions."""
+    report, known = reported(), recipe_names()
+    of_report = [name for name in report if name in groups or report[name].not_run]
+    return {
+        "The report's experiments": of_report if any(name in groups for name in report) else [],
+        "Our own": [name for name in groups if name in known and name not in report],
+        "Recipes of earlier versions": [name for name in groups if name not in known and name not in report],
+    }
+
+
+def _is_tested(rows: list[Row] | None) -> bool:
+    return bool(rows) and all(row.test_images for row in rows or ())
+
+
+def _part(groups: dict[str, list[Row]], stem: str) -> Iterator[str]:
+    """The plots and tables of one data set."""
+    if any(map(_is_tested, groups.values())):
+        yield f"![accuracy of each recipe with its interval](img/{stem}_accuracy.png)\n"
+        yield f"![F1 of the rare classes](img/{stem}_rare.png)\n"
+    report, order = reported(), _order(groups)
+    for title, names in order.items():
+        if names:
+            yield f"## {title}\n"
+            yield _table(names, groups) + "\n"
+    yield "## What each recipe is\n"
+    for name in (name for names in order.values() for name in names if name in recipe_names()):
+        why = f" {report[name].why}" if name in report and report[name].why else ""
+        yield textwrap.fill(f"- `{name}`: {recipe_summary(name)}{why}", 118, subsequent_indent="  ")
+    yield ""
+
+
+def _table(names: list[str], groups: dict[str, list[Row]]) -> str:
+    columns = ["recipe", "report", "accuracy", "macro F1", *(f"F1 {name}" for name in RARE)]
+    columns += ["validation", "parameters", "epochs", "minutes", "note"]
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    lines += [f"| {' | '.join(_cells(name, groups.get(name)))} |" for name in names]
+    return "\n".join(lines)
+
+
+def _cells(name: str, rows: list[Row] | None) -> list[str]:
+    report = reported().get(name)
+    known = "–" if report is None else report.result if report.accuracy is None else _percent(report.accuracy)
+    if not rows:
+        return [f"`{name}`", known, *["–"] * 8, f"not run: {report.not_run if report else ''}"]
+    first = rows[0]
+    val = [row.val_accuracy for row in rows if row.val_accuracy is not None]
+    return [
+        f"`{name}`",
+        known,
+        _accuracy_cell(rows),
+        _mean_cell([row.macro_f1 for row in rows]),
+        *(_mean_cell([row.f1(rare) for row in rows]) for rare in RARE),
+        _percent(mean(val)) if val else "none",
+        f"{first.parameters:,}" if first.parameters else "–",
+        epochs_text(first),
+        f"{mean(row.minutes for row in rows):.1f}",
+        f"with {first.settings}" if first.settings else "",
+    ]
+
+
+def _accuracy_cell(rows: list[Row]) -> str:
+    if not _is_tested(rows):
+        return "–"
+    share, low, high = accuracy(rows)
+    text = f"{_percent(share)} ({_percent(low)} to {_percent(high)})"
+    each = [row.accuracy or 0.0 for row in rows]
+    return text + (f", {len(rows)} seeds {_percent(min(each))} to {_percent(max(each))}" if len(rows) > 1 else "")
+
+
+def _mean_cell(values: list) -> str:
+    return f"{mean(values):.3f}" if all(value is not None for value in values) else "–"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def accuracy(rows: list[Row]) -> tuple[float, float, float]:
+    """Mean test accuracy over seeds, and its 95 % interval for the number of test images of one run (Wilson)."""
+    share, images = mean(row.accuracy or 0.0 for row in rows), rows[0].test_images
+    low, high = wilson(share * images, images)
+    return share, low, high
+
+
+def _plot(groups: dict[str, list[Row]], folder: Path, stem: str) -> None:
+    names = list(groups)
+    folder.mkdir(parents=True, exist_ok=True)
+    spans = [accuracy(rows) for rows in groups.values()]
+    dots = [[row.accuracy for row in rows] for rows in groups.values()]
+    plot_ranges(names, {"accuracy on the test images": (spans, dots)}, folder / f"{stem}_accuracy.png")
+    series = {}
+    for rare in RARE:
+        values = [[row.f1(rare) or 0.0 for row in rows] for rows in groups.values()]
+        series[f"F1 of {rare}"] = ([(mean(v), min(v), max(v)) for v in values], values)
+    plot_ranges(names, series, folder / f"{stem}_rare.png")
+
+
+def _changed_fields(planned: Recipe, done: Recipe) -> list[str]:
+    """The fields in which a run differs from its recipe, as settings."""
+    before, after = _flat(to_json(planned)), _flat(to_json(done))
+    changed = [name for name in after if after[name] != before.get(name) and name not in NOT_COMPARED]
+    return [f"{name}={json.dumps(after[name])}" for name in changed if _has_effect(name, planned)]
+
+
+def _flat(fields: dict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        nested = isinstance(value, dict) and name not in ("class_repeats", "trainable")
+        flat.update(_flat(value, f"{prefix}{name}.") if nested else {prefix + name: value})
+    return flat
+
+
+def _has_effect(name: str, recipe: Recipe) -> bool:
+    """Whether a recipe uses a field. A softmax head uses none of `head` except the views for its warm-up."""
+    if recipe.head.kind != SOFTMAX or not name.startswith("head.") or name == "head.kind":
+        return True
+    return name == "head.views" and recipe.finetune.head_warmup_epochs > 0

@@ -1,0 +1,118 @@
+"""Cross-validation: every image is predicted by a model that was not trained on it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InUse, UserError
+from common.files import write_arrays, write_json
+from common.images import load_folder
+from training.config.recipe import Recipe
+from training.data.split import split_rows
+from training.evaluate.metrics import calibration, calibration_error, metrics
+from training.evaluate.plots import new_figure, plot_confusion, save_figure
+from training.run import Inputs, train
+from training.run_folder import METRICS, VAL, read_record, run_file
+
+OUT_OF_FOLD = "out_of_fold.npz"
+
+
+def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 5, seeds: int = 1) -> dict | None:
+    """Trains the missing folds and gathers the predictions of all.
+
+    Each fold is a run of its own, OUT/seed0-fold0 and so on, that continues where it was interrupted. Finished ones are
+    skipped, and several processes may share the work. Each fold keeps its last epoch, because the best epoch would be
+    selected by the images that it is measured on.
+
+    Args:
+        recipe: `Recipe`.
+        name: its name.
+        inputs: `Inputs`.
+        out: folder of the runs. Gets `out_of_fold.npz` (probabilities [seeds, n, classes] in the order of the images,
+        and
+            their labels), `crossval.json`, `confusion.png` and `calibration.png`.
+        folds: number of stratified folds, 2 or more.
+        seeds: how often the folds are trained, each time with another seed on the same folds.
+
+    Returns:
+        The metrics as in `crossval.json`, or None if other processes are still training some folds.
+
+    Raises:
+        UserError: see `train`; a folder of another cross-validation.
+    """
+    if folds < 2 or seeds < 1:
+        raise UserError(f"crossval needs at least 2 folds and 1 seed, got --folds {folds} --seeds {seeds}")
+    out = Path(out)
+    recipe = replace(recipe, checkpoint="last", data=replace(recipe.data, folds=folds))
+    missing = []
+    for seed in range(seeds):
+        for fold in range(folds):
+            folder = out / f"seed{seed}-fold{fold}"
+            if (folder / METRICS).is_file():
+                print(f"{folder}: finished")
+                continue
+            try:
+                train(_of_fold(recipe, seed, fold), name, inputs, folder)
+            except InUse as error:
+                print(f"{folder}: skipped, {error}")
+                missing.append(folder)
+    if missing:
+        print(f"{len(missing)} folds are being trained by other processes; repeat the command when they are done")
+        return None
+    return gather(recipe, name, inputs.data, out, seeds)
+
+
+def gather(recipe: Recipe, name: str, data: Path, out: Path, seeds: int) -> dict:
+    """Gathers the out-of-fold predictions of finished folds and writes their metrics and plots; see `crossval`."""
+    images = load_folder(data)
+    probabilities = np.zeros((seeds, len(images), len(images.names)), np.float32)
+    of_folds = []
+    for seed in range(seeds):
+        for fold in range(recipe.data.folds):
+            folder = out / f"seed{seed}-fold{fold}"
+            one = _of_fold(recipe, seed, fold)
+            record = read_record(folder)
+            if record.name != name or record.recipe != one:
+                raise UserError(f"{folder} is a run of another recipe or with other settings; give another --out")
+            _, val = split_rows(one.data, images)
+            with np.load(run_file(folder, VAL)) as file:
+                if not np.array_equal(file["labels"], images.labels[val]):
+                    raise UserError(f"{folder} was trained on other images; give another --out")
+                probabilities[seed, val] = file["probabilities"]
+            of_folds.append(float((probabilities[seed, val].argmax(axis=-1) == images.labels[val]).mean()))
+    # One model ships, so the accuracy is that of one seed, not of the seeds' averaged predictions.
+    result = metrics(images.labels, probabilities[0], images.names)
+    result.update(
+        name=name,
+        folds=recipe.data.folds,
+        seeds=seeds,
+        accuracy_of_seeds=[metrics(images.labels, one, images.names)["accuracy"] for one in probabilities],
+        accuracy_of_folds=of_folds,
+        accuracy_of_averaged_seeds=metrics(images.labels, probabilities.mean(axis=0), images.names)["accuracy"],
+        calibration_error=calibration_error(images.labels, probabilities[0]),
+    )
+    write_arrays(out / OUT_OF_FOLD, probabilities=probabilities, labels=images.labels)
+    plot_confusion(result, out / "confusion.png")
+    _plot_calibration(
+        calibration(images.labels, probabilities[0]), result["calibration_error"], out / "calibration.png"
+    )
+    write_json(out / "crossval.json", result)
+    return result
+
+
+def _of_fold(recipe: Recipe, seed: int, fold: int) -> Recipe:
+    return replace(recipe, seed=recipe.seed + seed, data=replace(recipe.data, fold=fold))
+
+
+def _plot_calibration(bins: list[tuple], error: float, path: Path) -> None:
+    """Plots accuracy against confidence; a larger dot is more images."""
+    figure, axis = new_figure(1, 1, (5, 5))
+    axis.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    for share, confidence, accuracy in bins:
+        axis.plot(confidence, accuracy, "o", color="seagreen", markersize=4 + 14 * share**0.5)
+    axis.set_xlabel("confidence")
+    axis.set_ylabel("accuracy")
+    axis.set_title(f"expected calibration error {error:.1%}")
+    axis.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -1,0 +1,73 @@
+"""Metrics of predictions."""
+
+import math
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+CALIBRATION_BINS = 10
+
+
+def metrics(labels: np.ndarray, probabilities: np.ndarray, names: tuple) -> dict:
+    """Accuracy with its 95 % interval, and precision, recall and F1 of every class.
+
+    Args:
+        labels: int [n].
+        probabilities: float [n, classes].
+        names: class names.
+
+    Returns:
+        A dictionary of plain values. `confusion` has a row for each true and a column for each predicted class.
+    """
+    predicted = probabilities.argmax(axis=-1)
+    classes = range(len(names))
+    scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
+    correct = int((predicted == labels).sum())
+    return {
+        "images": len(labels),
+        "accuracy": correct / len(labels),
+        "interval95": wilson(correct, len(labels)),
+        "macro_f1": float(scores[2].mean()),
+        "classes": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
+            for name, p, r, f, n in zip(names, *scores, strict=True)
+        },
+        "confusion": confusion_matrix(labels, predicted, labels=classes).tolist(),
+    }
+
+
+def wilson(correct: float, total: int, z: float = 1.959964) -> list[float]:
+    """95 % confidence interval of a proportion, [low, high] (E. B. Wilson, JASA 22, 1927)."""
+    share, spread = correct / total, z * z / total
+    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return [(share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)]
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: mean difference of confidence and accuracy over bins, weighted by images.
+
+    Source: M. P. Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
+    """
+    return sum(
+        share * abs(confidence - accuracy) for share, confidence, accuracy in calibration(labels, probabilities, bins)
+    )
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> list[tuple]:
+    """For each bin of confidence that has images: (share of the images, mean confidence, accuracy)."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    inside = [place == number for number in np.unique(place)]
+    return [(float(part.mean()), float(confidence[part].mean()), float(correct[part].mean())) for part in inside]
+
+
+def summary(result: dict) -> str:
+    """Metrics as a few lines of text."""
+    low, high = result["interval95"]
+    accuracy = f"accuracy {result['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+    lines = [f"{accuracy} on {result['images']} images, macro F1 {result['macro_f1']:.3f}"]
+    width = max(map(len, result["classes"]))
+    lines.append(f"{'':{width}}  precision  recall     F1  images")
+    for name, c in result["classes"].items():
+        lines.append(f"{name:{width}}  {c['precision']:9.3f}  {c['recall']:6.3f}  {c['f1']:5.3f}  {c['images']:6d}")
+    return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""The worst mistakes of a run or of a cross-validation, as thumbnails."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import digest
+from common.images import Images, load_folder
+from training.data.split import split_rows
+from training.evaluate.crossval import OUT_OF_FOLD
+from training.evaluate.plots import new_figure, save_figure
+from training.run_folder import VAL, read_record, run_file
+
+COLUMNS = 5  # thumbnails in a row
+MAX_COUNT = 500
+
+
+def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:
+    """Returns the misclassified images with the lowest probability of the true class, worst first: int [at most count].
+
+    Args:
+        labels: int [n].
+        probabilities: float [n, classes].
+        count: how many.
+    """
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:count]
+
+
+def draw_mistakes(folder: Path, data: Path, out: Path, count: int = 15) -> list[str]:
+    """Draws the worst mistakes on images that the model was not trained on.
+
+    Args:
+        folder: a finished run with a validation part, or a cross-validation.
+        data: the folder of class folders that it was trained on.
+        out: the PNG file.
+        count: how many thumbnails at most.
+
+    Returns:
+        One line for each mistake: path, true class and predicted class with their probabilities.
+
+    Raises:
+        UserError: no such run, no validation part, damaged files, other images, a count out of range, or no mistake.
+    """
+    if not 1 <= count <= MAX_COUNT:
+        raise UserError(f"--count must be a whole number from 1 to {MAX_COUNT}, got {count}")
+    images = load_folder(data)
+    try:
+        rows, labels, probabilities = _predictions(Path(folder), images)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); train it again") from error
+    chosen = worst_mistakes(labels, probabilities, count)
+    if not len(chosen):
+        raise UserError(f"no mistake among the {len(labels)} images of {folder}")
+    height = -(-len(chosen) // COLUMNS)
+    figure, axes = new_figure(height, COLUMNS, (2.2 * COLUMNS, 2.6 * height), squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.15)  # inches, so that the first line of a title is not cut off
+    for axis in axes.flat:
+        axis.axis("off")
+    lines = [
+        _draw(axis, images, int(rows[place]), probabilities[place])
+        for place, axis in zip(chosen, axes.flat, strict=False)
+    ]
+    save_figure(figure, Path(out))
+    return lines
+
+
+def _draw(axis: Any, images: Images, row: int, probabilities: np.ndarray) -> str:
+    classes = (images.labels[row], probabilities.argmax())
+    true, predicted = (f"{images.names[c]} {probabilities[c]:.0%}" for c in classes)
+    path = Path(images.paths[row])
+    axis.imshow(images.images[row])
+    axis.set_title(f"true {true}\npredicted {predicted}\n{path.name}", fontsize=8)
+    return f"{path.parent.name}/{path.name}: true {true}, predicted {predicted}"
+
+
+def _predictions(folder: Path, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows of the images, their labels, their probabilities) of a cross-validation or of a run."""
+    is_crossval = (folder / OUT_OF_FOLD).is_file()
+    run, file_name = (folder / "seed0-fold0", OUT_OF_FOLD) if is_crossval else (folder, VAL)
+    path = run_file(folder, file_name)
+    if not path.is_file():
+        raise UserError(
+            f"{folder} must be a finished run with a validation part or a cross-validation; "
+            f"it has neither {VAL} nor {OUT_OF_FOLD}"
+        )
+    record = read_record(run)
+    if record.data_sha256 != digest(images.images, images.labels):
+        raise UserError(
+            f"--data must be the images that {folder} was trained on; {len(images)} other images were given"
+        )
+    with np.load(path) as file:
+        labels, probabilities = file["labels"], file["probabilities"]
+    if is_crossval:
+        return np.arange(len(images)), labels, probabilities[0]
+    return split_rows(record.recipe.data, images)[1], labels, probabilities

@@ -1,0 +1,142 @@
+"""Tables of runs: one row for each finished run, kept as a CSV file. Importing this module imports no TensorFlow."""
+
+import csv
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from common.errors import UserError
+from common.files import atomically
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+RUNS, REPORT = RESULTS / "runs.csv", RESULTS / "report.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished run.
+
+    run: name of its folder. data: the start of the SHA-256 of its images and labels.
+    test_images, accuracy, low, high, macro_f1: of the test images; without test images 0 and None. low and high are the
+    95 % interval. class_f1: "name=F1" of each class, separated by semicolons.
+    val_images, val_accuracy: of the validation part. parameters: trainable ones.
+    epochs, planned_epochs, warmup_epochs: trained, of the recipe, and of the head alone. settings: fields that differ
+    from the recipe.
+    """
+
+    run: str
+    recipe: str
+    seed: int
+    data: str
+    test_images: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    macro_f1: float | None
+    class_f1: str
+    val_images: int
+    val_accuracy: float | None
+    parameters: int | None
+    epochs: int
+    planned_epochs: int
+    warmup_epochs: int
+    minutes: float
+    images_per_second: float | None
+    settings: str
+    finished: str
+
+    def f1(self, name: str) -> float | None:
+        """The F1 of one class, or None."""
+        values = dict(part.rsplit("=", 1) for part in self.class_f1.split(";") if part)
+        return float(values[name]) if name in values else None
+
+    @property
+    def measured_on(self) -> tuple[str, float | None, int]:
+        """("test" or "validation", accuracy, images)."""
+        if self.test_images:
+            return "test", self.accuracy, self.test_images
+        return "validation", self.val_accuracy, self.val_images
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the report says of one of its experiments. why: why ours differs. not_run: why there is no run of ours."""
+
+    recipe: str
+    accuracy: float | None
+    result: str
+    why: str
+    not_run: str
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Reads a table of runs. Raises a UserError for another kind of file."""
+    return _read(path, Row)
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Writes a table of runs, sorted by recipe and seed."""
+
+    def save(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([field.name for field in dataclasses.fields(Row)])
+            for row in sorted(rows, key=lambda row: (row.data, row.recipe, row.seed, row.run)):
+                writer.writerow(["" if value is None else value for value in dataclasses.astuple(row)])
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomically(path, save)
+
+
+def measured(path: Path = RUNS) -> dict[str, str]:
+    """Recipe → the accuracy of its runs in a table, in one line."""
+    return {name: accuracy_line(rows) for name, rows in by_recipe(read_rows(path) if path.is_file() else []).items()}
+
+
+def reported(path: Path = REPORT) -> dict[str, Reported]:
+    """Recipe → what the report says of it, in the report's order."""
+    return {row.recipe: row for row in _read(path, Reported)} if path.is_file() else {}
+
+
+def by_recipe(rows: list[Row]) -> dict[str, list[Row]]:
+    """Recipe → its runs."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row.recipe].append(row)
+    return dict(groups)
+
+
+def accuracy_line(rows: list[Row]) -> str:
+    """The mean accuracy of a recipe's runs, on what, and the effort, in one line."""
+    minutes = f"{mean(row.minutes for row in rows):.1f} minutes"
+    where, accuracy, images = rows[0].measured_on
+    if accuracy is None:
+        return f"nothing held out, {epochs_text(rows[0])} epochs, {minutes}"
+    share = mean(row.measured_on[1] or 0.0 for row in rows)
+    seeds = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
+    return f"{share:.1%} on {images} {where} images{seeds}, {epochs_text(rows[0])} epochs, {minutes}"
+
+
+def epochs_text(row: Row) -> str:
+    """Epochs of the fine-tuning, of how many if it is not complete, and those of the head alone before it."""
+    text = f"{row.epochs} of {row.planned_epochs}" if row.epochs < row.planned_epochs else str(row.epochs)
+    return f"{row.warmup_epochs} (head only) + {text}" if row.warmup_epochs else text
+
+
+def _read(path: Path, kind: type) -> list:
+    names = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [kind(**{name: _value(row[name], names[name]) for name in names}) for row in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} must have the columns {', '.join(names)} ({type(error).__name__}: {error})") from error
+
+
+def _value(text: str, kind: str) -> object:
+    if "None" in kind and not text:
+        return None
+    if "int" in kind:
+        return int(text)
+    return float(text) if "float" in kind else text

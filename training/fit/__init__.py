@@ -1,0 +1,1 @@
+"""Fine-tuning, cached features, and the quasi-SVM head."""

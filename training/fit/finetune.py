@@ -1,0 +1,223 @@
+"""Fine-tuning of a backbone under a softmax head, with a checkpoint after each epoch."""
+
+import math
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from common.errors import UserError
+from common.files import atomically
+from training.config.recipe import Finetune, Recipe
+from training.data.balance import class_weights, repeat_classes
+from training.data.pipeline import one_hot, plain_batches
+from training.data.split import TrainVal
+from training.fit.checkpoint import TrainState, restore, snapshot, write_history
+from training.fit.distribute import scope, synchronize
+from training.fit.features import FeatureSpec, cached_features
+from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
+from training.fit.swa import add_to_mean, recalibrate
+from training.model.build import build_model
+from training.model.heads import softmax_head
+from training.model.trainable import count_parameters, set_trainable
+
+CHECKPOINT = "checkpoint.npz"
+FINETUNED = "finetuned.weights.h5"
+HISTORY = "history.csv"
+WARMUP_HISTORY = "head_warmup_history.csv"
+LINKS = ".links"  # a pipeline that reads files puts links to an epoch's images there
+
+
+@dataclass
+class _Job:
+    """One fine-tuning, as it is passed from epoch to epoch."""
+
+    recipe: Recipe
+    data: TrainVal
+    folder: Path
+    state: TrainState
+    backbone: keras.Model
+    head: keras.Model
+
+    def __post_init__(self) -> None:
+        train = self.data.train
+        self.rows = repeat_classes(train.labels, train.names, self.recipe.data.class_repeats)
+        stages = self.recipe.finetune.resolution_schedule
+        self.sizes = [size for epochs, size in stages for _ in range(epochs)]
+
+    @property
+    def history(self) -> list[dict]:
+        return self.state.history
+
+    def model(self, input_size: int) -> keras.Model:
+        return build_model(self.backbone, self.head, self.data.train.images.shape[1:3], input_size)
+
+    def save(self, model: keras.Model) -> None:
+        atomically(self.folder / FINETUNED, model.save_weights)
+
+
+def finetune(
+    recipe: Recipe, data: TrainVal, backbone_weights: str, folder: Path, cache: Path, init: Path | None = None
+) -> int:
+    """Fine-tunes the backbone under a softmax head, or continues where it was interrupted.
+
+    Args:
+        recipe: its `data`, `augmentation` and `finetune` are used.
+        data: the two parts of the images; `val` may be empty.
+        backbone_weights: see `training.model.backbones`.
+        folder: gets `checkpoint.npz`, `history.csv` and `finetuned.weights.h5` (backbone and softmax of the epoch that
+        is
+            kept, or SWA's mean). With `head_warmup_epochs` also `head_warmup_history.csv`.
+        cache: folder of cached features.
+        init: weights of a model with the same layers to continue from, or None to start from `backbone_weights`.
+
+    Returns:
+        Number of trainable parameters, those of the softmax head included.
+
+    Raises:
+        UserError: the loss is NaN or infinite; SWA on several machines.
+    """
+    tune = recipe.finetune
+    if tune.swa_epochs and os.environ.get("TF_CONFIG"):
+        raise UserError(
+            "finetune.swa_epochs must be 0 on several machines; unset TF_CONFIG, or --set finetune.swa_epochs=0"
+        )
+    state = TrainState.load(folder / CHECKPOINT)
+    fresh = not state.history
+    with scope(tune.replicas):
+        backbone = make_backbone(recipe, backbone_weights if fresh and init is None else "none")
+        head = softmax_head(tune, backbone.output_shape[-1], len(data.train.names))
+        job = _Job(recipe, data, folder, state, backbone, head)
+        if init and fresh:
+            job.model(tune.input_size).load_weights(init)
+        parameters = count_parameters(backbone.trainable_variables) + count_parameters(head.trainable_variables)
+        if tune.head_warmup_epochs and fresh:
+            _warm_up_head(job, cache)
+        if not tune.epochs:
+            job.save(job.model(tune.input_size))
+            write_history(folder / HISTORY, [])
+            return count_parameters(head.trainable_variables)
+        _run_epochs(job)
+    shutil.rmtree(folder / LINKS, ignore_errors=True)
+    return parameters
+
+
+def make_backbone(recipe: Recipe, weights: str) -> keras.Model:
+    """The recipe's backbone under its dtype policy, with the layers to train set trainable."""
+    tune = recipe.finetune
+    keras.utils.set_random_seed(recipe.seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(tune.precision)
+    try:
+        backbone = tune.backbone(weights)
+    finally:
+        keras.config.set_dtype_policy(before)
+    set_trainable(backbone, tune.trainable, tune.train_batch_norm)
+    synchronize(backbone)
+    return backbone
+
+
+def _run_epochs(job: _Job) -> None:
+    """Runs the remaining epochs. The model is built again when the input size changes."""
+    model, arrays = None, job.state.arrays
+    for epoch in range(len(job.history), len(job.sizes)):
+        if model is None or job.sizes[epoch] != job.sizes[epoch - 1]:
+            arrays = snapshot(model) if model is not None else arrays
+            model = _compiled(job, job.sizes[epoch])
+            restore(model, arrays)
+            arrays = None
+        job.history.append(_one_epoch(job, model, epoch))
+        _save_epoch(job, model)
+
+
+def _compiled(job: _Job, input_size: int) -> keras.Model:
+    tune, steps = job.recipe.finetune, math.ceil(len(job.rows) / job.recipe.finetune.batch_size)
+    keras.utils.set_random_seed(job.recipe.seed)
+    model = job.model(input_size)
+    rate = tune.schedule(tune.learning_rate, tune.epochs * steps, round(tune.warmup_epochs * steps))
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=tune.weight_decay)
+    if tune.precision == "mixed_float16":  # small gradients would underflow
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=tune.label_smoothing)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def _one_epoch(job: _Job, model: keras.Model, epoch: int) -> dict:
+    """Trains and validates one epoch. Returns its line of the history."""
+    recipe, train, val = job.recipe, job.data.train, job.data.val
+    batch_size, size = recipe.finetune.batch_size, job.sizes[epoch]
+    batches = recipe.data.pipeline(train, job.rows, recipe, epoch, job.folder / LINKS)
+    validation = plain_batches(batch_size, val.images, one_hot(val.labels, len(val.names))) if len(val) else None
+    began = time.monotonic()
+    print(f"epoch {epoch + 1}/{len(job.sizes)} at {size}×{size}{_time_left(job)}", flush=True)
+    logs = model.fit(
+        batches,
+        validation_data=validation,
+        class_weight=class_weights(train.labels[job.rows]) if recipe.data.class_weights else None,
+        shuffle=False,
+        callbacks=[keras.callbacks.TerminateOnNaN()],
+        verbose="auto" if os.isatty(1) else 2,
+    ).history
+    images = -(-len(job.rows) // batch_size) * batch_size
+    row = history_row(epoch, logs, began, f"finetune.learning_rate={recipe.finetune.learning_rate / 3:.1g}")
+    return {"size": size, "images": images, **row}
+
+
+def _save_epoch(job: _Job, model: keras.Model) -> None:
+    """Writes an epoch's files. After the last epoch, the weights that are kept are SWA's mean if there is one."""
+    recipe, tune = job.recipe, job.recipe.finetune
+    arrays = snapshot(model)
+    averaged = len(job.history) - 1 - (tune.epochs - tune.swa_epochs)  # epochs that are in the mean already
+    if averaged >= 0:
+        job.state.swa_weights = add_to_mean(job.state.swa_weights, model.get_weights(), averaged)
+        if len(job.history) == tune.epochs:
+            model.set_weights(job.state.swa_weights)
+            spec = FeatureSpec(tune.input_size, recipe.augmentation.transforms, seed=recipe.seed)
+            recalibrate(job.backbone, job.data.train.images, spec, tune.batch_size)
+    if is_kept(recipe.checkpoint, job.history):
+        job.save(model)
+    write_history(job.folder / HISTORY, job.history)
+    job.state.arrays = arrays
+    job.state.save(job.folder / CHECKPOINT)  # last, because an epoch that it contains is not repeated
+
+
+def _warm_up_head(job: _Job, cache: Path) -> None:
+    """Trains the softmax head alone on features of the pretrained backbone."""
+    recipe, tune, train, val = job.recipe, job.recipe.finetune, job.data.train, job.data.val
+    spec = FeatureSpec(tune.resolution_schedule[0][1], recipe.augmentation.transforms, recipe.head.views, recipe.seed)
+    features = Features(
+        cached_features(cache, job.backbone, train.images, spec),
+        train.labels,
+        cached_features(cache, job.backbone, val.images, FeatureSpec(spec.input_size))[0],
+        val.labels,
+        train.names,
+    )
+    write_history(job.folder / WARMUP_HISTORY, fit_on_features(job.head, warmup_schedule(tune), recipe, features))
+
+
+def warmup_schedule(tune: Finetune) -> HeadSchedule:
+    """How the softmax head is trained before fine-tuning."""
+    field = "finetune.head_warmup_learning_rate"
+    return HeadSchedule(tune.head_warmup_epochs, tune.head_warmup_learning_rate, tune.batch_size, field)
+
+
+def _time_left(job: _Job) -> str:
+    """The time left, from the time per epoch and pixel so far."""
+    if not job.history:
+        return ""
+    pixels = [size * size for size in job.sizes]
+    done = len(job.history)
+    seconds = sum(row["seconds"] for row in job.history) / sum(pixels[:done]) * sum(pixels[done:])
+    return f", about {math.ceil(seconds / 60)} min left"
+
+
+def before(recipe: Recipe) -> Recipe:
+    """The recipe of the fine-tuning that this one starts from."""
+    first: Any = recipe.finetune.init_from
+    return replace(recipe, finetune=first)

@@ -1,0 +1,184 @@
+"""Training of a head on a frozen backbone's features."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from common.errors import UserError
+from common.progress import progress
+from training.config.recipe import Recipe
+from training.data.balance import class_weights, repeat_classes
+from training.data.pipeline import one_hot, plain_batches
+from training.fit.checkpoint import write_history
+from training.model.heads import quasi_svm_head
+
+HEAD_HISTORY = "head_history.csv"
+
+
+@dataclass(frozen=True)
+class Features:
+    """A frozen backbone's features and their labels.
+
+    train: float32 [views, n, d].
+    train_labels: int [n].
+    val: float32 [m, d]; m may be 0.
+    val_labels: int [m].
+    names: class names.
+    """
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    val: np.ndarray
+    val_labels: np.ndarray
+    names: tuple
+
+
+@dataclass(frozen=True)
+class HeadSchedule:
+    """Adam with a learning rate that falls to 0 over a half cosine.
+
+    field: the recipe's field of the learning rate, for the error when it is too high.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    field: str
+
+
+def fit_head(recipe: Recipe, features: Features, folder: Path) -> keras.Model:
+    """Trains the quasi-SVM.
+
+    Args:
+        recipe: its `head`, `data.class_repeats`, `data.class_weights`, `checkpoint` and `seed` are used.
+        features: see `Features`.
+        folder: the run's folder; gets `head_history.csv`.
+
+    Returns:
+        The trained head, `keras.Model` [b, d] → [b, classes].
+
+    Raises:
+        UserError: the loss is NaN or infinite, or all images have the same features.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    train, width = features.train, features.train.shape[-1]
+    axes = None if recipe.head.shared_feature_scale else (0, 1)
+    mean, deviation = train.mean(axis=axes), train.std(axis=axes)
+    scale = recipe.head.kernel_scale * median_distance((train[0] - mean) / np.maximum(deviation, 1e-7), recipe.seed)
+    if not scale > 0:
+        raise UserError("all training images have the same features; check the backbone weights and the images")
+    head = quasi_svm_head(recipe.head, width, len(features.names), scale, recipe.seed)
+    head.get_layer("standardise").adapt(train.reshape(-1, width))
+    schedule = HeadSchedule(recipe.head.epochs, recipe.head.learning_rate, recipe.head.batch_size, "head.learning_rate")
+    history = fit_on_features(head, schedule, recipe, features)
+    write_history(folder / HEAD_HISTORY, history)
+    adjust_logits(head, features.train_labels, len(features.names), recipe.head.logit_adjustment)
+    return head
+
+
+def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, features: Features) -> list[dict]:
+    """Trains a head; each epoch takes one random view of each image.
+
+    Args:
+        head: `keras.Model` [b, d] → [b, classes]. It ends with the weights of the epoch that is kept.
+        schedule: epochs, learning rate and batch size.
+        recipe: its `data.class_repeats`, `data.class_weights`, `checkpoint` and `seed` are used.
+        features: see `Features`.
+
+    Returns:
+        The history, a dictionary for each epoch.
+
+    Raises:
+        UserError: the loss is NaN or infinite.
+    """
+    labels, classes = features.train_labels, len(features.names)
+    rows = repeat_classes(labels, features.names, recipe.data.class_repeats)
+    targets, validation = one_hot(labels, classes), None
+    if len(features.val_labels):
+        validation = plain_batches(schedule.batch_size, features.val, one_hot(features.val_labels, classes))
+    steps = math.ceil(len(rows) / schedule.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * steps)
+    head.compile(keras.optimizers.Adam(rate), "categorical_crossentropy", metrics=["accuracy"])
+    rng, best = np.random.default_rng(recipe.seed), None
+    history: list[dict] = []
+    for epoch in progress(range(schedule.epochs), f"training {head.name.replace('_', '-')}", unit="epoch"):
+        order = rng.permutation(rows)
+        began = time.monotonic()
+        views = rng.integers(len(features.train), size=len(order))
+        logs = head.fit(
+            plain_batches(schedule.batch_size, features.train[views, order], targets[order]),
+            validation_data=validation,
+            class_weight=class_weights(labels[rows]) if recipe.data.class_weights else None,
+            shuffle=False,
+            callbacks=[keras.callbacks.TerminateOnNaN()],
+            verbose=0,
+        ).history
+        history.append(history_row(epoch, logs, began, f"{schedule.field}={schedule.learning_rate / 3:.1g}"))
+        if is_kept(recipe.checkpoint, history):
+            best = head.get_weights()
+    head.set_weights(best)
+    return history
+
+
+def history_row(epoch: int, logs: dict, began: float, lower: str) -> dict:
+    """One epoch's line of the history.
+
+    Args:
+        epoch: from 0.
+        logs: what `fit` returned.
+        began: when the epoch began, of `time.monotonic`.
+        lower: the setting of a lower learning rate, for the error.
+
+    Raises:
+        UserError: a value is NaN or infinite.
+    """
+    values = {name: float(value[-1]) for name, value in logs.items()}
+    row = {"epoch": epoch + 1, **values, "seconds": round(time.monotonic() - began, 1)}
+    if not all(math.isfinite(value) for value in row.values()):
+        raise UserError(
+            f"the loss must be finite, and is not in epoch {epoch + 1}; "
+            f"earlier epochs are kept: start a new run with --set {lower}"
+        )
+    return row
+
+
+def is_kept(checkpoint: str, history: list[dict]) -> bool:
+    """Whether the weights of the latest epoch are kept: with "last" always, else if its loss is the lowest."""
+    if checkpoint == "last" or "val_loss" not in history[-1]:
+        return True
+    return history[-1]["val_loss"] <= min(row["val_loss"] for row in history)
+
+
+def adjust_logits(head: keras.Model, labels: np.ndarray, classes: int, strength: float) -> None:
+    """Subtracts `strength` times the log of each class's frequency from its logit.
+
+    The few images of a rare class are soon fitted, however often they are repeated, and unseen ones are predicted as a
+    more frequent class. The bias is not regularized, so training with adjusted logits would give the same result.
+
+    Source: A. K. Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, section 4.2.
+
+    Args:
+        head: `keras.Model` whose layer `softmax` has a bias [classes]; changed in place.
+        labels: int [n].
+        classes: number of classes.
+        strength: τ of the source; 0 changes nothing.
+    """
+    kernel, bias = head.get_layer("softmax").get_weights()
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)  # a class without an image counts as one image
+    head.get_layer("softmax").set_weights([kernel, bias - strength * np.log(counts / len(labels))])
+
+
+def median_distance(features: np.ndarray, seed: int, pairs: int = 20_000) -> float:
+    """Median Euclidean distance between two different rows of [n, d], from a random sample of pairs.
+
+    It is the usual heuristic for the width of a Gaussian kernel (A. Gretton et al., "A Kernel Two-Sample Test", JMLR
+    13, 2012).
+    """
+    rng = np.random.default_rng(seed)
+    first = rng.integers(len(features), size=pairs)
+    second = (first + rng.integers(1, len(features), size=pairs)) % len(features)
+    return float(np.median(np.linalg.norm(features[first] - features[second], axis=1)))

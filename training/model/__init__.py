@@ -1,0 +1,1 @@
+"""Pixels → backbone → features → head."""

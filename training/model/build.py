@@ -1,0 +1,36 @@
+"""Preprocessing, backbone and head as one model."""
+
+import keras
+
+
+def build_model(backbone: keras.Model, head: keras.Model, image_shape: tuple, input_size: int) -> keras.Model:
+    """Photographs → resizing → backbone → head.
+
+    Args:
+        backbone: a model [b, input_size, input_size, 3] of -1 to 1 → [b, d].
+        head: a model [b, d] → float32 probabilities [b, classes].
+        image_shape: (height, width) of the photographs, in pixels.
+        input_size: side of the square that the backbone takes, in pixels.
+
+    Returns:
+        `keras.Model`, [b, height, width, 3] of 0 to 255 → float32 probabilities [b, classes].
+    """
+    pixels = keras.Input((*image_shape, 3), name="pixels")
+    return keras.Model(pixels, head(backbone(preprocessing(input_size, image_shape)(pixels))))
+
+
+def preprocessing(input_size: int, image_shape: tuple | None = None) -> keras.Model:
+    """Pixels 0 to 255 of any size → float32 [b, input_size, input_size, 3] of -1 to 1. Training and export share it.
+
+    Args:
+        input_size: side of the square that comes out, in pixels.
+        image_shape: (height, width) of the images. Larger images are resized with antialiasing.
+    """
+    antialias = {"antialias": True} if image_shape and max(image_shape) > input_size else {}
+    return keras.Sequential(
+        [
+            keras.layers.Resizing(input_size, input_size, interpolation="bicubic", dtype="float32", **antialias),
+            keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32"),
+        ],
+        name="preprocessing",
+    )

@@ -1,0 +1,56 @@
+"""Heads: models from a backbone's features to class probabilities."""
+
+from typing import TYPE_CHECKING
+
+import keras
+
+from training.model.fourier_features import RandomFourierFeatures
+
+if TYPE_CHECKING:
+    from training.config.recipe import Finetune, Head
+
+
+def softmax_head(finetune: "Finetune", features: int, classes: int) -> keras.Model:
+    """Features → dense layers with dropout → softmax. The backbone is fine-tuned under this head.
+
+    Args:
+        finetune: its `dense_units`, `activation`, `dense_l2`, `dropout` and `dense_dropout` are used.
+        features: number of features d.
+        classes: number of classes.
+
+    Returns:
+        `keras.Model`, float32 [b, d] → probabilities [b, classes].
+    """
+    layers = [keras.Input((features,)), keras.layers.Dropout(finetune.dropout, seed=0)]
+    for units in finetune.dense_units:
+        penalty = keras.regularizers.L2(finetune.dense_l2) if finetune.dense_l2 else None
+        layers.append(keras.layers.Dense(units, finetune.activation, kernel_regularizer=penalty))
+        layers.append(keras.layers.Dropout(finetune.dense_dropout, seed=0))
+    layers.append(keras.layers.Dense(classes, activation="softmax", dtype="float32", name="softmax"))
+    return keras.Sequential(layers, name="softmax_head")
+
+
+def quasi_svm_head(head: "Head", features: int, classes: int, scale: float, seed: int) -> keras.Model:
+    """Features → standardization → random Fourier features → softmax: a kernel machine that is linear in its weights.
+
+    Args:
+        head: its `fourier_features`, `kernel`, `shared_feature_scale`, `dropout` and `l2` are used.
+        features: number of features d.
+        classes: number of classes.
+        scale: kernel width, in units of the standardized features.
+        seed: of the Fourier features and of dropout.
+
+    Returns:
+        `keras.Model`, float32 [b, d] → probabilities [b, classes]. Adapt its layer `standardise` before training.
+    """
+    penalty = keras.regularizers.L2(head.l2)
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            keras.layers.Normalization(axis=None if head.shared_feature_scale else -1, name="standardise"),
+            RandomFourierFeatures(head.fourier_features, head.kernel, scale, seed=seed, name="fourier"),
+            keras.layers.Dropout(head.dropout, seed=seed),
+            keras.layers.Dense(classes, activation="softmax", kernel_regularizer=penalty, name="softmax"),
+        ],
+        name="quasi_svm",
+    )

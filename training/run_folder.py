@@ -1,0 +1,231 @@
+"""The folder of a run: its files, its record, its lock, and reusing another run's fine-tuning."""
+
+import contextlib
+import importlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from common.errors import UserError
+from common.files import TEMPORARY, atomically, digest, locked, write_json
+from common.images import Images
+from training.config.recipe import Recipe
+from training.config.record import from_json, to_json, upgrade
+from training.fit.checkpoint import read_history
+from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
+
+RECORD = "run.json"
+METRICS = "metrics.json"
+VAL = "val.npz"  # probabilities and labels of the validation part
+FEATURES = "features.npz"
+QUASI_SVM_WEIGHTS = "quasi_svm.weights.h5"
+INIT = "init_from"  # folder, within the run's, of the fine-tuning that it starts from
+LOCK = ".lock"
+CACHE = ".features"  # beside the run folders, shared by all of them
+# Names of the same files in runs of earlier versions.
+OLD_NAMES = {
+    RECORD: "recipe.json",
+    VAL: "held.npz",
+    FINETUNED: "best.weights.h5",
+    WARMUP_HISTORY: "frozen_history.csv",
+    INIT: "start",
+}
+OLD_METRICS = {"frozen_epochs": "head_warmup_epochs"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `run.json` says: the recipe, the data and the software of a run."""
+
+    name: str
+    recipe: Recipe
+    classes: tuple
+    image_shape: tuple
+    images: int
+    data_sha256: str
+    backbone_weights: str
+    versions: dict
+
+    def to_json(self) -> dict:
+        fields = {**vars(self), "recipe": to_json(self.recipe)}
+        return json.loads(json.dumps(fields))
+
+
+def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str) -> Record:
+    """The record of a run that is about to start."""
+    backend = keras.backend.backend()
+    return Record(
+        name=name,
+        recipe=recipe,
+        classes=tuple(images.names),
+        image_shape=tuple(images.images.shape[1:3]),
+        images=len(images),
+        data_sha256=digest(images.images, images.labels),
+        backbone_weights=Path(backbone_weights).name,
+        versions={
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            backend: importlib.import_module(backend).__version__,
+        },
+    )
+
+
+def run_file(folder: Path, name: str) -> Path:
+    """The path of a run's file, or its name in runs of earlier versions if only that exists."""
+    path, old = folder / name, folder / OLD_NAMES.get(name, name)
+    return old if old.exists() and not path.exists() else path
+
+
+def read_record(folder: Path) -> Record:
+    """Reads the record of a run, also of earlier versions.
+
+    Raises:
+        UserError: no run in this folder, or a damaged record.
+    """
+    path = run_file(folder, RECORD)
+    if not path.is_file():
+        raise UserError(
+            f"no run at {folder}: it has no {RECORD}; give a folder that python -m training run has written"
+        )
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        return Record(
+            name=str(fields["name"]),
+            recipe=from_json(upgrade(fields["recipe"])),
+            classes=tuple(fields["classes"]),
+            image_shape=tuple(fields["image_shape"]),
+            images=int(fields["images"]),
+            data_sha256=str(fields["data_sha256"]),
+            backbone_weights=str(fields["backbone_weights"]),
+            versions=dict(fields["versions"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Reads the metrics of a finished run, also of earlier versions.
+
+    Raises:
+        UserError: the run is not finished, or the file is damaged.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise UserError(f"the run in {folder} is not finished; repeat its command to continue it")
+    try:
+        return {OLD_METRICS.get(key, key): value for key, value in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); train the run again") from error
+
+
+@contextlib.contextmanager
+def open_run(out: Path, record: Record) -> Iterator[None]:
+    """Creates the folder of a run, or opens the unfinished one, and locks it.
+
+    Raises:
+        UserError: a folder with other files, a finished run, or an unfinished one with other choices; see `locked`.
+    """
+    if out.is_dir() and not _has_record(out) and any(path.name != LOCK for path in out.iterdir()):
+        raise UserError(f"--out must be a new folder or that of an unfinished run; {out} has other files")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / LOCK, f"the run {out}"):
+        for path in out.rglob(f"{TEMPORARY}*"):  # left by a process that was killed
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+        _claim(out, record)
+        yield
+
+
+def _has_record(folder: Path) -> bool:
+    return run_file(folder, RECORD).is_file()
+
+
+def _claim(out: Path, record: Record) -> None:
+    """Writes the record, or checks that the unfinished run in this folder has the same one."""
+    if (out / METRICS).exists():
+        raise UserError(f"{out} holds a finished run; give another --out")
+    if not any(out.rglob(CHECKPOINT)):  # no epoch is done yet
+        write_json(out / RECORD, record.to_json())
+        return
+    if not (out / RECORD).is_file():
+        raise UserError(
+            f"{out} holds an unfinished run of an earlier version; finish it with that version, or give another --out"
+        )
+    there = read_record(out)
+    for field in ("recipe", "classes", "data_sha256", "backbone_weights"):
+        if getattr(there, field) != getattr(record, field):
+            raise UserError(
+                f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out"
+            )
+    if keras.backend.backend() not in there.versions:  # random states cannot be moved between backends
+        backend = ", ".join(set(there.versions) - {"python", "keras"})
+        raise UserError(
+            f"{out} holds an unfinished run of the {backend} backend; give --backend {backend}, or another --out"
+        )
+    print(f"continuing the run in {out}")
+
+
+def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
+    """Copies the fine-tuning of a finished run that made the same choices: all of it, or what this run starts from.
+
+    Args:
+        out: folder of the new run.
+        record: of the new run.
+        runs: folders of finished runs; the first that fits is used, and a line says so.
+
+    Returns:
+        Whether something was copied, or was there already.
+
+    Raises:
+        UserError: a folder without a finished run.
+    """
+    finished = {run: (read_record(run), read_metrics(run)) for run in runs}
+    wanted, target = record, out
+    while True:
+        if (target / CHECKPOINT).exists():
+            return True
+        for run, (other, _) in finished.items():
+            if (run / CHECKPOINT).exists() and _finetuning(other) == _finetuning(wanted):
+                print(f"the fine-tuning is the same as in {run}: reusing its weights", flush=True)
+                _copy_finetuning(run, target)
+                note = "finetuning_of" if target == out else "init_from_of"
+                write_json(out / RECORD, {**record.to_json(), note: str(run)})
+                return True
+        if not wanted.recipe.finetune.init_from:
+            return False
+        wanted, target = replace(wanted, recipe=before(wanted.recipe)), target / INIT
+
+
+def _finetuning(record: Record) -> list:
+    """What the fine-tuned weights depend on."""
+    recipe = record.recipe
+    views = recipe.head.views if recipe.finetune.head_warmup_epochs else None
+    choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, views)
+    return [*choices, record.classes, record.data_sha256, record.backbone_weights, record.versions]
+
+
+def _copy_finetuning(source: Path, target: Path) -> None:
+    """Copies a fine-tuning and the histories of those before it; last the checkpoint, which marks it as done."""
+    init = run_file(source, INIT)
+    for history in init.rglob(HISTORY):
+        nested = [INIT if part == OLD_NAMES[INIT] else part for part in history.relative_to(source).parts]
+        _copy(history, target.joinpath(*nested))
+    for name in (HISTORY, WARMUP_HISTORY, FINETUNED, CHECKPOINT):
+        if run_file(source, name).is_file():
+            _copy(run_file(source, name), target / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    atomically(target, lambda temporary: shutil.copyfile(source, temporary))
+
+
+def read_whole_history(recipe: Recipe, folder: Path) -> list[dict]:
+    """The epochs of a run, after those of the fine-tuning that it starts from."""
+    earlier = read_whole_history(before(recipe), run_file(folder, INIT)) if recipe.finetune.init_from else []
+    return earlier + [{**row, "epoch": len(earlier) + row["epoch"]} for row in read_history(folder / HISTORY)]
