@@ -5,6 +5,10 @@
 .DEFAULT_GOAL := help
 DATA ?=
 ZIP ?= dist/submission.zip
+TRAIN ?=
+MINUTES ?= 30
+RUN ?= runs/auto
+WEIGHTS ?=
 BIN := .venv/bin
 # The first of these that runs and is new enough; `make PYTHON=/path/to/python …` overrides it.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
@@ -15,6 +19,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  DATA=folder   labelled images, one folder for each class"
+	@echo "  TRAIN=folder  make submission trains on these images first, for MINUTES=30, into RUN=runs/auto"
 	@echo "  GPU=1         install TensorFlow's GPU build (Linux, NVIDIA) instead of the CPU build"
 
 setup: .venv/ready  ## create the environment .venv from the package index
@@ -36,7 +41,12 @@ endif
 	@touch $@
 
 submission: .venv/ready  ## build dist/submission.zip and grade it (DATA=folder to score it)
+ifneq ($(TRAIN),)
+	@$(BIN)/python -m training auto --data "$(TRAIN)" --minutes $(MINUTES) --out "$(RUN)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
+	@$(BIN)/python build_submission.py --run "$(RUN)" --out $(ZIP)
+else
 	@$(BIN)/python build_submission.py --out $(ZIP)
+endif
 	@echo
 	@$(BIN)/python grade_submission.py $(ZIP) $(if $(DATA),--data "$(DATA)" --html dist/grade.html) --json dist/grade.json
 	@echo "ready     $(ZIP)"
@@ -62,6 +72,7 @@ bench: .venv/ready  ## run the benchmarks (half an hour on an idle machine)
 	@$(BIN)/python -m benchmarks.inference
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.grading
+	@$(BIN)/python -m benchmarks.images
 	@$(BIN)/python -m benchmarks.training $(if $(DATA),--data "$(DATA)")
 
 clean:  ## remove dist and caches; keeps .venv and runs

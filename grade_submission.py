@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import argument_parser, run_command
+from common.cli import argument_parser, positive, run_command
+from common.errors import UserError
 from common.files import write_json
 from competition.grade.grade import LAYOUTS, Rules, grade
 from competition.grade.report import as_json, clear_progress, progress_on_terminal, report
@@ -27,12 +28,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data", help="folder with one folder of images for each class; default: synthetic images, no accuracy"
     )
-    parser.add_argument("--limit-mb", type=float, default=rules.limit_mb, help="largest zip (default %(default)s)")
+    parser.add_argument("--limit-mb", type=positive, default=rules.limit_mb, help="largest zip (default %(default)s)")
     parser.add_argument(
-        "--time-limit", type=float, default=rules.time_limit, help="seconds for the predictions (default %(default)s)"
+        "--time-limit",
+        type=positive,
+        default=rules.time_limit,
+        help="seconds for the predictions (default %(default)s)",
     )
     parser.add_argument(
-        "--memory-limit-mb", type=float, default=rules.memory_limit_mb, help="for all processes (default %(default)s)"
+        "--memory-limit-mb",
+        type=positive,
+        default=rules.memory_limit_mb,
+        help="for all processes (default %(default)s)",
     )
     parser.add_argument(
         "--python", default=sys.executable, help="interpreter for the submission, to test another TensorFlow version"
@@ -47,6 +54,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Grades and prints the report. Returns the exit code."""
+    if options.html and not options.data:
+        raise UserError(
+            "--html needs labelled images: the page of details shows scores; add --data, or leave out --html"
+        )
     rules = Rules(options.limit_mb, options.time_limit, options.memory_limit_mb, options.layout)
     tick = progress_on_terminal(options.time_limit)
     result = grade(options.zip, options.data, rules, options.python, options.html, tick)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import argument_parser, run_command
-from competition.package.archive import LIMIT_MB
+from competition.package.archive import LIMIT_MB, megabytes
 from competition.upload.codabench import Server
 from competition.upload.login import TOKEN_FILE, login, read_token
 from competition.upload.submit import check_zip, send
@@ -59,8 +59,8 @@ def upload(options: argparse.Namespace) -> int:
     check_zip(options.zip, options.limit_mb)
     submission = send(server, options.zip, options.phase, options.competition, options.again, options.dry_run)
     if submission is None:
-        size = Path(options.zip).stat().st_size / 1e6
-        print(f"allowed: {options.zip} ({size:.1f} MB) can be submitted to phase {options.phase}")
+        size = megabytes(Path(options.zip).stat().st_size)
+        print(f"allowed: {options.zip} ({size} MB) can be submitted to phase {options.phase}")
         return 0
     return run_command(
         lambda: print_scores(server, submission, options),

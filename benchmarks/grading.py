@@ -12,6 +12,7 @@
 
 import argparse
 import contextlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ import contextlib, io, sys, time
 began = time.monotonic()
 from competition.__main__ import main
 with contextlib.redirect_stdout(io.StringIO()):
-    assert main([sys.argv[1], "--out", sys.argv[2]]) == 0
+    assert main([sys.argv[1], "--out", sys.argv[2], "--show-mistakes"]) == 0
 """
 SCORE = """
 import sys, time
@@ -158,6 +159,8 @@ def _write_predictions(labels: np.ndarray, folder: Path) -> None:
     probabilities[np.arange(count), predicted] = CONFIDENCE
     (folder / "predictions.txt").write_text("".join(f"{label}\n" for label in predicted))
     np.save(folder / "probabilities.npy", probabilities)
+    check = {"name": "all images", "passed": True, "reason": "", "fix": ""}
+    (folder / "checks.json").write_text(json.dumps({"checks": [check], "used": {}}))
 
 
 def _timed(program: str, *arguments: Path) -> dict[str, float]:

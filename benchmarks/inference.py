@@ -28,7 +28,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from benchmarks import Failed, benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
-from common.images import natural_key
+from common.folders import natural_key
 from competition.synthetic import draw_images
 from training.config.recipe import Head
 from training.data.pipeline import plain_batches

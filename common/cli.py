@@ -5,13 +5,16 @@ Exit codes: 0 success, 1 refused or a failed check, 2 wrong input, 130 interrupt
 
 import argparse
 import contextlib
+import io
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
 
-from common.errors import CommandError
+from common.errors import DISK_ERRORS, CommandError
 
 INTERRUPTED = 130
 
@@ -24,28 +27,41 @@ def run_command(command: Callable[[], int | None], interrupted: str = "interrupt
         interrupted: what is printed after Ctrl-C.
 
     Returns:
-        The exit code: that of `command` or of a `CommandError`, 2 for an `OSError`, 130 for Ctrl-C.
+        The exit code: that of `command` or of a `CommandError`, 2 for an `OSError` or too little memory, 130 for
+        Ctrl-C.
     """
+    prepare_streams()
     try:
         with interruptible():
-            return command() or 0
+            code = command() or 0
+            sys.stdout.flush()  # a closed pipe is noticed here, not when Python ends
+            return code
     except CommandError as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error) if error.multiline else str(error).replace("\n", "\\n")  # a file name may have a line break
+        _print_error(f"error: {text}")
         return error.exit_code
     except BrokenPipeError:
-        _discard_output()
-        print("error: the program that reads the output has ended; write to a file instead", file=sys.stderr)
+        _print_error("error: the program that reads the output has ended; write to a file instead")
         return 2
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(
-            f"error: {place}{error.strerror or error}; check the path, the free disk space and the permissions",
-            file=sys.stderr,
-        )
+        _print_error(f"error: {_describe(error)}; check the path, the free disk space and the permissions")
         return 2
     except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
+        _print_error(f"\n{interrupted}")
         return INTERRUPTED
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or "no details").splitlines()[0]
+        _print_error(f"error: too little memory ({reason}); use fewer or smaller images, or end other programs")
+        return 2
+
+
+def _describe(error: OSError) -> str:
+    """Names the file of an error. If the disk is full, that is the target of a copy, not its source."""
+    name = error.filename2 if error.errno in DISK_ERRORS and error.filename2 is not None else error.filename
+    place = os.fsdecode(name).strip() if isinstance(name, (str, bytes, os.PathLike)) else ""
+    return f"{place}: {error.strerror or error}" if place else f"{error.strerror or error}"
 
 
 def print_listing(lines: Iterable[str]) -> None:
@@ -55,12 +71,52 @@ def print_listing(lines: Iterable[str]) -> None:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard_output()
+        _discard(sys.stdout)
 
 
-def _discard_output() -> None:
-    """Redirects standard output to nowhere, so that Python's flush at exit does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def prepare_streams() -> None:
+    """Makes printing safe: into a closed stream, and of characters that the terminal's encoding does not have.
+
+    A closed descriptor is opened on nothing, because otherwise the next file would get its number, and whatever a
+    library prints would be written into that file.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, TensorFlow or JAX had too little memory. The errors of the latter two are no MemoryError."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "ResourceExhaustedError"
+        or str(error).startswith("RESOURCE_EXHAUSTED")
+    )
+
+
+def _print_error(text: str) -> None:
+    """Prints to standard error after the pending output. The exit code does not depend on what can be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout)
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Redirects a stream to nowhere, so that Python's flush at exit does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager
@@ -91,14 +147,34 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses empty values, for example of a shell variable that is not set."""
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        parsed = super().parse_args(*arguments, **options)
+        for name, value in vars(parsed).items():
+            if value == "" and self.get_default(name) != "":
+                self.error(f"{name.replace('_', '-')} must not be empty")
+        return parsed
+
+
 def argument_parser(
     description: str | None, prog: str | None = None, epilog: str | None = None
 ) -> argparse.ArgumentParser:
     """An argument parser that keeps the line breaks of its description and accepts no abbreviated options."""
-    return argparse.ArgumentParser(
+    prepare_streams()
+    return _Parser(
         prog=prog,
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def positive(text: str) -> float:
+    """Returns a number above 0, for `add_argument(type=positive)`. NaN and infinity are refused."""
+    number = float(text)
+    if not (number > 0 and math.isfinite(number)):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return number

@@ -1,6 +1,7 @@
-"""Atomic file writing, checksums and locks."""
+"""Atomic file writing, free disk space, checksums and locks."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import InUse
+from common.errors import DISK_ERRORS, InUse, UserError
 
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished
 
@@ -27,11 +28,16 @@ def temporary_beside(path: Path) -> Path:
 
 
 def atomically(path: Path, save: Callable[[Path], Any]) -> None:
-    """Calls `save(temporary)` and renames the result to `path`. A failure leaves the old file as it was."""
+    """Calls `save(temporary)` and renames the result to `path`. A failure leaves the old file as it was.
+
+    Raises:
+        OSError: the file cannot be written; its `filename` is `path`.
+    """
     temporary = temporary_beside(path)
     try:
-        save(temporary)
-        os.replace(temporary, path)
+        with _naming(path, temporary):
+            save(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -41,12 +47,40 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a new temporary folder that replaces `path` when the block ends without an exception."""
     temporary = temporary_beside(path)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
+        with _naming(path, temporary):
+            temporary.mkdir(parents=True)
+            yield temporary
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Lets an error of writing name the target. Python names no file, the temporary one, or the source of a copy."""
+    try:
+        yield
+    except OSError as error:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        if any(name.startswith(str(temporary)) for name in names) or (not names and error.errno in DISK_ERRORS):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raises a UserError unless the disk of an existing folder has as many bytes free as `what` needs."""
+    if shutil.disk_usage(folder).free < needed:
+        raise no_space(folder, needed, what, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+
+def no_space(folder: Path, needed: int, what: str, error: OSError) -> UserError:
+    """Returns the error that says which disk is full, how much is needed, and what to do."""
+    free = shutil.disk_usage(folder).free
+    return UserError(
+        f"{what} needs {needed / 1e6:,.0f} MB on the disk of {folder.parent}, {free / 1e6:,.0f} MB are free "
+        f"({error.strerror}); free the disk, or set TMPDIR to a folder on another one"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

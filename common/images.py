@@ -1,22 +1,26 @@
-"""Reads image files and class folders into arrays. Outside of submission/model.py, nothing else reads image files."""
+"""Loads class folders into arrays. Outside of submission/model.py, only common/image_file.py reads image files."""
 
 import hashlib
-import re
+import os
+import unicodedata
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from common.copies import copy_groups, near_copies, thumbnail
 from common.errors import UserError
+from common.folders import list_classes, printable
+from common.image_file import decode, stored_size
 from common.progress import progress
 
 NAMED = 20  # skipped files that are named one by one
-ORIENTATION = 274  # EXIF tag
-ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")  # Pillow's modes that have an alpha channel
+MAX_SIDE = 512  # pixels; images of a larger most frequent size are reduced
+REDUCED_SIDE = 384  # pixels, the longer side of reduced images; the recipes' networks use at most 299
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,9 @@ class Images:
     labels: int64 [n], positions in `names`.
     names: class names in natural order.
     paths: the n files, in the same order.
-    notes: lines that say what was skipped or converted.
+    notes: lines that say what was skipped, converted or found more than once.
+    digests: a hash of the content of each image; empty if the images are not from files.
+    scenes: names of the groups that the user gave, see `common.groups`; empty if there are none.
     """
 
     images: np.ndarray
@@ -35,11 +41,47 @@ class Images:
     names: tuple[str, ...]
     paths: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    digests: tuple[bytes, ...] = ()
+    scenes: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> np.ndarray:
+        """int64 [n]. Images of one class and scene, and copies of one image, have the number of their first row."""
+        return copy_groups(self.labels, self.digests, self.scenes)
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Images":
         """Returns the images of the given row numbers, without the notes."""
         paths = tuple(self.paths[i] for i in index)
-        return Images(self.images[index], self.labels[index], self.names, paths)
+        digests = tuple(self.digests[i] for i in index) if self.digests else ()
+        scenes = tuple(self.scenes[i] for i in index) if self.scenes else ()
+        return Images(self.images[index], self.labels[index], self.names, paths, digests=digests, scenes=scenes)
+
+    def with_classes(self, names: Sequence[str], what: str, whose: str) -> "Images":
+        """Returns the images with labels that are positions in other class names, matched by name.
+
+        Args:
+            names: class names. They may include classes without an image.
+            what: what these images are, for the error.
+            whose: what the class names are of, for the error.
+
+        Raises:
+            UserError: a class of these images is not among `names`.
+        """
+        places = {unicodedata.normalize("NFC", name): place for place, name in enumerate(names)}
+        own = [unicodedata.normalize("NFC", name) for name in self.names]
+        unknown = [name for name in own if name not in places]
+        if unknown:
+            raise UserError(
+                f"{what} must have the classes of {whose}, {', '.join(names)}; "
+                f"got also {', '.join(unknown)}; rename or remove these folders"
+            )
+        labels = np.array([places[name] for name in own], np.int64)[self.labels]
+        return replace(self, labels=labels, names=tuple(names))
+
+    def count_in(self, other: "Images") -> int:
+        """Returns how many of these images are also in `other`. Both must have been loaded at the same size."""
+        digests = set(other.digests)
+        return sum(digest in digests for digest in self.digests)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,145 +89,143 @@ class Images:
 
 @dataclass(frozen=True)
 class _Photo:
-    """An image file that was read. `image` has mode RGB, `sha256` is that of the file's bytes."""
+    """What is known of an image file that was read, besides its pixels.
+
+    size: (height, width) in the file, upright.
+    sha256: of the file's bytes.
+    digest: of its pixels.
+    """
 
     path: Path
     label: int
-    image: Image.Image
+    size: tuple[int, int]
     conversion: str
     sha256: bytes
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.image.height, self.image.width
-
-
-def natural_key(name: str) -> tuple:
-    """Returns a sort key that puts Species2 before Species10."""
-    return [int(part) if part.isdigit() else part.casefold() for part in re.split(r"(\d+)", name)], name
-
-
-def class_folders(folder: Path | str) -> list[tuple[str, list[Path]]]:
-    """Lists class folders in natural order, each with its sorted files. Hidden files and folders are ignored.
-
-    Args:
-        folder: contains one folder of images for each class.
-
-    Returns:
-        List of (name, [path, …]).
-
-    Raises:
-        UserError: the folder does not exist, has fewer than two class folders, or one of them is empty.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"the folder of class folders must exist; there is no folder {folder}, check the path")
-    classes = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    found = [(path.name, _files(path)) for path in sorted(classes, key=lambda path: natural_key(path.name))]
-    if len(found) < 2:
-        got = f"only {found[0][0]}" if found else "none"
-        raise UserError(f"{folder} must contain at least two class folders, got {got}; add one folder for each class")
-    for name, files in found:
-        if not files:
-            raise UserError(f"each class folder must contain images, {folder / name} is empty; add images or remove it")
-    return found
-
-
-def read_image(path: Path | str) -> tuple[Image.Image, str]:
-    """Reads one file as an image viewer shows it.
-
-    EXIF rotation is applied, 16 bits are scaled to 8, alpha is composited over white, grey and CMYK become RGB.
-
-    Args:
-        path: the file.
-
-    Returns:
-        (Pillow image in mode RGB, what was converted: "" or a few words).
-
-    Raises:
-        OSError, SyntaxError, ValueError: not an image, or a damaged one.
-    """
-    with Image.open(path) as stored:
-        stored.load()
-        image = ImageOps.exif_transpose(stored)
-    conversions = []
-    same_orientation = image.getexif().get(ORIENTATION) == stored.getexif().get(ORIENTATION)
-    if image.size != stored.size or not same_orientation:
-        conversions.append("rotated by EXIF")
-    if image.mode.startswith(("I", "F")):
-        conversions.append("16-bit")
-        array = np.asarray(image, np.float64)
-        image = Image.fromarray(np.clip(array / (257 if array.max() > 255 else 1), 0, 255).round().astype(np.uint8))
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
-        conversions.append("alpha over white")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif image.mode != "RGB":
-        conversions.append(f"{image.mode} to RGB")
-    return image.convert("RGB"), ", ".join(conversions)
+    digest: bytes
+    thumbnail: np.ndarray
 
 
 def load_folder(folder: Path | str, size: tuple[int, int] | None = None) -> Images:
     """Loads class folders into arrays.
 
     Files that are not readable images are skipped and named in the notes. Images of another size or color mode are
-    converted, and the notes count them.
+    converted, and the notes count them, as well as copies.
 
     Args:
         folder: contains one folder of images for each class.
-        size: (height, width) in pixels; None takes the most frequent size of the images.
+        size: (height, width) in pixels. None takes the most frequent size of the images, reduced to 384 pixels on the
+            longer side if a side is longer than 512.
 
     Returns:
         `Images`.
 
     Raises:
-        UserError: see `class_folders`; a class has no readable image; the same image has two labels.
+        UserError: see `list_classes`; a class has no readable image; the same file has two labels; too little memory.
     """
-    classes = class_folders(folder)
-    names = tuple(name for name, _ in classes)
-    photos, notes = _read_files(classes)
-    for label, name in enumerate(names):
-        if not any(photo.label == label for photo in photos):
-            reason = notes[0] if notes else ""
-            raise UserError(f"each class must have a readable image, {Path(folder) / name} has none: {reason}")
-    _check_labels(photos, names)
-    size = size or Counter(photo.size for photo in photos).most_common(1)[0][0]
-    images = np.empty((len(photos), *size, 3), np.uint8)
-    for row, photo in enumerate(photos):
-        images[row] = np.asarray(_resized(photo, size))
-    labels = np.array([photo.label for photo in photos], np.int64)
-    paths = tuple(str(photo.path) for photo in photos)
-    return Images(images, labels, names, paths, (*notes, *_conversions(photos, size)))
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files in a folder and its subfolders, in natural order."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    return sorted(files, key=lambda path: natural_key(str(path)))
-
-
-def _read_files(classes: list[tuple[str, list[Path]]]) -> tuple[list[_Photo], list[str]]:
-    """Reads the files of all classes in parallel. Returns the images, and notes on the files that are none."""
-    paths = [path for _, paths in classes for path in paths]
-    labels = [label for label, (_, paths) in enumerate(classes) for _ in paths]
-    with ThreadPoolExecutor() as pool:
-        results = list(progress(pool.map(_read_file, paths, labels), "reading images", len(paths)))
+    listed = list_classes(folder)
+    names = tuple(name for name, _ in listed.classes)
+    files = [(path, label) for label, (_, paths) in enumerate(listed.classes) for path in paths]
+    given = (size[0], size[1]) if size else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # damaged metadata, which the notes count
+        images, results, used = _read_at_size(files, given)
+    photos = [result for result in results if isinstance(result, _Photo)]
     notes = [result for result in results if isinstance(result, str)]
+    _check_readable(photos, names, Path(folder), [(label, r) for (_, label), r in zip(files, results, strict=True)])
+    _check_labels(photos, names)
+    labels = np.array([photo.label for photo in photos], np.int64)
     if len(notes) > NAMED:
         notes[NAMED:] = [f"skipped {len(notes) - NAMED} more files that are not readable images"]
-    return [result for result in results if isinstance(result, _Photo)], notes
+    notes += [*listed.notes, *_hidden(listed.skipped), *_conversions(photos, used, given is None)]
+    notes += _copies(photos, labels, names)
+    paths = tuple(str(photo.path) for photo in photos)
+    return Images(images, labels, names, paths, tuple(notes), tuple(photo.digest for photo in photos))
 
 
-def _read_file(path: Path, label: int) -> _Photo | str:
-    """Reads one file. Returns a note if it is not a readable image."""
+def working_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Returns the most frequent size, (height, width), reduced to `REDUCED_SIDE` if a side is above `MAX_SIDE`."""
+    (height, width), _ = Counter(sizes).most_common(1)[0]
+    longer = max(height, width)
+    if longer <= MAX_SIDE:
+        return height, width
+    return max(1, round(height * REDUCED_SIDE / longer)), max(1, round(width * REDUCED_SIDE / longer))
+
+
+def _read_at_size(
+    files: list[tuple[Path, int]], size: tuple[int, int] | None
+) -> tuple[np.ndarray, list[_Photo | str], tuple[int, int]]:
+    """Reads all files at the given size, or at the working size of those that are readable."""
+    if size:
+        return (*_read_files(files, size), size)
+    with _pool() as pool:
+        sizes = [size for size in pool.map(_size_or_none, [path for path, _ in files]) if size]
+    while True:
+        used = working_size(sizes or [(1, 1)])
+        images, results = _read_files(files, used)
+        sizes = [result.size for result in results if isinstance(result, _Photo)]
+        if not sizes or working_size(sizes) == used:  # rarely not, if many files are damaged behind their heads
+            return images, results, used
+
+
+def _read_files(files: list[tuple[Path, int]], size: tuple[int, int]) -> tuple[np.ndarray, list[_Photo | str]]:
+    """Reads files in parallel. Returns the images that could be read, and for each file what is known or a note."""
+    try:
+        images = np.empty((len(files), *size, 3), np.uint8)
+    except MemoryError:
+        raise UserError(
+            f"{len(files)} images of {size[0]}×{size[1]} pixels need {len(files) * size[0] * size[1] * 3 / 1e9:.0f} GB "
+            "of memory; give a smaller --size, or fewer images"
+        ) from None
+
+    def read(row: int) -> _Photo | str:
+        return _read_file(*files[row], images[row])
+
+    with _pool() as pool:  # Pillow's decoders run in parallel, so threads are as fast as processes
+        results = list(progress(pool.map(read, range(len(files))), "reading images", len(files)))
+    good = [row for row, result in enumerate(results) if isinstance(result, _Photo)]
+    for place, row in enumerate(good):  # in place, because a copy would need the memory twice
+        if place != row:
+            images[place] = images[row]
+    return images[: len(good)], results
+
+
+def _pool() -> ThreadPoolExecutor:
+    """One thread for each core that this process may use, because each holds a decoded image."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(cores or 1)
+
+
+def _size_or_none(path: Path) -> tuple[int, int] | None:
+    try:
+        return stored_size(path)
+    except Exception:  # each of Pillow's decoders raises its own; the file is read again, and then skipped with a note
+        return None
+
+
+def _read_file(path: Path, label: int, pixels: np.ndarray) -> _Photo | str:
+    """Reads one file into `pixels` [h, w, 3]. Returns a note if it is not a readable image."""
     try:
         data = path.read_bytes()
-        image, conversion = read_image(path)
+        picture = decode(data, pixels.shape[:2])
     except Exception as error:  # each of Pillow's decoders raises its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"skipped {path}: {reason}"
-    return _Photo(path, label, image, conversion, hashlib.sha256(data).digest())
+        return f"skipped {printable(path)}: {printable(reason)}"
+    pixels[:] = np.asarray(picture.image)
+    digest = hashlib.sha256(f"{picture.size}".encode())
+    digest.update(pixels.data)
+    sha256 = hashlib.sha256(data).digest()
+    return _Photo(path, label, picture.size, picture.conversion, sha256, digest.digest(), thumbnail(picture.image))
+
+
+def _check_readable(
+    photos: list[_Photo], names: tuple[str, ...], folder: Path, results: list[tuple[int, _Photo | str]]
+) -> None:
+    """Raises a UserError if a class has no readable image."""
+    readable = {photo.label for photo in photos}
+    for label, name in enumerate(names):
+        if label not in readable:
+            reason = next(note for of, note in results if of == label)
+            raise UserError(f"each class must have a readable image, {printable(folder / name)} has none: {reason}")
 
 
 def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
@@ -195,23 +235,64 @@ def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
     for photo in photos:
         other = first.setdefault(photo.sha256, photo)
         if other.label != photo.label:
-            pairs.append(f"{other.path} ({names[other.label]}) = {photo.path} ({names[photo.label]})")
+            pairs.append(
+                f"{printable(other.path)} ({names[other.label]}) = {printable(photo.path)} ({names[photo.label]})"
+            )
     if pairs:
         raise UserError(f"each image must have one label, these have two; remove one of each pair: {'; '.join(pairs)}")
 
 
-def _conversions(photos: list[_Photo], size: tuple[int, int]) -> list[str]:
-    """Notes on the images that were converted or resized."""
+def _hidden(skipped: Sequence[Path]) -> Iterator[str]:
+    if skipped:
+        yield f"skipped {len(skipped)} hidden or system files, for example {printable(skipped[0])}"
+
+
+def _conversions(photos: list[_Photo], size: tuple[int, int], chosen: bool) -> Iterator[str]:
+    """Notes on the images that were converted or resized. `chosen`: nobody has given the size."""
     counts = Counter(photo.conversion for photo in photos if photo.conversion)
-    notes = [f"converted {count} images: {conversion}" for conversion, count in sorted(counts.items())]
-    resized = sum(photo.size != tuple(size) for photo in photos)
+    for conversion, count in sorted(counts.items()):
+        yield f"converted {count} images: {conversion}"
+    resized = sum(photo.size != size for photo in photos)
     if resized:
-        notes.append(f"resized {resized} images to {size[0]}×{size[1]}")
-    return notes
+        yield f"resized {resized} images to {size[0]}×{size[1]}"
+    height, width = Counter(photo.size for photo in photos).most_common(1)[0][0]
+    if chosen and (height, width) != size:
+        yield (
+            f"the most frequent size {height}×{width} is reduced, because a side is longer than {MAX_SIDE} pixels; "
+            "training takes another with --size"
+        )
 
 
-def _resized(photo: _Photo, size: tuple[int, int]) -> Image.Image:
-    height, width = size
-    if photo.size == (height, width):
-        return photo.image
-    return photo.image.resize((width, height), Image.Resampling.BICUBIC)
+def _copies(photos: list[_Photo], labels: np.ndarray, names: tuple[str, ...]) -> Iterator[str]:
+    """Warnings of copies, within a class and between classes, and a note on near copies."""
+    groups = copy_groups(labels, [photo.digest for photo in photos])
+    first = np.unique(groups)
+    if len(first) < len(photos):
+        row = int(np.flatnonzero(groups != np.arange(len(photos)))[0])
+        pair = f"{printable(photos[groups[row]].path)} = {printable(photos[row].path)}"
+        yield (
+            f"warning: {len(photos) - len(first)} images are copies of another of their class, for example {pair}; "
+            "a split keeps copies in one part"
+        )
+    yield from _contradictions(photos, names)
+    earlier = near_copies(np.stack([photos[row].thumbnail for row in first]), labels[first])
+    near = np.flatnonzero(earlier >= 0)
+    if len(near):
+        one, other = (printable(photos[first[row]].path) for row in (earlier[near[0]], near[0]))
+        yield (
+            f"{len(near)} images look nearly the same as another of their class, for example {one} and {other}; "
+            "if they show the same thing, keep one of them"
+        )
+
+
+def _contradictions(photos: list[_Photo], names: tuple[str, ...]) -> Iterator[str]:
+    """A warning of images with the same pixels, but not the same bytes, in two classes."""
+    by_digest: dict[bytes, _Photo] = {}
+    pairs = []
+    for photo in photos:
+        other = by_digest.setdefault(photo.digest, photo)
+        if other.label != photo.label:
+            pairs.append((other, photo))
+    if pairs:
+        example = " = ".join(f"{printable(photo.path)} ({names[photo.label]})" for photo in pairs[0])
+        yield f"warning: {len(pairs)} images have the pixels of an image of another class, for example {example}"

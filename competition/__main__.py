@@ -1,5 +1,7 @@
 """Builds dist/competition.zip from labelled images: a competition to upload to Codabench without changes.
 
+Upload it under My Resources → Competitions. Beside it, competition.organizer.md says what participants can see.
+
 examples:
   python -m competition data/leaves/phase2 --title "Leaves, round two" --start 2026-12-01
   python -m competition my/images --seconds 600 --per-day 3 --out dist/mine.zip
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from common.cli import argument_parser, run_command
 from common.errors import UserError
 from common.images import load_folder
-from competition.host.bundle import Settings, build
+from competition.host.bundle import Settings, build, given_away, note_path
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -23,7 +25,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("data", help="folder with one folder of images for each class")
     parser.add_argument("--out", default="dist/competition.zip", help="default: %(default)s")
     parser.add_argument("--title", default=Settings.title)
-    parser.add_argument("--start", default="", metavar="YYYY-MM-DD", help="first day (default: today)")
+    parser.add_argument(
+        "--start",
+        default="",
+        metavar="YYYY-MM-DD",
+        help="first day, in UTC (default: today); the web page enforces a start in the future, the API does not",
+    )
     parser.add_argument(
         "--seconds", type=int, default=Settings.seconds, help="time limit of one submission (default %(default)s)"
     )
@@ -31,6 +38,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--in-all", type=int, default=Settings.in_all, help="submissions in all (default %(default)s)")
     parser.add_argument(
         "--docker-image", default=Settings.docker_image, help="with TensorFlow and NumPy (default %(default)s)"
+    )
+    parser.add_argument(
+        "--show-mistakes",
+        action="store_true",
+        help="show participants hidden images that they got wrong, with their labels (default: no image, no label)",
     )
     return parser.parse_args(arguments)
 
@@ -44,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
         per_day=options.per_day,
         in_all=options.in_all,
         docker_image=options.docker_image,
+        show_mistakes=options.show_mistakes,
     )
     images = load_folder(options.data)
     for note in images.notes:
@@ -54,6 +67,9 @@ def run(options: argparse.Namespace) -> None:
         reason = error.strerror or error
         raise UserError(f"cannot write {options.out}: {reason}; free the disk or give another --out") from error
     print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
+    print(f"{note_path(path)}  what participants can see, and what you decide on the server")
+    if settings.show_mistakes:
+        print(f"--show-mistakes gives away {given_away(settings, images)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

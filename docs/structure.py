@@ -117,12 +117,7 @@ def measure() -> tuple[list[str], bool]:
     longest, most = max(every, key=lambda f: f.lines), max(every, key=lambda f: f.parameters)
     scripts = {path.name: len(path.read_text("utf-8").splitlines()) for path in ROOT.glob("*.py")}
     wrong, loops, depths = wrong_imports(), circles(), recipe_depths()
-    lines = [f"{'package':<12} files  lines"]
-    for package in PACKAGES:
-        files = sources(package)
-        count = sum(len(path.read_text("utf-8").splitlines()) for path in files)
-        lines.append(f"{package:<12} {len(files):5}  {count:5}")
-    lines += [
+    lines = [
         f"longest function: {longest.lines} lines, {longest.place} (limit {MAX_LINES}, docstrings not counted)",
         f"most parameters: {most.parameters}, {most.place} (limit {MAX_PARAMETERS})",
         f"longest root script: {max(scripts.values())} lines (limit {MAX_SCRIPT_LINES})",

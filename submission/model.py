@@ -9,10 +9,13 @@ The competition's server calls it like this:
     network.predict(X)
 
 X: images [n, h, w, 3] with values 0 to 255 (numpy array, tensor or list; any integer or float dtype). Also accepted:
-one image [h, w, c], grey images [n, h, w, 1], images with alpha [n, h, w, 4], any size, or the path of an image file.
+one image [h, w, c], grey images [n, h, w, 1], images with alpha [n, h, w, 4], any size, the path of an image file, a
+Pillow image, and a list or generator of paths, Pillow images or arrays [h, w, c], which may differ in size.
 """
 
+import io
 import os
+import sys
 import threading
 import warnings
 
@@ -35,6 +38,10 @@ TTA_TRANSFORMS = {  # name: (swap rows and columns?, axes that are reversed afte
 }
 OLD_KEYS = {"flips": "tta_transforms", "sure": "tta_threshold"}  # keys of earlier exports, the committed model's too
 EXPECTED = "expected images [n, height, width, 3] (or one image, or 1 or 4 channels) with values 0 to 255"
+ORIENTATION = 274  # EXIF tag
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks that decide what is shown
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _loaded = None
 _lock = threading.Lock()
@@ -104,16 +111,18 @@ class model:  # lower case: the competition's server requires this name
 
     def predict_proba(self, X):
         """Returns the class probabilities: float32 array [n, classes]. Accepts the same X as `predict`."""
-        images = _as_images(X)
-        probabilities = np.empty((len(images), len(self.names)), np.float32)
-        cleaned = {}
-        for start in range(0, len(images), BATCH_SIZE):
-            pixels = _as_pixels(images[start : start + BATCH_SIZE], start, cleaned)
-            probabilities[start : start + BATCH_SIZE] = self._predict_batch(_resize(pixels, self._size))
+        parts, batch, cleaned = [np.empty((0, len(self.names)), np.float32)], [], {}
+        for row, image in enumerate(_as_images(X)):
+            batch.append(_resize(_as_pixels(image, row, cleaned), self._size))
+            if len(batch) == BATCH_SIZE:
+                parts.append(self._predict_batch(np.stack(batch)))
+                batch = []
+        if batch:
+            parts.append(self._predict_batch(np.stack(batch)))
         for reason, rows in cleaned.items():
             more = " and {} more".format(len(rows) - 10) if len(rows) > 10 else ""
             warnings.warn("rows {}{}: {}".format(", ".join(map(str, rows[:10])), more, reason), stacklevel=2)
-        return probabilities
+        return np.concatenate(parts)
 
     def _predict_batch(self, pixels):
         """Applies the first transform to all images and the others only to those with low confidence."""
@@ -138,15 +147,15 @@ def _transform(pixels, name):
 
 
 def _as_images(X):
-    """Returns X as a numeric array [n, h, w, 1, 3 or 4], without a copy if possible."""
-    if isinstance(X, (str, os.PathLike)):
-        X = _read(X)
-    try:
-        images = np.asarray(X.numpy() if isinstance(X, (tf.Tensor, tf.Variable)) else X)
-    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        raise ValueError("{}, got {} that is not an array: {}".format(EXPECTED, type(X).__name__, error)) from error
-    if images.dtype.kind not in "uif" and images.dtype.name != "bfloat16":
-        raise ValueError("{}, got {} of type {}".format(EXPECTED, type(X).__name__, images.dtype))
+    """Returns the images of X one by one: an array [n, h, w, 1, 3 or 4], or an iterator of arrays [h, w, 1, 3 or 4]."""
+    if _is_image(X):
+        return [_as_image(X)]
+    if isinstance(X, (list, tuple)):
+        if len(X) and (_is_image(X[0]) or len(getattr(X[0], "shape", ())) == 3):
+            return map(_as_image, X)
+    elif hasattr(X, "__next__"):
+        return _as_image_each(X)
+    images = _as_array(X)
     got = images.shape
     if images.ndim == 3:
         images = images[None]
@@ -155,57 +164,185 @@ def _as_images(X):
     return images
 
 
-def _as_pixels(images, start, cleaned):
-    """Returns a batch as float32 RGB [b, h, w, 3], 0 to 255. Adds row numbers to `cleaned`: {reason: [row, …]}."""
-    is_float = images.dtype.kind not in "ui"
-    with np.errstate(over="ignore"):
-        pixels = images.astype(np.float32)
-    for row, image in enumerate(pixels, start):
-        finite = np.isfinite(image)
-        all_finite = finite.all()
-        values = image if all_finite else image[finite]
-        low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
-        if not all_finite:
-            image[np.isnan(image)] = values.mean() if values.size else 0
-            reason = "NaN or infinite values, replaced by the image's mean or the nearest limit"
-            cleaned.setdefault(reason, []).append(row)
-        if is_float and low >= 0 and 0 < high <= 1:
-            image *= 255
-            cleaned.setdefault("all values within 0 to 1, taken as scaled and multiplied by 255", []).append(row)
-        if low < 0 or high > 255:
-            cleaned.setdefault("values outside 0 to 255, clipped", []).append(row)
-        np.clip(image, 0, 255, out=image)
+def _as_image_each(X):
+    """Yields the images of an iterator."""
+    image = None
+    for image in X:
+        yield _as_image(image)
+    if image is None:
+        raise ValueError("{}, got {} without an image".format(EXPECTED, type(X).__name__))
+
+
+def _is_image(X):
+    """Whether X is a path or a Pillow image."""
+    pillow = sys.modules.get("PIL.Image")  # not imported unless it is needed
+    return isinstance(X, (str, os.PathLike)) or (pillow is not None and isinstance(X, pillow.Image))
+
+
+def _as_image(X):
+    """Returns a path, a Pillow image or an array of one image as an array [h, w, 1, 3 or 4]."""
+    if isinstance(X, (str, os.PathLike)):
+        return _read(X)
+    if _is_image(X):
+        return _checked(_upright_rgb, X, "a Pillow image that cannot be read")
+    image = _as_array(X)
+    if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
+        raise ValueError("{}, got an image of shape {} among several".format(EXPECTED, list(image.shape)))
+    return image
+
+
+def _as_array(X):
+    """Returns X as a numeric array, without a copy if possible."""
+    try:
+        array = np.asarray(X.numpy() if isinstance(X, (tf.Tensor, tf.Variable)) else X)
+    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        raise ValueError("{}, got {} that is not an array: {}".format(EXPECTED, type(X).__name__, error)) from error
+    if array.dtype.kind not in "uif" and array.dtype.name != "bfloat16":
+        raise ValueError("{}, got {} of type {}".format(EXPECTED, type(X).__name__, array.dtype))
+    return array
+
+
+def _as_pixels(image, row, cleaned):
+    """Returns an image as RGB [h, w, 3] of 0 to 255, uint8 or float32. Adds to `cleaned`: {reason: [row, …]}."""
+    pixels = image
+    if image.dtype != np.uint8:  # large photographs stay small
+        with np.errstate(over="ignore"):
+            pixels = image.astype(np.float32)
+        _clean(pixels, image.dtype.kind not in "ui", row, cleaned)
     if pixels.shape[-1] == 1:
         return np.repeat(pixels, 3, axis=-1)
     if pixels.shape[-1] == 4:  # composited over white
+        pixels = pixels.astype(np.float32)
         alpha = pixels[..., 3:] / 255
         return pixels[..., :3] * alpha + 255 * (1 - alpha)
     return pixels
 
 
+def _clean(pixels, is_float, row, cleaned):
+    """Replaces, scales and clips the values of float32 pixels in place."""
+    finite = np.isfinite(pixels)
+    all_finite = finite.all()
+    values = pixels if all_finite else pixels[finite]
+    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    if not all_finite:
+        pixels[np.isnan(pixels)] = values.mean() if values.size else 0
+        reason = "NaN or infinite values, replaced by the image's mean or the nearest limit"
+        cleaned.setdefault(reason, []).append(row)
+    if is_float and low >= 0 and 0 < high <= 1:
+        pixels *= 255
+        cleaned.setdefault("all values within 0 to 1, taken as scaled and multiplied by 255", []).append(row)
+    if low < 0 or high > 255:
+        cleaned.setdefault("values outside 0 to 255, clipped", []).append(row)
+    np.clip(pixels, 0, 255, out=pixels)
+
+
 def _resize(pixels, size):
     """Resizes to the resolution of the training images. The network itself enlarges its input afterwards."""
-    if pixels.shape[1:3] == size:
-        return pixels
+    if pixels.shape[:2] == size:
+        return pixels.astype(np.float32)
     return np.clip(tf.image.resize(pixels, size, method="bicubic", antialias=True).numpy(), 0, 255)
 
 
 def _read(path):
-    """Returns an image file as a uint8 array [h, w, 3]."""
+    """Returns an image file as a uint8 array [h, w, 3], as an image viewer shows it."""
     if not os.path.isfile(path):
         raise ValueError("{}, got text that is not the path of an image file: {!r}".format(EXPECTED, str(path)[:100]))
-    from PIL import Image, ImageOps
+    return _checked(_decode, path, "a file that is not a readable image: {}".format(path))
 
+
+def _checked(read, X, what):
+    """Returns `read(X)`. Raises a ValueError if it fails: each of Pillow's decoders raises its own exceptions."""
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):  # Pillow's own conversion clips to 255
-                image = Image.fromarray((np.asarray(image, np.float64) / 257).round().astype(np.uint8))
-            if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return read(X)
+    except Exception as error:
+        raise ValueError("{}, got {} ({})".format(EXPECTED, what, error)) from error
+
+
+# The functions below have the rules of the training's reader, common/image_file.py.
+
+
+def _decode(path):
+    from PIL import Image
+
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _upright_rgb(image)
+    except Exception:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+            raise ValueError("Pillow has no HEIC reader; convert the file to JPEG") from None
+        if not data.startswith(PNG_START):
+            raise
+        # Pillow refuses a whole PNG file for a text or color profile above its limit, or with a wrong checksum.
+        with Image.open(io.BytesIO(_without_metadata(data))) as image:
+            return _upright_rgb(image)
+
+
+def _upright_rgb(image):
+    """Returns a Pillow image as a uint8 array [h, w, 3], rotated as its EXIF data says. It may be unreadable."""
+    image.load()
+    turn = _orientation(image)
+    pixels = np.asarray(_to_rgb(image))
+    if turn >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    if turn in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if turn in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _orientation(image):
+    """Returns the EXIF orientation 1 to 8; damaged or unknown values are 1."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception as error:
+        warnings.warn(
+            "an image has EXIF data that is not readable ({}), so it is not rotated".format(error), stacklevel=2
+        )
+        return 1
+    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image):
+    """Returns a Pillow image in mode RGB: more than 8 bits are scaled by mode, alpha is composited over white."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bit(image, 1 if image.mode == "F" else 65535)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _to_8_bit(image, white):
+    """Scales by the mode alone, never by the values, so that a dark image stays dark. Keeps a transparent value."""
+    from PIL import Image
+
+    array = np.asarray(image)
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= white):  # also if one is NaN
         raise ValueError(
-            "{}, got a file that is not a readable image: {} ({})".format(EXPECTED, path, error)
-        ) from error
+            "pixels of mode {} must be from 0 to {}, got {:g} to {:g}; save it with 8 bits".format(
+                image.mode, white, low, high
+            )
+        )
+    grey = Image.fromarray((array.astype(np.float32) * np.float32(255 / white)).round().astype(np.uint8))
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(array == clear, 0, 255).astype(np.uint8))))
+
+
+def _without_metadata(data):
+    """Returns a PNG file with only the chunks that decide what is shown."""
+    kept, place = [PNG_START], len(PNG_START)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] in PNG_PIXELS:
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)

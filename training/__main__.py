@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from training.run import Inputs
 
 EXAMPLES = """examples:
+  python -m training auto --data my/images --minutes 30 --out runs/mine
   python -m training list
   python -m training run inception_svm --data data/leaves/train --out runs/first
   python -m training run inception_svm --data data/leaves/train --set finetune.batch_size=16
@@ -43,6 +45,7 @@ EXAMPLES = """examples:
 exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (repeat the command to continue the run)
 """
 BACKENDS = ("tensorflow", "jax")
+MAX_SIZE = 4096  # pixels
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,16 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _choose_backend(name: str | None) -> None:
-    """Sets Keras' backend before Keras is imported: the given one, or JAX if TensorFlow is not installed."""
-    if name is None and "KERAS_BACKEND" not in os.environ and not _is_installed("tensorflow") and _is_installed("jax"):
-        name = "jax"
-    if name is None:
-        return
+    """Sets Keras' backend before Keras is imported: the given one, that of KERAS_BACKEND, or an installed one.
+
+    The user's keras.json has no say: it may be meant for other projects.
+    """
+    source = "--backend" if name else "KERAS_BACKEND"
+    name = name or os.environ.get("KERAS_BACKEND") or next(filter(_is_installed, BACKENDS), BACKENDS[0])
+    if name not in BACKENDS:
+        raise UserError(f"{source} must be {' or '.join(BACKENDS)}, got {name}; unset it, or give --backend")
     keras = sys.modules.get("keras")
     if keras and keras.backend.backend() != name:
-        raise UserError(f"--backend {name}: Keras already runs on {keras.backend.backend()}; start a new process")
+        raise UserError(f"{source} {name}: Keras already runs on {keras.backend.backend()}; start a new process")
     if not _is_installed(name):
-        raise UserError(f"--backend {name} is not installed; pip install {name}")
+        raise UserError(f"{source} {name} is not installed; pip install {name}")
     os.environ["KERAS_BACKEND"] = name
 
 
@@ -127,19 +133,23 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
                 _train(replace(recipe, seed=recipe.seed + seed), name, _inputs(options), out)
             except InUse as error:
                 print(f"{out}: skipped, {error}")
+            except BrokenPipeError:  # nobody reads the output any more
+                raise
             except (UserError, OSError) as error:
                 print(f"{out}: {error}", file=sys.stderr)
                 failed.append(str(out))
     if failed:
         raise UserError(f"{len(failed)} runs failed, the reasons are above: {', '.join(failed)}")
-    print(f"done; next: python -m training compare {options.runs}/*")
+    print(f"done; next: python -m training compare {shlex.quote(options.runs)}/*")
 
 
 def _inputs(options: argparse.Namespace, require_reuse: bool = False) -> "Inputs":
     from training.run import Inputs
 
     reuse = tuple(getattr(options, "reuse", ()))
-    return Inputs(options.data, options.backbone_weights, getattr(options, "test", None), reuse, require_reuse)
+    test, size = getattr(options, "test", None), getattr(options, "size", None)
+    groups = getattr(options, "groups", None)
+    return Inputs(options.data, options.backbone_weights, test, reuse, require_reuse, groups, size)
 
 
 def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path) -> None:
@@ -149,6 +159,14 @@ def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path) -> None:
 
     keras.backend.clear_session()
     train(recipe, name, inputs, out)
+
+
+def _auto(options: argparse.Namespace) -> None:
+    from training.auto import auto
+
+    out = Path(options.out)
+    auto(_inputs(options), out, options.minutes)
+    print(f"done: {out}; next: python build_submission.py --run {shlex.quote(str(out))}")
 
 
 def _crossval(options: argparse.Namespace) -> None:
@@ -222,9 +240,23 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="list the recipes")
     command.set_defaults(command=_list)
-    for add in (_add_run, _add_crossval, _add_mistakes, _add_compare, _add_tune, _add_split, _add_deepweeds):
+    for add in (_add_auto, _add_run, _add_crossval, _add_mistakes, _add_compare, _add_tune, _add_split, _add_deepweeds):
         add(commands)
     return parser
+
+
+def _add_auto(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("auto", help="train the best model for any images within a number of minutes")
+    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
+    command.add_argument("--minutes", type=float, default=30, help="time for everything (default: %(default)s)")
+    command.add_argument("--out", default="runs/auto", help="new folder, gets the best run (default: %(default)s)")
+    command.add_argument("--test", help="class folders that are reported on and used for nothing else")
+    command.add_argument(
+        "--backbone-weights", default="imagenet", help="imagenet (the default, downloaded), a .weights.h5 file, or none"
+    )
+    _add_size(command)
+    _add_groups(command)
+    command.set_defaults(command=_auto)
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
@@ -243,6 +275,8 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         help="take over the fine-tuning of this finished run if it is the same; may be repeated",
     )
     _add_training_options(command)
+    _add_size(command)
+    _add_groups(command)
     command.set_defaults(command=_run)
 
 
@@ -253,6 +287,8 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default: %(default)s)")
     command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME)")
     _add_training_options(command)
+    _add_size(command)
+    _add_groups(command)
     command.set_defaults(command=_crossval)
 
 
@@ -299,6 +335,33 @@ def _add_deepweeds(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--download", metavar="FOLDER", help="download both into this folder (about 470 MB)")
     command.add_argument("--out", required=True, help="new folder, gets train/, phase1/ and phase2/")
     command.set_defaults(command=_deepweeds)
+
+
+def _add_groups(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--groups", metavar="FILE", help="CSV with the columns path and group; a split keeps each group in one part"
+    )
+
+
+def _add_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--size",
+        type=_size,
+        metavar="SIZE",
+        help="N or HxW, height and width in pixels at which the images are read (default: the most frequent size, "
+        "reduced to 384 on the longer side if that is longer than 512)",
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width) from a text such as 128 or 96x128."""
+    match = re.fullmatch(r"(\d{1,4})(?:[x×](\d{1,4}))?", text)
+    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not (1 <= height <= MAX_SIZE and 1 <= width <= MAX_SIZE):
+        raise argparse.ArgumentTypeError(
+            f"must be N or HEIGHTxWIDTH in pixels from 1 to {MAX_SIZE}, got {text!r}; for example 224 or 192x256"
+        )
+    return height, width
 
 
 def _add_training_options(command: argparse.ArgumentParser) -> None:

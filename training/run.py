@@ -12,28 +12,31 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomically, write_arrays, write_json
+from common.groups import with_groups
 from common.images import Images, load_folder
-from training.config.recipe import SOFTMAX, Prediction, Recipe
+from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Prediction, Recipe
 from training.data.augment import precompute_augmentation
 from training.data.balance import natural, svmsmote
 from training.data.split import TrainVal, split_rows
 from training.evaluate.metrics import metrics, summary
 from training.evaluate.plots import plot_confusion, plot_curves
 from training.fit.checkpoint import read_history
-from training.fit.features import FeatureSpec, cached_features
+from training.fit.features import FeatureSpec, layer_features
 from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
-from training.fit.head import HEAD_HISTORY, Features, fit_head
-from training.model.backbones import PRETRAINED
+from training.fit.head import HEAD_HISTORY, Features, fit_head, fit_linear
+from training.model.backbones import PRETRAINED, pooled_layers
 from training.model.build import build_model
-from training.model.heads import quasi_svm_head, softmax_head
+from training.model.heads import linear_head, quasi_svm_head, softmax_head
 from training.model.trainable import freeze
 from training.predict import predict_proba, transform
 from training.run_folder import (
+    BEST,
     CACHE,
     FEATURES,
+    HEAD_WEIGHTS,
     INIT,
     METRICS,
-    QUASI_SVM_WEIGHTS,
+    SAMPLES,
     VAL,
     make_record,
     open_run,
@@ -43,6 +46,8 @@ from training.run_folder import (
     reuse_finetuning,
     run_file,
 )
+
+SAMPLE_COUNT = 32
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Inputs:
     test: another folder of class folders that is reported on and used for nothing else, or None.
     reuse: folders of finished runs whose fine-tuning is taken over if it made the same choices.
     require_reuse: whether it is an error if none of them did.
+    groups: CSV file of images that a split keeps together, see `common.groups`, or None.
+    size: (height, width) in pixels at which the images are read; None takes that of `load_folder`.
     """
 
     data: Path
@@ -61,6 +68,8 @@ class Inputs:
     test: Path | None = None
     reuse: tuple = ()
     require_reuse: bool = False
+    groups: Path | None = None
+    size: tuple[int, int] | None = None
 
 
 def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
@@ -99,25 +108,33 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
         print(f"{name}: {counts}", flush=True)
         parameters = _finetuned(recipe, data, weights, out, out.parent / CACHE)
         model = _with_head(recipe, data, out)
-        result = _evaluate(recipe, model, data.val, test, out)
+        _save_samples(data, out)
+        result = _evaluate(recipe, model, data, test, out)
         result.update(
             trainable_parameters=parameters, training_images=len(data.train), finished=time.strftime("%Y-%m-%d")
         )
+        if test:
+            result["test_images_in_training"] = test.count_in(images)
         write_json(out / METRICS, result)  # last, because it marks the run as finished
     return result
 
 
 def _load(inputs: Inputs) -> tuple[Images, Images | None]:
-    """The labelled images, and the test images at the same size."""
-    images = load_folder(inputs.data)
-    test = load_folder(inputs.test, images.images.shape[1:3]) if inputs.test else None
-    for note in images.notes + (test.notes if test else ()):
-        print(note)
-    if test and test.names != images.names:
-        raise UserError(
-            f"--test must have the classes of --data, {', '.join(images.names)}; "
-            f"{inputs.test} has {', '.join(test.names)}"
-        )
+    """The labelled images, and the test images at the same size with the same classes."""
+    images = load_folder(inputs.data, inputs.size)
+    print(*images.notes, sep="\n", end="\n" if images.notes else "")
+    if inputs.groups:
+        images = with_groups(images, Path(inputs.groups), Path(inputs.data))
+    if not inputs.test:
+        return images, None
+    test = load_folder(inputs.test, images.images.shape[1:3]).with_classes(images.names, "--test", "--data")
+    print(*test.notes, sep="\n", end="\n" if test.notes else "")
+    missing = [name for label, name in enumerate(test.names) if label not in test.labels]
+    if missing:
+        print(f"warning: --test has no images of {', '.join(missing)}")
+    repeated = test.count_in(images)
+    if repeated:
+        print(f"warning: {repeated} of the {len(test)} --test images are also in --data, so its accuracy is too high")
     return images, test
 
 
@@ -139,7 +156,7 @@ def _split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
         print(f"resampling by {resampling.__name__}" + (", some minutes" if resampling is svmsmote else ""), flush=True)
     train = resampling(images.rows(train_rows), recipe.seed)
     train = precompute_augmentation(train, augmentation.precomputed, augmentation.precomputed_transforms, recipe.seed)
-    return TrainVal(train, images.rows(val_rows))
+    return TrainVal(train, images.rows(val_rows), val_rows)
 
 
 def _finetuned(recipe: Recipe, data: TrainVal, weights: str, folder: Path, cache: Path) -> int:
@@ -182,24 +199,36 @@ def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
         return model
     backbone, cache = model.get_layer("backbone"), out.parent / CACHE
     freeze(backbone)
-    spec = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed)
-    features = cached_features(cache, backbone, train.images, spec)
+    layers, precision = recipe.head.feature_layers, recipe.head.feature_precision
+    spec = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
+    plain = FeatureSpec(size, precision=precision)
+    features = layer_features(cache, backbone, layers, train.images, spec)
     views = [transform(val.images, name) for name in recipe.prediction.tta_transforms]
-    val_features = np.concatenate([cached_features(cache, backbone, view, FeatureSpec(size)) for view in views])
+    val_features = np.concatenate([layer_features(cache, backbone, layers, view, plain) for view in views])
     arrays = {"train": features, "train_labels": train.labels, "val": val_features, "val_labels": val.labels}
     write_arrays(out / FEATURES, **arrays)
-    head = fit_head(recipe, Features(features, train.labels, val_features[0], val.labels, train.names), out)
-    model = build_model(backbone, head, train.images.shape[1:3], size)
-    atomically(out / QUASI_SVM_WEIGHTS, model.save_weights)
+    fit = fit_linear if recipe.head.kind == LINEAR else fit_head
+    head = fit(recipe, Features(features, train.labels, val_features[0], val.labels, train.names), out)
+    model = build_model(pooled_layers(backbone, layers), head, train.images.shape[1:3], size)
+    atomically(out / HEAD_WEIGHTS[recipe.head.kind], model.save_weights)
     return model
 
 
-def _evaluate(recipe: Recipe, model: keras.Model, val: Images, test: Images | None, out: Path) -> dict:
+def _save_samples(data: TrainVal, out: Path) -> None:
+    """Saves some photographs, of the validation part if there is one."""
+    images = (data.val if len(data.val) else data.train).images
+    rows = np.linspace(0, len(images) - 1, min(SAMPLE_COUNT, len(images))).astype(int)
+    write_arrays(out / SAMPLES, images=images[rows])
+
+
+def _evaluate(recipe: Recipe, model: keras.Model, data: TrainVal, test: Images | None, out: Path) -> dict:
     """The metrics and plots of a run."""
+    val = data.val
     result: dict = {"images": 0}
     if len(val):
         probabilities = predict_proba(model, val.images, recipe.prediction)
-        write_arrays(out / VAL, probabilities=probabilities, labels=val.labels)
+        rows = np.arange(len(val)) if data.val_rows is None else data.val_rows
+        write_arrays(out / VAL, probabilities=probabilities, labels=val.labels, rows=rows)
         result = metrics(val.labels, probabilities, val.names)
         plot_confusion(result, out / "confusion.png")
         print(summary(result))
@@ -221,7 +250,7 @@ def _effort(recipe: Recipe, out: Path) -> dict:
     head_seconds = 0.0
     if history:
         plot_curves(history, out / "curves.png")
-    if recipe.head.kind != SOFTMAX:
+    if recipe.head.kind == QUASI_SVM:
         head = read_history(out / HEAD_HISTORY)
         plot_curves(head, out / "head_curves.png")
         head_seconds += sum(row["seconds"] for row in head)
@@ -229,27 +258,42 @@ def _effort(recipe: Recipe, out: Path) -> dict:
         warmup = read_history(run_file(out, WARMUP_HISTORY))
         effort["head_warmup_epochs"] = len(warmup)
         head_seconds += sum(row["seconds"] for row in warmup)
-    if recipe.head.kind != SOFTMAX or recipe.finetune.head_warmup_epochs:
+    if recipe.head.kind == QUASI_SVM or recipe.finetune.head_warmup_epochs:
         effort["head_minutes"] = round(head_seconds / 60, 2)
     return effort
 
 
+def _head(recipe: Recipe, width: int, classes: int) -> keras.Model:
+    """A quasi-SVM or linear head without its weights."""
+    if recipe.head.kind == LINEAR:
+        return linear_head(width, classes)
+    return quasi_svm_head(recipe.head, width, classes, 1.0, recipe.seed)
+
+
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a finished run ships: the model in float32, its class names, and its test-time augmentation."""
+    """What a finished run ships.
+
+    model: the model in float32, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
+    names: class names.
+    prediction: test-time augmentation.
+    samples: some photographs, uint8 [n, h, w, 3], on which an export is checked; None if there are none.
+    """
 
     model: keras.Model
     names: tuple
     prediction: Prediction
+    samples: np.ndarray | None = None
 
 
 def load_run(out: Path) -> TrainedModel:
-    """Loads the trained model of a finished run.
+    """Loads the trained model of a finished run, or of the best run of `training.auto`.
 
     Raises:
         UserError: no run, an unfinished one, or damaged weights.
     """
     out = Path(out)
+    out = out / BEST if (out / BEST).is_dir() else out
     record = read_record(out)
     read_metrics(out)  # raises if the run is not finished
     recipe, tune, classes = record.recipe, record.recipe.finetune, len(record.classes)
@@ -258,10 +302,15 @@ def load_run(out: Path) -> TrainedModel:
     if recipe.head.kind == SOFTMAX:
         head, weights = softmax_head(tune, width, classes), run_file(out, FINETUNED)
     else:
-        head, weights = quasi_svm_head(recipe.head, width, classes, 1.0, recipe.seed), out / QUASI_SVM_WEIGHTS
+        backbone = pooled_layers(backbone, recipe.head.feature_layers)
+        head, weights = _head(recipe, backbone.output_shape[-1], classes), out / HEAD_WEIGHTS[recipe.head.kind]
     model = build_model(backbone, head, record.image_shape, tune.input_size)
     try:
         model.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
-    return TrainedModel(model, record.classes, recipe.prediction)
+    samples = None
+    if (out / SAMPLES).is_file():
+        with np.load(out / SAMPLES) as file:
+            samples = file["images"]
+    return TrainedModel(model, record.classes, recipe.prediction, samples)

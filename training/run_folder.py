@@ -24,9 +24,11 @@ RECORD = "run.json"
 METRICS = "metrics.json"
 VAL = "val.npz"  # probabilities and labels of the validation part
 FEATURES = "features.npz"
-QUASI_SVM_WEIGHTS = "quasi_svm.weights.h5"
+SAMPLES = "samples.npz"  # some photographs, on which an export is checked
+HEAD_WEIGHTS = {"quasi_svm": "quasi_svm.weights.h5", "linear": "linear.weights.h5"}  # of the model that ships
 INIT = "init_from"  # folder, within the run's, of the fine-tuning that it starts from
 LOCK = ".lock"
+BEST = "best"  # folder, within that of `auto`, of its best run
 CACHE = ".features"  # beside the run folders, shared by all of them
 # Names of the same files in runs of earlier versions.
 OLD_NAMES = {
@@ -41,7 +43,10 @@ OLD_METRICS = {"frozen_epochs": "head_warmup_epochs"}
 
 @dataclass(frozen=True)
 class Record:
-    """What `run.json` says: the recipe, the data and the software of a run."""
+    """What `run.json` says: the recipe, the data and the software of a run.
+
+    groups_sha256: of the groups that a split keeps together; "" if none were given.
+    """
 
     name: str
     recipe: Recipe
@@ -51,6 +56,7 @@ class Record:
     data_sha256: str
     backbone_weights: str
     versions: dict
+    groups_sha256: str = ""
 
     def to_json(self) -> dict:
         fields = {**vars(self), "recipe": to_json(self.recipe)}
@@ -68,6 +74,7 @@ def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str
         images=len(images),
         data_sha256=digest(images.images, images.labels),
         backbone_weights=Path(backbone_weights).name,
+        groups_sha256=digest(list(images.scenes)) if images.scenes else "",
         versions={
             "python": platform.python_version(),
             "keras": keras.__version__,
@@ -104,6 +111,7 @@ def read_record(folder: Path) -> Record:
             data_sha256=str(fields["data_sha256"]),
             backbone_weights=str(fields["backbone_weights"]),
             versions=dict(fields["versions"]),
+            groups_sha256=str(fields.get("groups_sha256", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error
@@ -157,7 +165,7 @@ def _claim(out: Path, record: Record) -> None:
             f"{out} holds an unfinished run of an earlier version; finish it with that version, or give another --out"
         )
     there = read_record(out)
-    for field in ("recipe", "classes", "data_sha256", "backbone_weights"):
+    for field in ("recipe", "classes", "data_sha256", "groups_sha256", "backbone_weights"):
         if getattr(there, field) != getattr(record, field):
             raise UserError(
                 f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out"
@@ -206,7 +214,8 @@ def _finetuning(record: Record) -> list:
     recipe = record.recipe
     views = recipe.head.views if recipe.finetune.head_warmup_epochs else None
     choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, views)
-    return [*choices, record.classes, record.data_sha256, record.backbone_weights, record.versions]
+    data = (record.classes, record.data_sha256, record.groups_sha256)
+    return [*choices, *data, record.backbone_weights, record.versions]
 
 
 def _copy_finetuning(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def describe(rows: list[dict[str, Any]]) -> Iterator[str]:
 def settings(row: dict[str, Any]) -> str:
     """Returns the `--set` arguments that make the recipe of a trial, quoted for a shell."""
     arguments = (f"{name}={value}" for name, value in _trial_fields(row).items())
-    return " ".join(f'--set "{one}"' if "(" in one else f"--set {one}" for one in arguments)
+    return " ".join(f"--set {shlex.quote(one)}" for one in arguments)
 
 
 def _trial_fields(values: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +176,9 @@ class _Job:
 
 def _load(base: Recipe, inputs: Inputs, cache: Path, trials: int) -> _Job:
     images = load_folder(inputs.data)
-    test = load_folder(inputs.test, images.images.shape[1:3]) if inputs.test else None
+    test = None
+    if inputs.test:
+        test = load_folder(inputs.test, images.images.shape[1:3]).with_classes(images.names, "--test", "--data")
     train_rows, val_rows = split_rows(base.data, images)
     if not len(val_rows):
         raise UserError(

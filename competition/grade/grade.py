@@ -12,24 +12,28 @@ import stat
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import atomically, write_json
+from common.errors import DISK_ERRORS, UserError
+from common.files import atomically, no_space, require_space, write_json
 from common.images import Images, load_folder
+from competition.grade.labels import by_class_name
 from competition.grade.sandbox import Isolation, interpreter_path, isolation
 from competition.grade.worker import Limits, Outcome, run, walk
 from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
-from competition.package.archive import LIMIT_MB, Check, extract, inspect
+from competition.package.archive import LIMIT_MB, MODEL_NAME, Check, extract, inspect, unpacked_bytes
+from competition.package.class_names import class_names
 from competition.synthetic import draw_images
 
 TIME_LIMIT = 300  # seconds, CodaLab's default
 MEMORY_LIMIT_MB = 8000
+DISK_MARGIN = 10_000_000  # bytes, for the programs and what they write
 GRACE_SECONDS = 15  # that the ingestion program may take in addition to the submission's time
 SYNTHETIC_IMAGES = 64
 SYNTHETIC_NAMES = tuple(f"Species{number}" for number in range(1, 9))
@@ -148,7 +152,8 @@ def grade(
         The grade. Whatever the submission does is a failed check there, never an exception.
 
     Raises:
-        UserError: `data` or `python` cannot be used.
+        UserError: `data` or `python` cannot be used, a folder of `data` is none of the model's classes, or the disk of
+            temporary files is full.
     """
     rules, python = rules or Rules(), _find_interpreter(python)
     images = load_folder(data) if data else _synthetic_images()
@@ -167,7 +172,7 @@ def grade(
         images=images,
         order=shuffled(len(images)),
     )
-    with _temporary_folder() as folder:
+    with _temporary_folder() as folder, _local_disk(folder, job):
         _run_stages(job, folder, result)
     return result
 
@@ -195,15 +200,33 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
     (stage / "program" / "contract.json").write_text(contract(job.rules.time_limit, LAYOUTS[job.rules.layout]))
     try:
         extract(job.zip, stage / "ingested_program")
-    except (ValueError, OSError) as error:
+    except (ValueError, zipfile.BadZipFile, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         result.checks.append(Check("unpacking", False, str(error), "zip the files again: python build_submission.py"))
         return
+    if job.data:
+        names = class_names(stage / "ingested_program" / MODEL_NAME / "saved_model.pb")
+        images, notes = by_class_name(job.images, names)
+        job, result.names, result.notes = replace(job, images=images), images.names, (*result.notes, *notes)
     write_input(stage / "input_data", job.images, job.order)
     outcome = _predict(job, stage, result)
     if job.data:
         # The labels are written only now, when the submission's processes have ended.
         _lay_out_scoring(job, folder / "scoring", stage / "output", outcome, result)
         _score(job, folder / "scoring", result)
+
+
+@contextlib.contextmanager
+def _local_disk(folder: Path, job: _Job) -> Iterator[None]:
+    """Reports a disk of temporary files that is full or becomes full as what it is: no fault of the zip."""
+    # Unpacked, the images, and at most as much again for the thumbnails.
+    needed = unpacked_bytes(job.zip) + 2 * job.images.images.nbytes + DISK_MARGIN
+    require_space(folder, needed, "grading")
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_ERRORS and str(error.filename or folder).startswith(str(folder)):
+            raise no_space(folder, needed, "grading", error) from error
+        raise
 
 
 def _predict(job: _Job, stage: Path, result: Grade) -> Outcome:
@@ -261,10 +284,10 @@ def _limits_check(records: dict[str, dict], outcome: Outcome, rules: Rules) -> C
 
 
 def _files_check(stage: Path, before: set[str], records: dict[str, dict]) -> Check:
-    """Whether the submission wrote files to the output folder (the ingestion program found them) or elsewhere."""
-    record = records.get("output folder")
-    if record and record["passed"] is False:
-        return Check("no files left", False, record["reason"], record["fix"])
+    """Whether the submission wrote files. As on the server, the ingestion program's check decides if it was made."""
+    record = records.get("no files left")
+    if record and record["passed"] is not None:
+        return Check("no files left", record["passed"], record["reason"], record["fix"])
     unexpected = sorted(_listing(stage) - before - {f"output/{name}" for name in (JOURNAL, *PREDICTIONS)})
     if not unexpected:
         return Check("no files left", True)
@@ -329,7 +352,7 @@ def _lay_out_scoring(job: _Job, stage: Path, output: Path, outcome: Outcome, res
     reference, predictions = stage / "input" / "ref", stage / "input" / "res"
     (reference / "images").mkdir(parents=True)
     predictions.mkdir()
-    write_reference(reference, job.images, job.order)
+    write_reference(reference, job.images, job.order, show_mistakes=True)
     for name in PREDICTIONS:
         if _is_regular_file(output / name):
             shutil.copyfile(output / name, predictions / name, follow_symlinks=False)

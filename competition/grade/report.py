@@ -8,6 +8,9 @@ from typing import Any
 from competition.grade.grade import Grade
 
 LOG_LINES = 15  # of the log's end, shown if a check failed
+FAILURES = "\nfailed checks:\n"  # in the log, above what the ingestion program prints of each failed check
+ZIP_CHECKS = ("names", "unpacked size")  # that the server does not make
+TIME_REASON = "ran longer"  # of the limits, the server has that of time
 
 
 def report(grade: Grade) -> str:
@@ -19,9 +22,10 @@ def report(grade: Grade) -> str:
         if check.fix and not check.passed:
             lines += _hanging(f"      {'':{width}}  → ", check.fix)
     lines += [f"note  {line}" for note in grade.notes for line in _printable_lines(note)]
-    if grade.log.strip() and not grade.passed:
-        log = _printable_lines(grade.log.strip())[-LOG_LINES:]
-        lines += ["", "the end of its log:", *("  " + line for line in log)]
+    log = grade.log.rpartition(FAILURES)[0] or grade.log  # the checks are shown above
+    if log.strip() and not grade.passed:
+        log_lines = _printable_lines(log.strip())[-LOG_LINES:]
+        lines += ["", "the end of its log:", *("  " + line for line in log_lines)]
     if grade.scores:
         lines += ["", *_class_table(grade)]
     lines += ["", *_summary(grade)]
@@ -30,7 +34,12 @@ def report(grade: Grade) -> str:
 
 def as_json(grade: Grade) -> dict[str, Any]:
     """Returns a grade as a dictionary for JSON. The log is included only if a check failed."""
-    return {**asdict(grade), "passed": grade.passed, "log": "" if grade.passed else grade.log}
+    return {
+        **asdict(grade),
+        "passed": grade.passed,
+        "verdict": verdict(grade),
+        "log": "" if grade.passed else grade.log,
+    }
 
 
 def progress_on_terminal(time_limit: float) -> Callable[[float], None]:
@@ -73,10 +82,30 @@ def _class_table(grade: Grade) -> Iterator[str]:
         yield f"{name:{width}}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}                {counts}"
 
 
-def _summary(grade: Grade) -> Iterator[str]:
+def verdict(grade: Grade) -> str:
+    """Returns what the server does with the submission: accepts it, refuses it, or perhaps accepts it.
+
+    The server runs the same checks on the answers, and does not score if one of them fails. It does not have the checks
+    of names and unpacked size in a zip, and perhaps other limits than this grader: then nobody but the server can tell.
+    """
     failed = [check.name for check in grade.checks if not check.passed]
-    verdict = f"the server would not accept it: {', '.join(failed)}" if failed else "the server would accept it"
-    yield f"verdict   {verdict}"
+    if not failed:
+        return "the server would accept it"
+    if _is_stopped_here(grade):
+        return f"not accepted here, but the server may score it: {', '.join(failed)}"
+    return f"the server would not accept it: {', '.join(failed)}"
+
+
+def _is_stopped_here(grade: Grade) -> bool:
+    """Whether it was not run, or not run to its end, only because of rules that the server does not have."""
+    failed = {check.name: check.reason for check in grade.checks if not check.passed}
+    if set(failed) <= set(ZIP_CHECKS):
+        return any(check.name == "metadata" and check.passed for check in grade.checks)  # so it can be unpacked
+    return "limits" in failed and TIME_REASON not in failed["limits"]
+
+
+def _summary(grade: Grade) -> Iterator[str]:
+    yield f"verdict   {verdict(grade)}"
     if grade.scores:
         s = grade.scores
         interval = f"95 % interval {s['accuracy_low']:.1%} to {s['accuracy_high']:.1%}"

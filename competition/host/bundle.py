@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import json
 import secrets
 import zipfile
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 from PIL import Image
 
 from common.errors import UserError
-from common.files import atomically
+from common.files import atomically, write_text
 from common.images import Images
 from common.progress import progress
 from competition.synthetic import draw_leaf
@@ -23,6 +24,7 @@ PROGRAMS_FOLDER = PAGES_FOLDER.parents[1]  # competition/
 PROGRAMS = ("ingestion_program", "scoring_program")
 PAGES = (("Overview", "overview.md"), ("Data", "data.md"), ("Evaluation", "evaluation.md"))
 TERMS = "terms.md"
+ORGANIZER_NOTE = "organizer.md"  # a text for the organizer, beside the bundle and not in it
 LOGO = "logo.png"
 DOCKER_IMAGE = "tensorflow/tensorflow:2.15.0"
 COLUMNS = (  # of the leaderboard: title, key in scores.json, digits
@@ -31,6 +33,12 @@ COLUMNS = (  # of the leaderboard: title, key in scores.json, digits
     ("95 % from", "accuracy_low", 4),
     ("95 % to", "accuracy_high", 4),
 )
+PAGE_MISTAKES = 15  # shown on the page of details
+DETAILS = """The page of details shows your scores for each class, time, memory and every check. It shows no image, and
+  no calibration of the probabilities [n, {classes}] that a model may keep."""
+DETAILS_WITH_MISTAKES = """The page of details shows your scores for each class, time, memory, every check, and images
+  that your model got wrong. If it keeps the probabilities of its last `predict` in an attribute `probabilities`, a
+  float32 array [n, {classes}], the page also shows a calibration diagram."""
 JPEG_QUALITY = 90  # of the thumbnails
 MAX_TITLE = 255  # characters
 MAX_DOCKER_IMAGE = 128  # characters
@@ -48,11 +56,12 @@ class Settings:
     """What an organizer decides.
 
     title: 1 to 255 characters.
-    start: first day as YYYY-MM-DD; "" is today.
+    start: first day as YYYY-MM-DD; "" is today. The server reads it as UTC.
     seconds: time limit of one submission.
     per_day: submissions a day of one participant.
     in_all: submissions of one participant in all.
     docker_image: has TensorFlow and NumPy; at most 128 characters.
+    show_mistakes: show participants hidden images that they got wrong, with their labels.
 
     Raises:
         UserError: a value is out of its range.
@@ -64,6 +73,7 @@ class Settings:
     per_day: int = 5
     in_all: int = 100
     docker_image: str = DOCKER_IMAGE
+    show_mistakes: bool = False
 
     def __post_init__(self):
         for flag, value, longest in (
@@ -88,25 +98,32 @@ def _is_date(text: str) -> bool:
 
 
 def build(images: Images, settings: Settings, out: str | Path) -> Path:
-    """Writes the bundle. An old file is replaced only by a complete new one.
+    """Writes the bundle, and beside it the organizer's note. An old file is replaced only by a complete new one.
 
     Args:
         images: labelled images.
         settings: the organizer's decisions.
-        out: path of the zip.
+        out: path of the zip; the note is at `note_path(out)`.
 
     Returns:
         Path of the zip.
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    note = page(ORGANIZER_NOTE, settings, images)
     atomically(out, lambda temporary: _write(images, settings, temporary))
+    write_text(note_path(out), note)
     return out
+
+
+def note_path(out: str | Path) -> Path:
+    """Returns the place of the organizer's note about a bundle."""
+    return Path(out).with_suffix(f".{ORGANIZER_NOTE}")
 
 
 def _write(images: Images, settings: Settings, path: Path) -> None:
     order = shuffled(len(images))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         archive.writestr("competition.yaml", description(settings))
         archive.writestr(LOGO, logo())
         for name in (TERMS, *(file for _, file in PAGES)):
@@ -116,7 +133,7 @@ def _write(images: Images, settings: Settings, path: Path) -> None:
                 archive.write(file, f"{program}/{file.name}")
         archive.writestr("ingestion_program/contract.json", contract(settings.seconds))
         write_input(_ZipFolder(archive, "input_data"), images, order)
-        write_reference(_ZipFolder(archive, "reference_data"), images, order)
+        write_reference(_ZipFolder(archive, "reference_data"), images, order, settings.show_mistakes)
 
 
 def shuffled(count: int) -> np.ndarray:
@@ -140,16 +157,20 @@ def write_input(folder: Folder, images: Images, order: np.ndarray) -> None:
     write_lines(folder / "classes.txt", images.names)
 
 
-def write_reference(folder: Folder, images: Images, order: np.ndarray) -> None:
-    """Writes what only the scoring stage sees: the labels, the class names, and a thumbnail of each image.
+def write_reference(folder: Folder, images: Images, order: np.ndarray, show_mistakes: bool = False) -> None:
+    """Writes what only the scoring stage sees: the labels and the class names.
 
     Args:
-        folder: an existing folder; a `Path` must have a folder `images` already.
+        folder: an existing folder; a `Path` must have a folder `images` already if `show_mistakes` is true.
         images: labelled images.
         order: as for `write_input`.
+        show_mistakes: also write a thumbnail of each image, and let the page of details show them with their labels.
     """
     write_lines(folder / "labels.txt", images.labels[order])
     write_lines(folder / "classes.txt", images.names)
+    if not show_mistakes:
+        return
+    write_lines(folder / "details.json", [json.dumps({"mistakes": True})])
     for number, row in enumerate(progress(order, "thumbnails", unit="image")):
         with (folder / "images" / f"{number:05d}.jpg").open("wb") as file:
             Image.fromarray(images.images[row]).save(file, "JPEG", quality=JPEG_QUALITY)
@@ -174,7 +195,7 @@ def contract(seconds: float, class_name: str = "model") -> str:
 
 def description(settings: Settings) -> str:
     """Returns the text of competition.yaml. Its dates are quoted, because YAML cuts unquoted ones to midnight."""
-    start = settings.start or datetime.date.today().isoformat()
+    start = settings.start or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     columns = [
         {"title": title, "key": key, "index": index, "sorting": "desc", "precision": digits}
         for index, (title, key, digits) in enumerate(COLUMNS)
@@ -199,6 +220,7 @@ def description(settings: Settings) -> str:
         "docker_image": settings.docker_image,
         "registration_auto_approve": True,
         "enable_detailed_results": True,
+        "show_detailed_results_in_leaderboard": False,  # or everybody could open everybody's page
         "pages": [{"title": title, "file": file} for title, file in PAGES],
         "tasks": [{**task, **folders}],
         "phases": [phase],
@@ -208,8 +230,9 @@ def description(settings: Settings) -> str:
 
 
 def page(name: str, settings: Settings, images: Images) -> str:
-    """Returns a page or the terms, with this competition's numbers."""
+    """Returns a page, the terms or the organizer's note, with this competition's numbers."""
     height, width = images.images.shape[1:3]
+    classes = len(images.names)
     return (
         (PAGES_FOLDER / name)
         .read_text("utf-8")
@@ -221,10 +244,25 @@ def page(name: str, settings: Settings, images: Images) -> str:
             seconds=settings.seconds,
             per_day=settings.per_day,
             in_all=settings.in_all,
-            classes=len(images.names),
-            last=len(images.names) - 1,
+            classes=classes,
+            last=classes - 1,
             class_list="\n".join(f"{number}. {label}" for number, label in enumerate(images.names)),
+            details=(DETAILS_WITH_MISTAKES if settings.show_mistakes else DETAILS).format(classes=classes),
+            given_away=given_away(settings, images),
+            learned=min(len(images), (classes - 1) * settings.in_all),
         )
+    )
+
+
+def given_away(settings: Settings, images: Images) -> str:
+    """Returns one line that says what the page of details tells a participant about single hidden images."""
+    if not settings.show_mistakes:
+        return "no image, no label and no row of a hidden image, and nothing else that does not follow from the scores"
+    learned = min(len(images), PAGE_MISTAKES * settings.in_all)
+    return (
+        f"up to {PAGE_MISTAKES} hidden images with their true labels for each submission, which chooses them by its "
+        f"probabilities: a participant can collect {learned:,} of the {len(images):,} labels with "
+        f"{settings.in_all:,} submissions"
     )
 
 

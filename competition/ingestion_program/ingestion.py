@@ -7,20 +7,26 @@ Reads INPUT_DATA/images.npy (uint8 [n, h, w, 3]), INPUT_DATA/classes.txt (one na
 
 - predictions.txt: one class number a line, if there is a prediction for every image;
 - probabilities.npy: float32 [n, classes], if the submission keeps them in `probabilities` after `predict`;
-- checks.json: each check with its result, and what was used.
+- checks.json: each check with its result, and what was used. The scoring program refuses if a check failed.
 
-The submission runs in a process of its own (runner.py), so that it can change nothing here. Its responses are
-untrusted bytes that are validated here. At the end all its processes are killed, and everything that it wrote to
-OUTPUT is removed and reported. Standard library and numpy only.
+Each failed check is also printed to standard error, with its reason and its fix.
+
+The submission runs in a process of its own (runner.py). It gets the images through a pipe, in a new secret order at
+each run, so that no row number means the same image twice. Its responses are untrusted bytes that are validated here.
+
+The default worker of Codabench lets a submission write to every folder of this stage. Therefore everything is read
+before the submission starts, and nothing is imported or started afterwards. At the end all its processes are killed,
+and everything that it wrote to OUTPUT is removed and reported. Standard library and numpy only.
 """
 
 import contextlib
 import ctypes
+import io
 import json
 import os
 import resource
+import secrets
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +41,16 @@ ODD_BATCH_SIZE = 3
 MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SECONDS = 64, 3, 0.5
 MAX_HEADER_BYTES = 65536
 MAX_CLASSES = 10_000
+MAX_FILES = 100_000  # that are listed
+BLOCK_ROWS = 64  # images that are copied at a time when they are sent
+METADATA = ("metadata.yaml", "metadata")  # the first one that exists is read by the server
+METADATA_KEYS = ("description", "command")
+MAX_METADATA_BYTES = 10_000
+NO_METADATA = "there is no metadata (it marks a code submission; without it CodaLab never runs the code)"
 PIPE_MISUSE = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
+JOURNAL = "checks.json"
+FILES_CHECK = "no files left"
+FAILURES = "failed checks:"
 PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE = 36, 4  # options of prctl
 
 
@@ -47,16 +62,43 @@ class TimedOut(Failed):
     """The submission exceeded its time limit."""
 
 
+class Contract:
+    """What the organizer decided, read before the submission starts.
+
+    Attributes:
+        images: uint8 [n, h, w, 3], in the order in which the submission gets them.
+        order: int64 [n], the row in INPUT_DATA of each image.
+        classes: number of classes.
+        class_name: name of the class in model.py.
+        seconds: time limit.
+    """
+
+    def __init__(self, input_data, program):
+        images = np.load(os.path.join(input_data, "images.npy"), allow_pickle=False)
+        self.order = np.random.default_rng(secrets.randbits(128)).permutation(len(images))
+        self.images = images[self.order]
+        with open(os.path.join(input_data, "classes.txt"), encoding="utf-8") as file:
+            self.classes = len(file.read().splitlines())
+        with open(os.path.join(program, "contract.json"), encoding="utf-8") as file:
+            contract = json.load(file)
+        self.class_name, self.seconds = contract["class"], contract["seconds"]
+
+    def restore(self, values):
+        """Returns values [n, …] for the images, in the order of INPUT_DATA."""
+        restored = np.empty_like(values)
+        restored[self.order] = values
+        return restored
+
+
 class Submission:
     """The submission's process and the two pipes to it."""
 
-    def __init__(self, program, input_data, folder, contract):
-        self.seconds = contract["seconds"]
+    def __init__(self, runner, folder, contract):
+        self.images, self.seconds = contract.images, contract.seconds
         self.deadline = time.monotonic() + self.seconds
         their_requests, self._requests = os.pipe()
         self._responses, their_responses = os.pipe()
-        runner = os.path.join(program, "runner.py")
-        arguments = [runner, input_data, folder, contract["class"], str(their_requests), str(their_responses)]
+        arguments = [runner, folder, contract.class_name, str(their_requests), str(their_responses)]
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B"] + arguments,
             pass_fds=(their_requests, their_responses),
@@ -65,15 +107,19 @@ class Submission:
         )
         os.close(their_requests)
         os.close(their_responses)
+        os.set_blocking(self._requests, False)
         self._buffer = b""
 
     def request(self, request):
-        """The header of the response to a request. Raises Failed."""
-        line = json.dumps(request).encode() + b"\n"
-        try:
-            os.write(self._requests, line)  # shorter than a pipe's buffer, so it never blocks
-        except BrokenPipeError:
-            raise Failed(*self._ending()) from None
+        """Sends a request and reads the header of its response.
+
+        Args:
+            request: {} constructs the model; {"rows": list of row numbers, or None for all, "dtype": name} predicts.
+
+        Raises:
+            Failed: there is no response, it is not valid, or it is an error.
+        """
+        self._send(request)
         while b"\n" not in self._buffer:
             if len(self._buffer) > MAX_HEADER_BYTES:
                 raise Failed(*PIPE_MISUSE)
@@ -88,6 +134,28 @@ class Submission:
             raise Failed(str(header["error"])[:1000], str(header.get("fix"))[:1000])
         return header
 
+    def _send(self, request):
+        """Sends {} or {"shape", "dtype"} as one line, then the pixels of the rows. Row numbers are not sent."""
+        if not request:
+            self._write(b"{}\n")
+            return
+        rows = np.arange(len(self.images)) if request["rows"] is None else np.array(request["rows"], np.int64)
+        header = {"shape": [len(rows)] + list(self.images.shape[1:]), "dtype": request["dtype"]}
+        self._write(json.dumps(header).encode() + b"\n")
+        for start in range(0, len(rows), BLOCK_ROWS):
+            self._write(self.images[rows[start : start + BLOCK_ROWS]].tobytes())
+
+    def _write(self, data):
+        data = memoryview(data)
+        while data:
+            self._wait([], [self._requests])
+            try:
+                data = data[os.write(self._requests, data) :]
+            except BlockingIOError:  # something else has filled the pipe meanwhile
+                continue
+            except BrokenPipeError:
+                raise Failed(*self._ending()) from None
+
     def array(self, dtype, shape):
         """The next array of a response. Raises Failed."""
         size = np.dtype(dtype).itemsize * int(np.prod(shape))
@@ -97,14 +165,18 @@ class Submission:
         return np.frombuffer(data, dtype).reshape(shape)
 
     def _read(self):
-        ready, _, _ = select.select([self._responses], [], [], max(0.0, self.deadline - time.monotonic()))
-        if not ready:
-            fix = "use a smaller network, smaller images or fewer TTA transforms"
-            raise TimedOut("it ran longer than the limit of {:g} s".format(self.seconds), fix)
+        self._wait([self._responses], [])
         data = os.read(self._responses, 1 << 20)
         if not data:
             raise Failed(*self._ending())
         self._buffer += data
+
+    def _wait(self, readable, writable):
+        """Waits until one of the pipes can be read or written. Raises TimedOut."""
+        ready = select.select(readable, writable, [], max(0.0, self.deadline - time.monotonic()))
+        if not any(ready):
+            fix = "use a smaller network, smaller images or fewer TTA transforms"
+            raise TimedOut("it ran longer than the limit of {:g} s".format(self.seconds), fix)
 
     def _ending(self):
         try:
@@ -153,7 +225,7 @@ class Journal:
     """The checks so far, written to disk after every step, so that a kill from outside shows at which step it was."""
 
     def __init__(self, output):
-        self.path = os.path.join(output, "checks.json")
+        self.path = os.path.join(output, JOURNAL)
         self.records = []
         self.used = {}
 
@@ -180,8 +252,22 @@ class Journal:
         with contextlib.suppress(OSError):
             self.write()
 
+    def print_failures(self):
+        """Prints each failed check with its reason and fix to standard error, below the submission's own output."""
+        failed = [record for record in self.records if record["passed"] is not True]
+        if failed:
+            print("\n" + FAILURES, file=sys.stderr)
+        for record in failed:
+            print("- {}: {}".format(record["name"], printable(record["reason"])), file=sys.stderr)
+            print("  fix: {}".format(printable(record["fix"])), file=sys.stderr, flush=True)
+
     def write(self):
         write(self.path, lambda file: file.write(json.dumps({"checks": self.records, "used": self.used}).encode()))
+
+
+def printable(text):
+    """A text as one line without control characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
 
 
 def write(path, save):
@@ -198,43 +284,86 @@ def write(path, save):
 
 
 def remove(path):
-    """Removes a file, a link, or a folder with its contents, also without permissions."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        os.chmod(path, 0o700)
-        with contextlib.suppress(RecursionError):
-            shutil.rmtree(path, ignore_errors=True)
-        if os.path.isdir(path):  # nested too deeply for Python
-            subprocess.call(["rm", "-rf", path])
-    else:
+    """Removes a file, a link, or a folder with its contents, also without permissions and however deeply nested.
+
+    Contents of a subfolder are moved up before it is removed, so that no path becomes too long.
+    """
+    if not os.path.isdir(path) or os.path.islink(path):
         os.unlink(path)
+        return
+    os.chmod(path, 0o700)
+    prefix, count = secrets.token_hex(8), 0
+    names = os.listdir(path)
+    while names:
+        for name in names:
+            entry = os.path.join(path, name)
+            if not os.path.isdir(entry) or os.path.islink(entry):
+                os.unlink(entry)
+                continue
+            os.chmod(entry, 0o700)
+            for inner in os.listdir(entry):
+                count += 1
+                _move(os.path.join(entry, inner), os.path.join(path, "{}-{}".format(prefix, count)))
+            os.rmdir(entry)
+        names = os.listdir(path)
+    os.rmdir(path)
+
+
+def _move(source, target):
+    if os.path.isdir(source) and not os.path.islink(source):
+        os.chmod(source, 0o700)  # a folder without permissions cannot be moved
+    os.rename(source, target)
 
 
 def main(input_data, output, program, ingested_program):
     """Runs all checks. Returns 0 if a prediction for every image was written, else 1."""
     _protect_process()
-    images = np.load(os.path.join(input_data, "images.npy"), mmap_mode="r", allow_pickle=False)
-    with open(os.path.join(input_data, "classes.txt"), encoding="utf-8") as file:
-        classes = len(file.read().splitlines())
-    with open(os.path.join(program, "contract.json")) as file:
-        contract = json.load(file)
+    contract = Contract(input_data, program)
+    files = Files(output, [ingested_program, program, input_data])
     journal = Journal(output)
-    submission = Submission(program, input_data, ingested_program, contract)
-    try:
-        predictions, probabilities = run_checks(submission, journal, len(images), classes)
-    finally:
-        submission.end()
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    journal.used["peak_mb"] = round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
-    journal.check("output folder", lambda: clean(output))
+    _forbid_imports()
+    predictions = probabilities = None
+    if journal.check("metadata", lambda: check_metadata(ingested_program)):
+        submission = Submission(os.path.join(program, "runner.py"), ingested_program, contract)
+        try:
+            predictions, probabilities = run_checks(submission, journal, len(contract.images), contract.classes)
+        finally:
+            submission.end()
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        journal.used["peak_mb"] = round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
+    journal.check(FILES_CHECK, files.check)
     journal.write()
+    journal.print_failures()
     if predictions is None:
         return 1
     if probabilities is not None:
+        restored = contract.restore(probabilities)
         path = os.path.join(output, "probabilities.npy")
-        write(path, lambda file: np.save(file, probabilities, allow_pickle=False))
-    lines = "".join("{}\n".format(number) for number in predictions).encode()
+        write(path, lambda file: np.save(file, restored, allow_pickle=False))
+    lines = "".join("{}\n".format(number) for number in contract.restore(predictions)).encode()
     write(os.path.join(output, "predictions.txt"), lambda file: file.write(lines))
     return 0
+
+
+def check_metadata(folder):
+    """Returns True if the submission has a metadata file as every server needs it. Raises Failed.
+
+    Codabench runs a submission without one, but CodaLab does not, and fetches the values of unknown keys.
+    """
+    names = [name for name in METADATA if os.path.isfile(os.path.join(folder, name))]
+    if "metadata" not in names:
+        raise Failed(NO_METADATA, "add metadata at the zip's root; it may be empty")
+    for name in names:
+        fix = "make {} empty, or one line: description: what this is".format(name)
+        with open(os.path.join(folder, name), "rb") as file:
+            data = file.read(MAX_METADATA_BYTES + 1)
+        if len(data) > MAX_METADATA_BYTES:
+            raise Failed("{} is larger than 10 kB".format(name), fix)
+        for line in data.decode("utf-8", "replace").splitlines():
+            key, colon, _ = line.partition(":")
+            if line.strip() and (not colon or key.strip() not in METADATA_KEYS):
+                raise Failed("the server would not understand the line {!a} of {}".format(line.strip()[:60], name), fix)
+    return True
 
 
 def run_checks(submission, journal, count, classes):
@@ -248,6 +377,7 @@ def run_checks(submission, journal, count, classes):
     def predict(rows):
         return predictions_of(submission, {"rows": rows, "dtype": "float32"}, count, classes)
 
+    first = len(journal.records)
     if journal.check("import and constructor", lambda: submission.request({})) is None:
         return None, None
     one = journal.check("one image", lambda: predict([0]))
@@ -257,8 +387,8 @@ def run_checks(submission, journal, count, classes):
     every = journal.check("all images", lambda: predict(None))
     if every is None:
         return None, None
-    load, first, _, seconds = (record["seconds"] for record in journal.records)
-    journal.used.update(images=count, load_seconds=load, first_seconds=first, seconds=seconds)
+    load, one_image, _, seconds = (record["seconds"] for record in journal.records[first:])
+    journal.used.update(images=count, load_seconds=load, first_seconds=one_image, seconds=seconds)
     parts = {"one image": one, "odd batch": odd}
     journal.check("independence of neighbours", lambda: compare_parts(every[0], parts))
     check_consistency(submission, journal, every[0], classes)
@@ -353,20 +483,64 @@ def assert_equal(predictions, expected, reason):
         )
 
 
-def clean(output):
-    """Removes everything from the output folder except the journal. Raises Failed if the submission wrote there."""
-    if os.path.islink(output) or not os.path.isdir(output):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(output)
-        os.mkdir(output)
-    os.chmod(output, 0o700)
-    unexpected = sorted(name for name in os.listdir(output) if name != "checks.json")
-    for name in unexpected:
-        remove(os.path.join(output, name))
-    if unexpected:
-        names = ", ".join(ascii(name)[1:-1] for name in unexpected[:3]) + (" and more" if len(unexpected) > 3 else "")
-        fix = "return the predictions; the server writes them to the output folder"
-        raise Failed("it wrote {} to the output folder".format(names), fix)
+class Files:
+    """The files of the stage, to find what a submission wrote.
+
+    Args:
+        output: the output folder. Whatever is there at the start was put there by the server: some versions copy a
+            submission without metadata to it. It is removed in the end, but not blamed on the submission.
+        others: the other folders that a submission may be able to write to.
+    """
+
+    def __init__(self, output, others):
+        self.output, self.others = output, others
+        self._server = set(os.listdir(output))
+        self._before = {name for folder in others for name in listing(folder)}
+
+    def check(self):
+        """Removes everything from the output folder except the journal. Raises Failed if the submission wrote files."""
+        replaced = self._restore_output()
+        names = sorted(name for name in os.listdir(self.output) if name != JOURNAL)
+        for name in names:
+            remove(os.path.join(self.output, name))
+        written = [name for name in names if name not in self._server]
+        if replaced or written:
+            what = "replaced the output folder" if replaced else "wrote {} to the output folder".format(shown(written))
+            raise Failed("it " + what, "return the predictions; the server writes them to the output folder")
+        written = sorted({name for folder in self.others for name in listing(folder)} - self._before)
+        if written:
+            fix = "keep files in memory, or in the temporary folder, and remove them"
+            raise Failed("it wrote {}".format(shown(written)), fix)
+
+    def _restore_output(self):
+        """Makes the output folder a real folder with permissions. Returns True if the submission had replaced it."""
+        replaced = os.path.islink(self.output) or not os.path.isdir(self.output)
+        if replaced:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.output)
+            os.mkdir(self.output)
+        os.chmod(self.output, 0o700)
+        return replaced
+
+
+def listing(folder):
+    """Paths of the files below a folder, each with the folder's name before it: at most MAX_FILES of them."""
+    top, folders, found = os.path.abspath(folder), [os.path.abspath(folder)], []
+    while folders and len(found) < MAX_FILES:
+        with contextlib.suppress(OSError):  # without permissions, or its path is too long
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        found.append(os.path.relpath(entry.path, os.path.dirname(top)))
+    return found
+
+
+def shown(names):
+    """The first three names as one line of ASCII."""
+    more = " and {} more".format(len(names) - 3) if len(names) > 3 else ""
+    return ", ".join(ascii(name)[1:-1] for name in names[:3]) + more
 
 
 def _protect_process():
@@ -376,6 +550,12 @@ def _protect_process():
         library = ctypes.CDLL(None)
         library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         library.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _forbid_imports():
+    """Keeps this process from importing anything that the submission may have written: a later import fails."""
+    np.save(io.BytesIO(), np.random.default_rng().permutation(2))  # imports what they need
+    sys.meta_path.clear()
 
 
 if __name__ == "__main__":

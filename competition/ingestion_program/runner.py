@@ -1,11 +1,12 @@
 """The submission's process: imports model.py and serves the ingestion program's requests over two pipes.
 
-    python3 runner.py INPUT_DATA INGESTED_PROGRAM CLASS REQUESTS RESPONSES      the last two are file descriptors
+    python3 runner.py INGESTED_PROGRAM CLASS REQUESTS RESPONSES      the last two are file descriptors
 
-A request is one line of JSON: {} constructs the model; {"rows": [0, 5] or null for all, "dtype": "float32"} predicts.
-A response is one line of JSON: {"error", "fix"}, or {"kind", "dtype", "shape", "has_probabilities"}. The predictions
-follow as int64 if they are integers of the right shape, then float32 [n, classes] if `has_probabilities` is true. The
-submission controls this process, so the ingestion program treats every response as untrusted bytes.
+A request is one line of JSON: {} constructs the model; {"shape": [n, h, w, 3], "dtype": "float32"} predicts the uint8
+pixels that follow, as an array of that type. A response is one line of JSON: {"error", "fix"}, or {"kind", "dtype",
+"shape", "has_probabilities"}. The predictions follow as int64 if they are integers of the right shape, then float32
+[n, classes] if `has_probabilities` is true. The submission controls this process, so the ingestion program treats
+every response as untrusted bytes.
 """
 
 import json
@@ -19,21 +20,20 @@ class Refused(Exception):
     """The submission breaks the contract. Arguments: the reason and the fix."""
 
 
-def main(input_data, folder, class_name, requests, responses):
+def main(folder, class_name, requests, responses):
     """Serves requests until the pipe is closed. Returns 0."""
     sys.stdout.reconfigure(line_buffering=True)  # this process is killed at the end, so nothing may wait in a buffer
-    images = np.load(os.path.join(input_data, "images.npy"), mmap_mode="r", allow_pickle=False)
     network = None
-    with os.fdopen(int(requests)) as source, os.fdopen(int(responses), "wb") as sink:
+    with os.fdopen(int(requests), "rb") as source, os.fdopen(int(responses), "wb") as sink:
         for line in source:
             request = json.loads(line)
+            pixels = read_pixels(source, request["shape"]) if request else None
             header, payload = {}, b""
             try:
-                if not request:
+                if pixels is None:
                     network = construct(folder, class_name)
                 else:
-                    rows = slice(None) if request["rows"] is None else request["rows"]
-                    header, payload = predict(network, images[rows].astype(request["dtype"]), class_name)
+                    header, payload = predict(network, pixels.astype(request["dtype"]), class_name)
             except Refused as error:
                 header = {"error": error.args[0], "fix": error.args[1]}
             except Exception as error:
@@ -41,6 +41,13 @@ def main(input_data, folder, class_name, requests, responses):
             sink.write(json.dumps(header).encode() + b"\n" + payload)
             sink.flush()
     return 0
+
+
+def read_pixels(source, shape):
+    """The pixels of a request: uint8 array of the given shape."""
+    pixels = np.empty(shape, np.uint8)
+    source.readinto(memoryview(pixels).cast("B"))
+    return pixels
 
 
 def construct(folder, class_name):
@@ -95,4 +102,4 @@ def _describe(error):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:6]))
+    sys.exit(main(*sys.argv[1:5]))

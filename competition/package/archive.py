@@ -1,5 +1,6 @@
 """Checks a submission's zip against the server's rules and unpacks it safely."""
 
+import errno
 import lzma
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+MODEL_NAME = "SubmissionModel"  # folder of the SavedModel in a submission
 LIMIT_MB = 300  # CodaLab's default for one submission
 UNPACKED_LIMIT_MB = 2000  # far above what a real model within LIMIT_MB unpacks to
 ENTRIES_LIMIT = 10_000
@@ -19,6 +21,10 @@ NAME_LIMIT = 255  # bytes of one part of a path
 METADATA_LIMIT = 10_000  # bytes
 METADATA_KEYS = ("description", "command")
 BUILD_AGAIN = "zip the files again: python build_submission.py"
+UNPACKABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)  # by Python
+OTHER_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}  # of compression
+ENCRYPTED = 0x1 | 0x40 | 0x2000  # flags: encryption, strong encryption, encrypted names
+LOCAL_ERRORS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 FIX_METADATA = "make {name} empty, or one line: description: what this is"
 REQUIRED = {
     "model.py": "the code",
@@ -51,6 +57,9 @@ def inspect(path: Path | str, limit_mb: float = LIMIT_MB) -> list[Check]:
 
     Returns:
         The checks. The zip is safe to unpack only if all of them passed.
+
+    Raises:
+        OSError: this computer cannot read the file; the zip may be good.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,6 +68,8 @@ def inspect(path: Path | str, limit_mb: float = LIMIT_MB) -> list[Check]:
         with zipfile.ZipFile(path) as archive:
             return [_check_size(path, limit_mb), *_check_contents(archive)]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
+            raise
         fix = "build it again: python build_submission.py"
         return [Check("zip", False, f"{path} is damaged or not a zip: {error}", fix)]
 
@@ -87,6 +98,12 @@ def extract(path: Path | str, folder: Path | str) -> None:
                     raise ValueError(f"{entry.filename} has {sink.tell()} bytes but declares {entry.file_size}")
 
 
+def unpacked_bytes(path: Path | str) -> int:
+    """Returns the size that the entries of a zip declare, in bytes."""
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
 def check_metadata(text: str, name: str = "metadata") -> Check:
     """Checks that a metadata file has only known keys, because CodaLab fetches the values of unknown keys as URLs.
 
@@ -103,46 +120,72 @@ def check_metadata(text: str, name: str = "metadata") -> Check:
 
 
 def _check_size(path: Path, limit_mb: float) -> Check:
-    size = path.stat().st_size / 1e6
-    if size > limit_mb:
+    size = path.stat().st_size
+    if size > limit_mb * 1e6:
         fix = "store the weights at half precision or use a smaller network"
-        return Check("size", False, f"{size:.1f} MB, the limit is {limit_mb} MB", fix)
-    return Check("size", True, f"{size:.1f} of {limit_mb} MB")
+        return Check("size", False, f"{megabytes(size)} MB, the limit is {limit_mb} MB", fix)
+    return Check("size", True, f"{megabytes(size)} of {limit_mb} MB")
+
+
+def megabytes(size: float) -> str:
+    """Returns a number of bytes in MB of 1,000,000 bytes. Only an empty file has 0.0 MB."""
+    return f"{size / 1e6:,.1f}" if size == 0 or size >= 1e5 else f"{max(size / 1e6, 1e-6):.2g}"
 
 
 def _check_contents(archive: zipfile.ZipFile) -> Iterator[Check]:
     entries = archive.infolist()
-    names = [entry.filename for entry in entries]
+    by_name = {_unpacked_name(entry): entry for entry in entries}
     yield from (_check_unpacked_size(entries), _check_names(entries))
+    if any(map(_unreadable, entries)):
+        return
     if sum(entry.file_size for entry in entries) <= UNPACKED_LIMIT_MB * 1e6:
         broken = _first_broken_entry(archive, entries)
         if broken is not None:
-            yield Check("contents", False, f"{broken} does not match its checksum", BUILD_AGAIN)
+            yield Check("contents", False, broken, BUILD_AGAIN)
             return
         yield Check("contents", True)
-    yield from _missing_files(names)
-    if "model.py" in names:
+    yield from _missing_files(list(by_name))
+    if "model.py" in by_name:
         yield Check("model.py", True)
     for name in ("metadata", "metadata.yaml"):  # Codabench reads metadata.yaml first
-        if name in names:
-            yield _check_metadata_entry(archive, name)
+        if name in by_name:
+            yield _check_metadata_entry(archive, by_name[name], name)
 
 
-def _check_metadata_entry(archive: zipfile.ZipFile, name: str) -> Check:
-    if archive.getinfo(name).file_size > METADATA_LIMIT:
+def _unpacked_name(entry: zipfile.ZipInfo) -> str:
+    """Returns where an entry is unpacked to: ./model.py is model.py."""
+    return str(PurePosixPath(entry.filename))
+
+
+def _unreadable(entry: zipfile.ZipInfo) -> str | None:
+    """Returns why Python, and so the server, cannot unpack an entry, or None."""
+    if entry.flag_bits & ENCRYPTED:
+        return "is encrypted, and the server has no password"
+    if entry.compress_type not in UNPACKABLE:
+        method = OTHER_METHODS.get(entry.compress_type, f"method {entry.compress_type}")
+        return f"is compressed with {method}, which the server cannot unpack; Deflate is required"
+    return None
+
+
+def _check_metadata_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Check:
+    if entry.file_size > METADATA_LIMIT:
         return Check(name, False, "it is larger than 10 kB", FIX_METADATA.format(name=name))
-    return check_metadata(archive.read(name).decode("utf-8", "replace"), name)
+    return check_metadata(archive.read(entry).decode("utf-8", "replace"), name)
 
 
 def _first_broken_entry(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> str | None:
-    """Returns the name of the first entry that cannot be read completely with the right checksum."""
+    """Returns what is wrong with the first entry that cannot be read completely with the right checksum."""
     for entry in entries:
         try:
             with archive.open(entry) as source:
                 while source.read(1 << 20):
                     pass
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError):
-            return entry.filename
+        except NotImplementedError as error:
+            return f"{entry.filename} cannot be unpacked: {error}"
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
+                raise
+            return f"{entry.filename} does not match its checksum"
     return None
 
 
@@ -163,9 +206,9 @@ def _check_names(entries: list[zipfile.ZipInfo]) -> Check:
     seen: set[str] = set()
     for entry in entries:
         # Some file systems do not distinguish upper from lower case, or composed from decomposed letters.
-        place = unicodedata.normalize("NFC", str(PurePosixPath(entry.filename))).casefold()
+        place = unicodedata.normalize("NFC", _unpacked_name(entry)).casefold()
         problem = _problem(entry)
-        if problem is None and place in seen:
+        if problem is None and place in seen and place != ".":
             problem = "appears twice"
         if problem is not None:
             return Check("names", False, f"the entry {entry.filename[:80]!r} {problem}", BUILD_AGAIN)
@@ -179,7 +222,7 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
     file_type = stat.S_IFMT(entry.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         return "points outside the folder"
-    if not path.parts:
+    if not path.parts and not (name.endswith("/") and not entry.file_size):  # ./ is the folder itself
         return "is not a file name"
     if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
         return "has a character that is not portable"
@@ -189,9 +232,7 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
         return "is in another encoding than UTF-8"
     if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device, not a regular file"
-    if entry.flag_bits & 0x1:
-        return "is encrypted"
-    return None
+    return _unreadable(entry)
 
 
 def _missing_files(names: list[str]) -> Iterator[Check]:

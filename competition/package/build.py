@@ -10,11 +10,12 @@ from types import ModuleType
 
 from common.errors import CommandError
 from common.files import atomically
-from competition.package.archive import LIMIT_MB, inspect
-from competition.package.kaggle import write_csv
+from common.folders import is_hidden
+from competition.package.archive import LIMIT_MB, MODEL_NAME, inspect
+from competition.package.class_names import class_names
+from competition.package.kaggle import plan, write_csv
 
 SOURCE = Path(__file__).resolve().parents[2] / "submission"
-MODEL_NAME = "SubmissionModel"  # folder of the SavedModel in a submission
 TIMESTAMP = (2022, 11, 1, 0, 0, 0)  # of every zip entry: the same files give the same bytes
 LAYOUTS = ("codalab", "codabench", "an2dl2024")
 MODEL_2024 = '''
@@ -81,6 +82,7 @@ def predict_csv(
     sample: Path | str,
     model_folder: Path | str | None = None,
     out: Path | str = "dist/submission.csv",
+    labels: str | None = None,
 ) -> tuple[Path, list[str]]:
     """Predicts a folder of test images in the format of a Kaggle competition's sample_submission.csv.
 
@@ -89,9 +91,10 @@ def predict_csv(
         sample: the competition's sample_submission.csv.
         model_folder: folder of the SavedModel, named SubmissionModel; None selects the committed one.
         out: the CSV file.
+        labels: what the sample's answers are, see `competition.package.kaggle.plan`.
 
     Returns:
-        (path of the CSV file, notes for the user).
+        (path of the CSV file, notes for the user; the first says which answer stands for which class).
 
     Raises:
         Refused: the model is missing or damaged, or `out` cannot be written.
@@ -99,8 +102,11 @@ def predict_csv(
     """
     folder = _model_folder(model_folder)
     _collect(folder)  # raises if a file is missing
+    names = class_names(folder / "saved_model.pb")
+    if names:  # TensorFlow needs seconds to load the model, a wrong sample is found at once
+        plan(images, sample, names, labels)
     try:
-        return write_csv(_load_model_code().model(folder.parent), images, sample, out)
+        return write_csv(_load_model_code().model(folder.parent), images, sample, out, labels)
     except RuntimeError as error:
         raise Refused(str(error)) from error
     except OSError as error:
@@ -155,7 +161,8 @@ def tensorflow_version(path: Path | str) -> str:
     try:
         return SavedModel.FromString(data).meta_graphs[0].meta_info_def.tensorflow_version
     except (DecodeError, IndexError) as error:
-        raise Refused(f"{name} is damaged ({error}); restore it from the repository, or give --run") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise Refused(f"{name} is damaged ({reason}); restore it from the repository, or give --run") from error
 
 
 def _model_folder(folder: Path | str | None) -> Path:
@@ -173,8 +180,9 @@ def _collect(model_folder: Path) -> dict[str, Path | bytes]:
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
         raise Refused(f"missing {', '.join(missing)}; restore it from the repository")
-    parts = [path for path in model_folder.rglob("*") if path.is_file()]
-    return {**files, **{f"{MODEL_NAME}/{path.relative_to(model_folder).as_posix()}": path for path in parts}}
+    paths = [path.relative_to(model_folder) for path in model_folder.rglob("*") if path.is_file()]
+    parts = [path for path in paths if not any(is_hidden(part) or part == "__pycache__" for part in path.parts)]
+    return {**files, **{f"{MODEL_NAME}/{path.as_posix()}": model_folder / path for path in parts}}
 
 
 def _apply_layout(files: dict[str, Path | bytes], layout: str) -> dict[str, Path | bytes]:

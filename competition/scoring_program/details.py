@@ -1,4 +1,9 @@
-"""detailed_results.html: one page with the results of a submission. No script, no external address, light and dark."""
+"""detailed_results.html: one page with the results of a submission. No script, no external address, light and dark.
+
+If single images may be shown, the page has the calibration diagram and the wrong predictions with their images.
+Otherwise the labels are hidden: the page then depends on them only through the scores. The calibration diagram is left
+out too, because a submission chooses its probabilities, and could learn from each bin whether one image is correct.
+"""
 
 import base64
 import html
@@ -21,7 +26,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper)
 h1 { font-size: 1.4rem; margin: 0 0 .5rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 p { margin: .25rem 0; } .soft { color: var(--soft); }
 .big { font-size: 2.6rem; font-weight: 700; line-height: 1.1; }
-.refusal { border-left: .3rem solid var(--wrong); padding: .5rem 1rem; }
+.refusal { overflow-wrap: anywhere; border-left: .3rem solid var(--wrong); padding: .5rem 1rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 1rem 0; }
 .facts b { display: block; font-size: 1.15rem; }
 .scroll { overflow-x: auto; }
@@ -49,6 +54,7 @@ HEAD = """<!DOCTYPE html>
 <body>
 <h1>Detailed results</h1>
 """
+HIDDEN = '<p class="soft">Calibration and mistakes are not shown, because the labels of the images are hidden.</p>\n'
 
 
 class Results:
@@ -57,7 +63,7 @@ class Results:
     Attributes:
         names: class names.
         labels: int64 [n].
-        thumbnails: folder with 00000.jpg, 00001.jpg, …
+        thumbnails: folder with 00000.jpg, 00001.jpg, …; None if no single image may be shown.
         predictions: int64 [n], or None if nothing was scored.
         probabilities: float32 [n, classes], or None.
         scores: what `score.scores` returned; empty if nothing was scored.
@@ -90,10 +96,13 @@ def page(results):
         parts += [
             _classes(results.scores, results.names),
             _confusion(results.scores, results.names),
-            _calibration(results.confidence, results.labels == results.predictions),
-            _mistakes(results),
+            HIDDEN if results.thumbnails is None else _single_images(results),
         ]
     return HEAD.format(STYLE) + "".join(parts) + "</body>\n</html>\n"
+
+
+def _single_images(results):
+    return _calibration(results.confidence, results.labels == results.predictions) + _mistakes(results)
 
 
 def calibration(confidence, correct):

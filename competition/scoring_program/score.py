@@ -2,11 +2,14 @@
 
     python3 score.py INPUT OUTPUT
 
-Reads INPUT/ref: labels.txt (one class number a line), classes.txt (one name a line) and images/ (00000.jpg, …, a
-thumbnail of each image); INPUT/res: predictions.txt, and if present probabilities.npy, checks.json and the worker's
-metadata. Writes to OUTPUT: scores.json and scores.txt (finite numbers only) and detailed_results.html. The files of the
-prediction stage are not trusted: they are parsed as plain numbers and text, and their count and range are checked.
-Standard library and numpy only.
+Reads INPUT/ref: labels.txt (one class number a line), classes.txt (one name a line), and if the page may show single
+images details.json and images/ (00000.jpg, …, a thumbnail of each image); INPUT/res: predictions.txt, checks.json, and
+if present probabilities.npy and the worker's metadata. Writes to OUTPUT: scores.json and scores.txt (finite numbers
+only) and detailed_results.html.
+
+Nothing is scored if a check in checks.json failed. Each failed check is printed to standard error with its reason and
+its fix. The files of the prediction stage are not trusted: they are parsed as plain numbers and text, and their count
+and range are checked. Standard library and numpy only.
 """
 
 import io
@@ -27,18 +30,21 @@ MAX_CHECKS_BYTES = 1_000_000
 def main(input_folder, output):
     """Scores one submission. Returns 0, or 1 if it cannot be scored, with the reason on standard error."""
     reference, result = os.path.join(input_folder, "ref"), os.path.join(input_folder, "res")
-    results = details.Results(*read_reference(reference), thumbnails=os.path.join(reference, "images"))
+    results = details.Results(*read_reference(reference), thumbnails=thumbnails(reference))
     results.checks, results.used = read_checks(os.path.join(result, "checks.json"))
     images, classes = len(results.labels), len(results.names)
     try:
+        refuse_failed_checks(results.checks)
         refuse_failed_prediction(os.path.join(result, "metadata"))
+        if not results.checks:
+            raise ValueError("there is no valid checks.json")
         results.predictions = read_predictions(os.path.join(result, "predictions.txt"), images, classes)
         results.probabilities = read_probabilities(os.path.join(result, "probabilities.npy"), images, classes)
         results.scores = scores(confusion(results.labels, results.predictions, classes))
         write(results.scores, output)
     except ValueError as error:
         results.refusal = str(error)
-        print("refused: {}".format(error), file=sys.stderr)
+        print_failures(results)
     with open(os.path.join(output, "detailed_results.html"), "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(details.page(results))
     return 1 if results.refusal else 0
@@ -50,6 +56,36 @@ def read_reference(folder):
         names = file.read().splitlines()
     with open(os.path.join(folder, "labels.txt")) as file:
         return names, np.array([int(line) for line in file], np.int64)
+
+
+def thumbnails(folder):
+    """The folder of thumbnails if the page may show single images with their labels, else None."""
+    path = os.path.join(folder, "details.json")
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return os.path.join(folder, "images") if json.load(file)["mistakes"] is True else None
+
+
+def refuse_failed_checks(checks):
+    """Raises ValueError if a check failed or did not finish."""
+    failed = [name for name, passed, _, _ in checks if not passed]
+    if failed:
+        raise ValueError("failed checks: {}".format(", ".join(failed)))
+
+
+def print_failures(results):
+    """Prints each failed check with its reason and fix, and as the last line why nothing is scored."""
+    for name, passed, reason, fix in results.checks:
+        if not passed:
+            print("- {}: {}".format(printable(name), printable(reason)), file=sys.stderr)
+            print("  fix: {}".format(printable(fix)), file=sys.stderr)
+    print("refused: {}".format(printable(results.refusal)), file=sys.stderr)
+
+
+def printable(text):
+    """A text as one line without control characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
 
 
 def refuse_failed_prediction(path):
@@ -102,14 +138,19 @@ def read_checks(path):
             return [], {}
         with open(path, encoding="utf-8", errors="replace") as file:
             saved = json.load(file)
-        checks = [
-            (str(c["name"])[:100], c["passed"] is True, str(c["reason"])[:1000], str(c["fix"])[:1000])
-            for c in saved["checks"]
-        ]
+        checks = [read_check(record) for record in saved["checks"]]
         used = {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return [], {}
     return checks, {key: value for key, value in used.items() if math.isfinite(value)}
+
+
+def read_check(record):
+    """(name, passed, reason, fix) of one check. Raises KeyError or TypeError if it is not valid."""
+    name, passed, reason, fix = (record[key] for key in ("name", "passed", "reason", "fix"))
+    if passed is None:
+        reason, fix = str(reason) or "it did not finish", str(fix) or "see the log of the prediction stage"
+    return str(name)[:100], passed is True, str(reason)[:1000], str(fix)[:1000]
 
 
 def is_regular_file(path):
@@ -143,7 +184,7 @@ def scores(counts):
         "accuracy": correct / total,
         "accuracy_low": low,
         "accuracy_high": high,
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[counts.sum(axis=0) + counts.sum(axis=1) > 0].mean()),  # classes that occur
         "images": total,
     }
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):

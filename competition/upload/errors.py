@@ -7,6 +7,7 @@ class Refused(CommandError):
     """The server says no, or the submission failed. The text says why. Exit code 1."""
 
     exit_code = 1
+    multiline = True
 
 
 class Unclear(Refused):

@@ -1,4 +1,4 @@
-"""Why a submission failed: the end of its logs, or the page of its details."""
+"""Why a submission failed: the end of its logs, and the page of its details."""
 
 import shlex
 from pathlib import Path
@@ -18,7 +18,7 @@ LOGS = (
 
 
 def failure_logs(server: Server, submission: int, path: Path) -> str:
-    """The end of each log of a failed submission. If there is none: the page of its details, and what to do.
+    """The end of each log of a failed submission and the start of the page of its details. Without a log: what to do.
 
     Args:
         server: the server.
@@ -34,7 +34,7 @@ def failure_logs(server: Server, submission: int, path: Path) -> str:
     except (Refused, NoAnswer) as error:
         logs, problem = "", f" ({error})"
     if logs:
-        return logs
+        return logs + _details(server, submission)
     command = f"python grade_submission.py {shlex.quote(str(path))} --data FOLDER"
     return f"{_details(server, submission)}\nno log came{problem}; to find the failure on this machine: {command}"
 

@@ -1,11 +1,13 @@
 """The wrapper of every command line: exit codes, one-line errors, closed pipes and Ctrl-C."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 from helpers import ROOT
 
@@ -65,6 +67,12 @@ def test_command_error_is_one_line_and_its_exit_code(error, code, capsys):
         (FileNotFoundError(2, "No such file or directory", "leaves/a.jpg"), "leaves/a.jpg: No such file or directory"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("the disk is gone"), "the disk is gone"),
+        (FileNotFoundError(2, "No such file or directory", ""), "No such file or directory"),
+        (FileNotFoundError(2, "No such file or directory", "  "), "No such file or directory"),
+        (FileNotFoundError(2, "No such file or directory", b"a\xff.jpg"), "a\\udcff.jpg: No such file or directory"),
+        (OSError(9, "Bad file descriptor", 3), "Bad file descriptor"),
+        (OSError(28, "No space left on device", "from.jpg", None, "to.jpg"), "to.jpg: No space left on device"),
+        (OSError(13, "Permission denied", "from.jpg", None, "to.jpg"), "from.jpg: Permission denied"),
     ],
 )
 def test_os_error_is_one_line_and_exit_code_2(error, words, capsys):
@@ -73,6 +81,40 @@ def test_os_error_is_one_line_and_exit_code_2(error, words, capsys):
     assert out == ""
     assert line.startswith(f"error: {words}")
     assert line.count("\n") == 1
+
+
+class ResourceExhaustedError(Exception):
+    """Stands in for TensorFlow's."""
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 82.0 GiB for an array"),
+        ResourceExhaustedError("OOM when allocating tensor\nand more"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"),
+    ],
+)
+def test_too_little_memory_is_one_line_and_exit_code_2(error, capsys):
+    assert run_command(raising(error)) == 2
+    out, line = capsys.readouterr()
+    assert out == ""
+    assert line.startswith("error: too little memory")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.unit
+def test_an_array_that_is_too_large_is_too_little_memory(capsys):
+    assert run_command(lambda: np.ones((1 << 40, 1 << 12)).sum()) == 2
+    assert "Unable to allocate" in capsys.readouterr().err
+
+
+@pytest.mark.unit
+def test_error_is_one_line_whatever_its_text(capsys):
+    assert run_command(raising(UserError("a\nb"))) == 2
+    assert capsys.readouterr().err == "error: a\\nb\n"
 
 
 @pytest.mark.unit
@@ -130,6 +172,141 @@ def test_closed_pipe_fails_except_for_a_listing(source, exit_code):
         assert len(lines) == (1 if exit_code else 0)
         assert all(line.startswith("error: ") for line in lines)
         assert process.wait(timeout=60) == exit_code
+
+
+def shell(script, source, **environment):
+    """Runs a script of bash in which $P is a fresh interpreter with the source."""
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(source)}"
+    lines = f"set -o pipefail; {script.replace('$P', command)}"
+    return subprocess.run(
+        ["bash", "-c", lines], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
+
+
+ENDINGS = {
+    "success": ("return 0", 0, ""),
+    "failed check": ("return 1", 1, ""),
+    "wrong input": ("raise UserError('no images')", 2, "error: no images\n"),
+    "no file": ("open('/nowhere/a')", 2, "error: /nowhere/a: No such file"),
+    "interrupted": ("raise KeyboardInterrupt", 130, "interrupted"),
+}
+SOURCE = """
+import sys
+from common.cli import argument_parser, run_command
+from common.errors import UserError
+
+def command():
+    print("working")
+    print("note", file=sys.stderr)
+    {}
+
+argument_parser("x").parse_args([])
+sys.exit(run_command(command))
+"""
+STREAMS = {  # a script, and whether the error can be seen
+    "plain": ("$P", True),
+    "both into tee": ("$P 2>&1 | tee /dev/null", True),
+    "stderr closed": ("$P 2>&-", False),
+    "all closed": ("$P >&- 2>&- <&-", False),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_streams_do_not_change_the_exit_code(ending, streams):
+    body, code, words = ENDINGS[ending]
+    script, visible = STREAMS[streams]
+    done = shell(script, SOURCE.format(body))
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "Exception ignored" not in done.stderr + done.stdout
+    if visible:
+        assert words in done.stdout + done.stderr
+    elif "closed" in streams:
+        assert "error" not in done.stdout
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("script", "ending", "code"),
+    [
+        ("$P | true", "success", 2),
+        ("$P | true", "wrong input", 2),
+        ("$P 2>&1 | true", "success", 2),
+        ("$P 2>&1 | true", "wrong input", 2),
+        ("$P > /dev/full", "success", 2),
+    ],
+)
+def test_output_that_cannot_be_written_is_an_error(script, ending, code):
+    """Also if it is noticed only when the buffer is written at the end."""
+    source = SOURCE.format(ENDINGS[ending][0]).replace('    print("working', '    time.sleep(0.5)\n    print("working')
+    done = shell(script, f"import time\n{source}")
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.stderr.count("error:") <= 1
+
+
+@pytest.mark.integration
+def test_file_is_not_opened_in_place_of_a_closed_stream(tmp_path):
+    source = f"""
+import os, sys
+from common.cli import run_command
+
+def command():
+    with open({str(tmp_path / "data")!r}, "w") as file:
+        os.write(2, b"a library's message")
+        os.write(1, b"another one")
+        file.write("data")
+
+sys.exit(run_command(command))
+"""
+    assert shell("$P >&- 2>&-", source).returncode == 0
+    assert (tmp_path / "data").read_text() == "data"
+
+
+ASCII = {
+    "PYTHONIOENCODING": {"PYTHONIOENCODING": "ascii"},
+    "strict": {"PYTHONIOENCODING": "ascii:strict"},
+    "locale": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    "LANG": {"LANG": "C", "LC_ALL": ""},
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("case", ASCII)
+def test_other_encodings_do_not_fail(case):
+    source = SOURCE.format(r"print('96\u00d796 \u2192 299'); raise UserError('Bl\u00e4tter \u6953 \udcff')")
+    done = shell("$P", source, **ASCII[case])
+    assert done.returncode == 2
+    assert "96" in done.stdout and "299" in done.stdout
+    assert done.stderr.startswith("note\nerror: Bl")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("program", ["-m training", "-m competition", "build_submission.py", "grade_submission.py"])
+def test_help_is_printed_in_ascii(program):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, *program.split(), "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("arguments", [["--name", ""], ["--name="], ["sub", ""], ["sub", "x", "--other", ""]], ids=str)
+def test_empty_values_are_refused(arguments, capsys):
+    parser = argument_parser("x", "program")
+    parser.add_argument("--name")
+    parser.add_argument("--start", default="")
+    sub = parser.add_subparsers().add_parser("sub")
+    sub.add_argument("place")
+    sub.add_argument("--other")
+    assert parser.parse_args(["--name", "x"]).start == ""
+    with pytest.raises(SystemExit) as exit_:
+        parser.parse_args(arguments)
+    assert exit_.value.code == 2
+    assert "must not be empty" in capsys.readouterr().err
 
 
 @pytest.mark.unit

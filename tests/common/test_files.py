@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from common.errors import InUse
+from common.errors import InUse, UserError
 from common.files import (
     TEMPORARY,
     atomic_folder,
     atomically,
     digest,
     locked,
+    require_space,
     temporary_beside,
     write_arrays,
     write_json,
@@ -199,3 +200,47 @@ def test_digest_distinguishes_values_dtype_and_shape():
     assert digest(a) == digest(a.copy()) == digest(np.arange(12, dtype=np.int32)[::2] // 2)
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
     assert len(digest(a)) == 64
+
+
+def copy_to_a_full_disk(source):
+    def save(temporary):
+        temporary.touch()
+        raise OSError(28, "No space left on device", str(source), None, str(temporary))
+
+    return save
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["write", "copy", "folder", "copy into a folder"])
+def test_full_disk_names_the_target(tmp_path, kind):
+    source, target = tmp_path / "source", tmp_path / "target"
+    with pytest.raises(OSError, match="No space") as caught:  # noqa: PT012
+        if kind == "write":
+            atomically(target, fail_halfway)
+        elif kind == "copy":
+            atomically(target, copy_to_a_full_disk(source))
+        else:
+            with atomic_folder(target) as temporary:
+                if kind == "folder":
+                    raise OSError(28, "No space left on device")
+                copy_to_a_full_disk(source)(temporary / "file")
+    assert (caught.value.filename, caught.value.filename2) == (str(target), None)
+
+
+@pytest.mark.unit
+def test_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        atomically(tmp_path / "target", lambda temporary: (tmp_path / "source").read_bytes())
+    assert str(caught.value.filename) == str(tmp_path / "source")
+
+
+@pytest.mark.unit
+def test_disk_space_is_required(tmp_path):
+    folder = tmp_path / "grade-x"
+    folder.mkdir()
+    require_space(folder, 1, "grading")
+    with pytest.raises(UserError, match="grading needs 9,000,000,000 MB") as caught:
+        require_space(folder, 9 * 10**15, "grading")
+    assert str(tmp_path) in str(caught.value)
+    assert "MB are free" in str(caught.value)
+    assert "TMPDIR" in str(caught.value)

@@ -1,17 +1,24 @@
 """Image files and class folders are read into arrays."""
 
+import os
 import shutil
+import sys
+import zlib
+from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pictures import chunk, with_chunks
 from PIL import Image
 
 from common.errors import UserError
-from common.images import NAMED, class_folders, load_folder, read_image
+from common.folders import class_folders
+from common.images import NAMED, Images, load_folder, working_size
 from competition.synthetic import draw_folder, draw_images
 
 pytestmark = pytest.mark.unit
-LEAF = draw_images(1, side=32)[0]
+LEAF = draw_images(1, seed=9, side=32)[0]
 
 
 def test_classes_are_in_natural_order(tmp_path):
@@ -45,71 +52,21 @@ def test_rows_keep_image_label_and_path_together(leaf_folder):
     np.testing.assert_array_equal(chosen.images, images.images[[20, 3]])
 
 
-def test_hidden_files_and_folders_are_ignored(leaf_folder):
+def test_hidden_files_and_folders_are_skipped_and_counted(leaf_folder):
     before = load_folder(leaf_folder)
     (leaf_folder / "Species1" / ".DS_Store").write_bytes(b"\0")
     (leaf_folder / ".cache").mkdir()
     (leaf_folder / "readme.txt").write_text("not a class")
+    (leaf_folder / "Species2" / ".ipynb_checkpoints").mkdir()
+    shutil.copy(before.paths[9], leaf_folder / "Species2" / ".ipynb_checkpoints" / "00001-checkpoint.jpg")
     after = load_folder(leaf_folder)
     assert after.paths == before.paths
-    assert after.notes == ()
-
-
-def test_grey_becomes_rgb(tmp_path):
-    grey = Image.fromarray(LEAF).convert("L")
-    grey.save(tmp_path / "grey.png")
-    image, conversion = read_image(tmp_path / "grey.png")
-    assert (image.mode, conversion) == ("RGB", "L to RGB")
-    np.testing.assert_array_equal(np.asarray(image), np.repeat(np.asarray(grey)[..., None], 3, axis=-1))
-
-
-def test_cmyk_becomes_rgb(tmp_path):
-    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "red.jpg", quality=100)
-    image, conversion = read_image(tmp_path / "red.jpg")
-    assert (image.mode, conversion) == ("RGB", "CMYK to RGB")
-    np.testing.assert_allclose(np.asarray(image)[16, 16], [255, 0, 0], atol=3)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_alpha_is_composited_over_white(tmp_path, mode):
-    path = tmp_path / "alpha.png"
-    pixels = np.zeros((4, 3, 4), np.uint8)
-    pixels[:, 0], pixels[:, 1], pixels[:, 2] = (0, 0, 0, 0), (0, 0, 0, 102), (0, 0, 0, 255)
-    if mode == "P":  # one color of the palette is transparent; its own color, black, must not show
-        image = Image.fromarray(pixels[..., 3] // 102)  # 0, 1, 2
-        image.putpalette([0, 0, 0, 153, 153, 153, 0, 0, 0])
-        image.save(path, transparency=0)
-    else:
-        Image.fromarray(pixels).convert(mode).save(path)
-    image, conversion = read_image(path)
-    assert conversion == "alpha over white"
-    np.testing.assert_array_equal(np.asarray(image)[0], [[255] * 3, [153] * 3, [0] * 3])
-
-
-def test_16_bit_is_scaled_and_not_clipped(tmp_path):
-    eight = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    image, conversion = read_image(tmp_path / "deep.png")
-    assert conversion.startswith("16-bit")
-    np.testing.assert_array_equal(np.asarray(image), np.repeat(eight[..., None], 3, axis=-1))
-
-
-# EXIF orientation → quarter turns of the stored pixels, counterclockwise as in numpy.
-@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
-def test_exif_rotation_is_applied(tmp_path, orientation, turns):
-    upright = Image.fromarray(LEAF[:24])
-    upright.save(tmp_path / "plain.jpg")
-    exif = Image.Exif()
-    exif[274] = orientation
-    upright.save(tmp_path / "turned.jpg", exif=exif)
-    image, conversion = read_image(tmp_path / "turned.jpg")
-    assert conversion == "rotated by EXIF"
-    np.testing.assert_array_equal(np.asarray(image), np.rot90(np.asarray(Image.open(tmp_path / "plain.jpg")), turns))
+    assert after.notes == (f"skipped 2 hidden or system files, for example {leaf_folder / 'Species1' / '.DS_Store'}",)
 
 
 def test_conversions_are_counted_in_the_notes(leaf_folder):
-    for name in ("a", "b"):
-        Image.fromarray(LEAF if name == "a" else LEAF[::-1]).convert("L").save(leaf_folder / "Species1" / f"{name}.png")
+    for name, leaf in zip("ab", draw_images(2, seed=5, side=32), strict=True):
+        Image.fromarray(leaf).convert("L").save(leaf_folder / "Species1" / f"{name}.png")
     Image.fromarray(LEAF).resize((50, 40)).save(leaf_folder / "Species2" / "large.png")
     images = load_folder(leaf_folder)
     assert images.notes == ("converted 2 images: L to RGB", "resized 1 images to 32×32")
@@ -208,3 +165,159 @@ def test_image_with_two_labels_is_refused_and_every_pair_is_listed(leaf_folder):
     for one, other in pairs:
         assert f"{leaf_folder / one} ({one[:8]}) = {leaf_folder / other} ({other[:8]})" in str(error.value)
     assert "again.jpg" not in str(error.value)
+
+
+# --- damaged metadata and names
+
+
+def test_pictures_with_damaged_metadata_are_used_and_counted(leaf_folder):
+    plain = BytesIO()
+    Image.fromarray(LEAF).save(plain, "PNG")
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(5_000_000)))
+    (leaf_folder / "Species1" / "text.png").write_bytes(with_chunks(plain.getvalue(), text))
+    Image.fromarray(LEAF[::-1]).save(leaf_folder / "Species1" / "exif.png", exif=b"Exif\0\0nonsense")
+    images = load_folder(leaf_folder)
+    assert len(images) == 26
+    assert images.notes == (
+        "converted 1 images: EXIF not readable, not rotated",
+        "converted 1 images: metadata not readable",
+    )
+
+
+def test_file_names_that_are_not_utf8_are_read_and_shown_escaped(leaf_folder):
+    Image.fromarray(LEAF).save(leaf_folder / "Species1" / os.fsdecode(b"\xe9.png"), "PNG")
+    (leaf_folder / "Species1" / os.fsdecode(b"\xe8\n.png")).write_bytes(b"no image")
+    images = load_folder(leaf_folder)
+    assert len(images) == 25
+    assert images.notes[0].startswith(f"skipped {leaf_folder}/Species1/\\xe8\\n.png: ")
+    assert "\n".join(images.notes).encode()
+
+
+def test_class_of_heic_files_names_the_missing_reader(leaf_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for path in (leaf_folder / "Species2").iterdir():
+        path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    (leaf_folder / "Species1" / "note.txt").write_text("no image")  # another reason, of another class
+    with pytest.raises(UserError, match="Species2 has none: .*HEIC reader; pip install pillow-heif"):
+        load_folder(leaf_folder)
+
+
+# --- copies
+
+
+def test_copies_are_grouped_and_counted(leaf_folder):
+    shutil.copy(leaf_folder / "Species1" / "00002.jpg", leaf_folder / "Species1" / "same file.jpg")
+    Image.open(leaf_folder / "Species3" / "00004.jpg").save(leaf_folder / "Species3" / "same pixels.png")
+    images = load_folder(leaf_folder)
+    names = [path.rpartition("leaves/")[2] for path in images.paths]
+    pairs = {(names[group], names[row]) for row, group in enumerate(images.groups) if group != row}
+    assert pairs == {
+        ("Species1/00002.jpg", "Species1/same file.jpg"),
+        ("Species3/00004.jpg", "Species3/same pixels.png"),
+    }
+    (warning,) = images.notes
+    assert warning.startswith("warning: 2 images are copies")
+    part = images.rows([20, 2, 8])
+    assert part.digests == tuple(images.digests[row] for row in (20, 2, 8))
+    assert part.groups.tolist() == [0, 1, 1]
+
+
+def test_near_copies_are_noted(leaf_folder):
+    Image.open(leaf_folder / "Species1" / "00002.jpg").save(leaf_folder / "Species1" / "again.jpg", quality=60)
+    images = load_folder(leaf_folder)
+    assert np.array_equal(images.groups, np.arange(25))
+    (note,) = images.notes
+    assert note.startswith("1 images look nearly the same")
+    assert "again.jpg" in note
+
+
+def test_same_pixels_in_two_classes_are_warned_of(leaf_folder):
+    Image.open(leaf_folder / "Species1" / "00002.jpg").save(leaf_folder / "Species2" / "again.png")
+    (warning,) = load_folder(leaf_folder).notes
+    assert "1 images have the pixels of an image of another class" in warning
+    assert "again.png (Species2)" in warning
+
+
+def test_images_of_another_folder_are_recognized(leaf_folder, tmp_path):
+    shutil.copytree(leaf_folder, tmp_path / "test")
+    for path in sorted((tmp_path / "test").glob("*/*.jpg"))[3:]:
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    assert load_folder(tmp_path / "test").count_in(load_folder(leaf_folder)) == 3
+
+
+# --- classes are matched by name
+
+SHAPE = (3, 1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "labels"),
+    [
+        (("a", "b", "c"), ("a", "b", "c"), [0, 1, 2]),
+        (("b", "c", "d"), ("a", "b", "c", "d"), [1, 2, 3]),
+        (("a", "b", "c"), ("c", "b", "a"), [2, 1, 0]),
+        (("caf\u00e9", "b", "c"), ("cafe\u0301", "b", "c"), [0, 1, 2]),
+    ],
+)
+def test_labels_are_matched_by_name(own, names, labels):
+    images = Images(np.zeros(SHAPE, np.uint8), np.arange(3), own, ("",) * 3).with_classes(names, "--test", "--data")
+    assert images.names == names
+    assert images.labels.tolist() == labels
+    assert images.labels.dtype == np.int64
+
+
+def test_unknown_classes_are_refused_and_both_sides_are_named():
+    images = Images(np.zeros(SHAPE, np.uint8), np.arange(3), ("a", "b", "Oak"), ("",) * 3)
+    with pytest.raises(UserError, match="--test must have the classes of --data, a, b; got also Oak"):
+        images.with_classes(("a", "b"), "--test", "--data")
+
+
+# --- size
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(96, 96)], (96, 96)),
+        ([(512, 512)], (512, 512)),
+        ([(3000, 4000)], (288, 384)),
+        ([(4000, 3000)], (384, 288)),
+        ([(513, 513)], (384, 384)),
+        ([(5, 100_000)], (1, 384)),
+        ([(3000, 4000), (96, 96), (96, 96)], (96, 96)),
+        ([(20, 30), (3000, 4000)], (20, 30)),
+    ],
+)
+def test_most_frequent_size_is_taken_if_it_is_small(sizes, expected):
+    assert working_size(sizes) == expected
+
+
+def test_large_photographs_are_reduced_with_a_note(tmp_path):
+    for name, seed in (("Oak", 0), ("Ash", 1)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(draw_images(1, seed=seed, side=1200)[0][:600]).save(tmp_path / name / "1.jpg")
+    images = load_folder(tmp_path)
+    assert images.images.shape == (2, 192, 384, 3)
+    resized, reduced = images.notes
+    assert resized == "resized 2 images to 192×384"
+    assert "600×1200 is reduced" in reduced
+    assert "--size" in reduced
+    assert load_folder(tmp_path, (10, 20)).notes == ("resized 2 images to 10×20",)
+
+
+def test_unreadable_files_do_not_choose_the_size(leaf_folder):
+    """Their heads are readable, so that they are counted at first."""
+    for number in range(30):
+        path = leaf_folder / "Species1" / f"cut{number}.png"
+        Image.fromarray(draw_images(1, side=48)[0]).save(path)
+        path.write_bytes(path.read_bytes()[:300])
+    assert load_folder(leaf_folder).images.shape == (24, 32, 32, 3)
+
+
+def test_too_little_memory_is_named(leaf_folder, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("common.images.np", SimpleNamespace(empty=fail, uint8=np.uint8))
+    with pytest.raises(UserError, match="24 images of 32×32 pixels need .* GB.*--size"):
+        load_folder(leaf_folder)

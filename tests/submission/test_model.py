@@ -260,6 +260,77 @@ def test_pillow_image_is_accepted(classifier, leaf_images, leaf_probabilities, n
     )
 
 
+def test_images_of_several_sizes_and_kinds_are_predicted_one_by_one(
+    classifier, leaf_images, leaf_probabilities, tmp_path, no_warnings
+):
+    Image.fromarray(leaf_images[1]).save(tmp_path / "leaf.png")
+    large = np.asarray(Image.fromarray(leaf_images[2]).resize((300, 200), Image.BICUBIC))
+    given = [
+        leaf_images[0],
+        tmp_path / "leaf.png",
+        large,
+        str(tmp_path / "leaf.png"),
+        Image.fromarray(leaf_images[3]),
+        tf.constant(leaf_images[4]),
+        leaf_images[5, :, :, :1],
+    ]
+    alone = np.concatenate([classifier.predict_proba(image) for image in given])
+    np.testing.assert_allclose(alone[[0, 1, 3, 4, 5]], leaf_probabilities[[0, 1, 1, 3, 4]], atol=1e-5)
+    for several in (given, tuple(given), iter(given), (image for image in given)):
+        np.testing.assert_allclose(classifier.predict_proba(several), alone, atol=1e-5)
+
+
+def test_a_generator_is_read_as_it_is_predicted(model_code, classifier, leaf_images, monkeypatch):
+    """At most one batch of its images is read before a prediction."""
+    monkeypatch.setattr(model_code, "BATCH_SIZE", 4)
+    events, forward = [], classifier._forward
+    monkeypatch.setattr(classifier, "_forward", lambda pixels: events.append("predicted") or forward(pixels))
+
+    def generate():
+        for image in leaf_images[:10]:
+            events.append("read")
+            yield image
+
+    assert classifier.predict(generate()).shape == [10]
+    reads = [event == "read" for event in events]
+    assert sum(reads[: events.index("predicted")]) == 4
+    assert sum(reads) == 10
+
+
+@pytest.mark.parametrize("empty", [iter([]), (image for image in ())])
+def test_empty_generator_is_rejected(classifier, empty):
+    with pytest.raises(ValueError, match=EXPECTED + ".* without an image"):
+        classifier.predict(empty)
+
+
+def test_large_photographs_need_little_memory(tmp_path):
+    """Eight photographs of 12 megapixels as one float array would take 1,150 MB."""
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from PIL import Image
+from model import predict
+Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)).resize((4000, 3000)).save("photo.jpg")
+predict(np.zeros((2, 96, 96, 3), np.uint8))
+predict("photo.jpg")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+answers = predict(["photo.jpg"] * 8)
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+photos = np.empty((8, 3000, 4000, 3), np.uint8)
+photos[:] = 7
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+predict(photos)
+grown = max(grown, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(len(answers), grown / (2**20 if sys.platform == "darwin" else 2**10))
+"""
+    done = python("-c", code, tiny_submission(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    count, grown = done.stdout.split()
+    assert int(count) == 8
+    assert float(grown) < 200
+
+
 @pytest.mark.parametrize("damage", ["text", "truncated", "folder", "empty"])
 def test_damaged_image_file_is_rejected(classifier, leaf_images, tmp_path, damage):
     path = tmp_path / "leaf.png"
@@ -298,11 +369,13 @@ INVALID = {
     "missing file": (Path("nowhere/leaf.jpg"), "text that is not the path .*: '.*leaf.jpg'"),
     "bytes": (b"hello", "bytes of type"),
     "none": (None, "NoneType"),
-    "ragged list": ([np.zeros((96, 96, 3)), np.zeros((95, 96, 3))], "list that is not an array"),
+    "wrong image in a list": ([np.zeros((96, 96, 3)), np.zeros((95, 96, 2))], r"an image of shape \[95, 96, 2\]"),
+    "batches in a list": ([np.zeros((2, 96, 96, 3))] * 2, r"shape \[2, 2, 96, 96, 3\]"),
+    "mixed list": (["nowhere.jpg", np.zeros((96, 96, 3))], "text that is not the path .*: 'nowhere.jpg'"),
     "ragged rows": ([[[1, 2, 3], [4, 5]]], "list that is not an array"),
     "ragged tensor": (tf.ragged.constant([[[[1, 2, 3]]], [[[1, 2, 3], [4, 5, 6]]]]), "RaggedTensor"),
     "sparse tensor": (tf.sparse.from_dense(np.eye(3)), "SparseTensor"),
-    "strings": (["a.jpg", "b.jpg"], "list of type <U5"),
+    "missing files": (["a.jpg", "b.jpg"], "text that is not the path .*: 'a.jpg'"),
     "string tensor": (tf.constant(["a.jpg"]), "EagerTensor of type object"),
     "objects": (np.full((1, 96, 96, 3), None), "ndarray of type object"),
     "dictionary": ({"images": np.zeros((1, 96, 96, 3))}, "dict of type object"),

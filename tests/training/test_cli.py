@@ -50,7 +50,7 @@ def test_every_command_has_help(command, capsys):
     assert f"python -m training {command}" in capsys.readouterr().out
 
 
-COMMANDS = {"_crossval", "_list", "_mistakes", "_run", "_tune", "_compare", "_split", "_deepweeds"}
+COMMANDS = {"_auto", "_crossval", "_list", "_mistakes", "_run", "_tune", "_compare", "_split", "_deepweeds"}
 
 
 def test_every_example_is_understood(capsys, monkeypatch):

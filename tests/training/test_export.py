@@ -358,6 +358,6 @@ def test_weights_that_need_single_precision_keep_it(tmp_path, capsys):
 
 def test_a_model_with_other_probabilities_is_never_saved(plain_model, tmp_path, monkeypatch):
     monkeypatch.setattr("training.export.fold_batch_norm", keras.models.clone_model)  # with other weights
-    with pytest.raises(ValueError, match="changes a probability"):
+    with pytest.raises(ValueError, match="probabilities differ from the model"):
         export(trained(plain_model), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ class RandomTransforms:
     """Ranges of the random transforms of one image. With zeros and False, the image stays as it is."""
 
     flips: bool = True  # mirror along either axis, each with probability 1/2
+    vertical_flips: bool = True  # False: `flips` mirrors left and right only, for photographs with an up and a down
     quarter_turns: bool = False  # with flips: all eight symmetries of the square
     rotation: float = 20.0  # degrees, uniform within ±
     zoom: float = 0.15  # natural logarithm of the zoom factor, uniform within ±
@@ -71,6 +72,7 @@ def draw_views(transforms: RandomTransforms, count: int, image_shape: tuple, rng
 
     angle = np.deg2rad(within(t.rotation)) + (np.pi / 2) * rng.integers(0, 4 if t.quarter_turns else 1, count)
     mirror = rng.choice([-1.0, 1.0], (count, 2)) if t.flips else np.ones((count, 2))
+    mirror[:, 1] = mirror[:, 1] if t.vertical_flips else 1.0
     linear = np.empty((count, 2, 2))
     linear[:, 0, 0], linear[:, 0, 1] = np.cos(angle), -np.sin(angle)
     linear[:, 1, 0], linear[:, 1, 1] = np.sin(angle), np.cos(angle)

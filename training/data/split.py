@@ -1,9 +1,10 @@
 """Stratified splits of labelled images into a training and a validation part."""
 
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -18,21 +19,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainVal:
-    """The two parts of the labelled images. `val` may be empty."""
+    """The two parts of the labelled images. `val` may be empty; `val_rows` are its rows among all images, if known."""
 
     train: Images
     val: Images
+    val_rows: np.ndarray | None = None
+
+
+def saved_val_rows(file: Any, data: "Data", images: Images) -> np.ndarray:
+    """The validation rows of a run: those in its `val.npz`, or in runs of earlier versions those of the split."""
+    return file["rows"] if "rows" in file.files else split_rows(data, images)[1]
 
 
 def split_rows(data: "Data", images: Images) -> tuple[np.ndarray, np.ndarray]:
     """The (training rows, validation rows) of a recipe: one stratified part or one of several folds is held out."""
     if data.folds:
-        return split_fold(images.labels, data.folds, data.fold, data.split_seed, images.names)
-    return split(images.labels, data.validation_split, data.split_seed, images.names)
+        return split_fold(images.labels, data.folds, data.fold, data.split_seed, images.names, images.groups)
+    return split(images.labels, data.validation_split, data.split_seed, images.names, images.groups)
 
 
 def split(
-    labels: np.ndarray, validation_split: float, seed: int, names: tuple | None = None
+    labels: np.ndarray,
+    validation_split: float,
+    seed: int,
+    names: tuple | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A stratified, seeded split into a training and a validation part.
 
@@ -41,6 +52,8 @@ def split(
         validation_split: share held out, 0 to below 1.
         seed: integer.
         names: class names, for the error.
+        groups: int [n]. Rows of one class with the same number are in the same part. None: all are different. Only the
+            first row of each group is drawn, so the split without groups is the same as with different ones.
 
     Returns:
         (training rows, validation rows), int64, each sorted.
@@ -51,19 +64,28 @@ def split(
     rows = np.arange(len(labels))
     if validation_split == 0:
         return rows, rows[:0]
-    values, counts = np.unique(labels, return_counts=True)
+    first, group = _first_rows(labels, groups)
+    values, counts = np.unique(labels[first], return_counts=True)
     if counts.min() < 2:
         rare = values[counts.argmin()]
-        raise UserError(f"a split needs two images of each class, {names[rare] if names else rare} has one; add images")
+        name = names[rare] if names else rare
+        raise UserError(f"a split needs two different images of each class, {name} has one; add images")
     try:
-        train, val = train_test_split(rows, test_size=validation_split, stratify=labels, random_state=seed)
+        train, val = train_test_split(
+            np.arange(len(first)), test_size=validation_split, stratify=labels[first], random_state=seed
+        )
     except ValueError as error:
-        raise UserError(f"cannot hold out {validation_split:.0%} of {len(labels)} images: {error}") from error
-    return np.sort(train), np.sort(val)
+        raise UserError(f"cannot hold out {validation_split:.0%} of {len(first)} images: {error}") from error
+    return np.flatnonzero(np.isin(group, train)), np.flatnonzero(np.isin(group, val))
 
 
 def split_fold(
-    labels: np.ndarray, folds: int, fold: int, seed: int, names: tuple | None = None
+    labels: np.ndarray,
+    folds: int,
+    fold: int,
+    seed: int,
+    names: tuple | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A stratified, seeded split that holds out one of several folds.
 
@@ -73,22 +95,36 @@ def split_fold(
         fold: which one, 0 to below `folds`.
         seed: integer.
         names: class names, for the error.
+        groups: see `split`.
 
     Returns:
         (training rows, validation rows), int64, each sorted.
 
     Raises:
-        UserError: a class has fewer images than folds.
+        UserError: a class has fewer different images than folds.
     """
-    values, counts = np.unique(labels, return_counts=True)
+    first, group = _first_rows(labels, groups)
+    values, counts = np.unique(labels[first], return_counts=True)
     if counts.min() < folds:
         rare = values[counts.argmin()]
         name = names[rare] if names else rare
         raise UserError(
-            f"{folds} folds need {folds} images of each class, {name} has {counts.min()}; give fewer --folds"
+            f"{folds} folds need {folds} different images of each class, {name} has {counts.min()}; give fewer --folds"
         )
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
-    return list(parts)[fold]
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels[first], labels[first])
+    train, val = list(parts)[fold]
+    return np.flatnonzero(np.isin(group, train)), np.flatnonzero(np.isin(group, val))
+
+
+def _first_rows(labels: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(the first row of each group, in order; for each row the place of its group among them)."""
+    rows = np.arange(len(labels))
+    if groups is None:
+        return rows, rows
+    keys = list(zip(np.asarray(labels).tolist(), np.asarray(groups).tolist(), strict=True))
+    place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    group = np.array([place[key] for key in keys], np.int64)
+    return np.unique(group, return_index=True)[1], group
 
 
 def copy_split(data: Path, out: Path, validation_split: float, seed: int) -> list[str]:
@@ -103,12 +139,23 @@ def copy_split(data: Path, out: Path, validation_split: float, seed: int) -> lis
     if out.exists():
         raise UserError(f"--out must be a new folder, {out} exists; give another one, or remove it first")
     images = load_folder(data)
-    parts = dict(zip(("train", "validation"), split(images.labels, validation_split, seed, images.names), strict=True))
+    rows_of_parts = split(images.labels, validation_split, seed, images.names, images.groups)
+    parts = dict(zip(("train", "validation"), rows_of_parts, strict=True))
     with atomic_folder(out) as temporary:
         for part, rows in parts.items():
             for row in rows:
                 source = Path(images.paths[row])
                 target = temporary / part / source.relative_to(data)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, target)
+                _copy(source, target, out)
     return [*images.notes, ", ".join(f"{len(rows)} images in {out / part}" for part, rows in parts.items())]
+
+
+def _copy(source: Path, target: Path, out: Path) -> None:
+    """Copies a file. If the disk is full the error names `out`, where shutil names the source."""
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, error.strerror, str(out)) from error
+        raise

@@ -7,13 +7,13 @@ import numpy as np
 
 from common.errors import InUse, UserError
 from common.files import write_arrays, write_json
-from common.images import load_folder
+from common.images import Images, load_folder
 from training.config.recipe import Recipe
-from training.data.split import split_rows
+from training.data.split import saved_val_rows
 from training.evaluate.metrics import calibration, calibration_error, metrics
 from training.evaluate.plots import new_figure, plot_confusion, save_figure
 from training.run import Inputs, train
-from training.run_folder import METRICS, VAL, read_record, run_file
+from training.run_folder import METRICS, VAL, Record, read_record, run_file
 
 OUT_OF_FOLD = "out_of_fold.npz"
 
@@ -65,7 +65,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
 
 def gather(recipe: Recipe, name: str, data: Path, out: Path, seeds: int) -> dict:
     """Gathers the out-of-fold predictions of finished folds and writes their metrics and plots; see `crossval`."""
-    images = load_folder(data)
+    images = load_folder(data, read_record(out / "seed0-fold0").image_shape)
     probabilities = np.zeros((seeds, len(images), len(images.names)), np.float32)
     of_folds = []
     for seed in range(seeds):
@@ -75,8 +75,9 @@ def gather(recipe: Recipe, name: str, data: Path, out: Path, seeds: int) -> dict
             record = read_record(folder)
             if record.name != name or record.recipe != one:
                 raise UserError(f"{folder} is a run of another recipe or with other settings; give another --out")
-            _, val = split_rows(one.data, images)
+            check_classes(record, images, folder)
             with np.load(run_file(folder, VAL)) as file:
+                val = saved_val_rows(file, one.data, images)
                 if not np.array_equal(file["labels"], images.labels[val]):
                     raise UserError(f"{folder} was trained on other images; give another --out")
                 probabilities[seed, val] = file["probabilities"]
@@ -99,6 +100,15 @@ def gather(recipe: Recipe, name: str, data: Path, out: Path, seeds: int) -> dict
     )
     write_json(out / "crossval.json", result)
     return result
+
+
+def check_classes(record: Record, images: Images, folder: Path) -> None:
+    """Raises a UserError unless the class folders have the names that a run was trained on, in the same order."""
+    if record.classes != images.names:
+        raise UserError(
+            f"the class folders of --data must be those that {folder} was trained on, {', '.join(record.classes)}; "
+            f"got {', '.join(images.names)}; give the folder that it was trained on"
+        )
 
 
 def _of_fold(recipe: Recipe, seed: int, fold: int) -> Recipe:

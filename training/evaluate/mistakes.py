@@ -8,9 +8,10 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import digest
+from common.folders import printable
 from common.images import Images, load_folder
-from training.data.split import split_rows
-from training.evaluate.crossval import OUT_OF_FOLD
+from training.data.split import saved_val_rows
+from training.evaluate.crossval import OUT_OF_FOLD, check_classes
 from training.evaluate.plots import new_figure, save_figure
 from training.run_folder import VAL, read_record, run_file
 
@@ -47,9 +48,8 @@ def draw_mistakes(folder: Path, data: Path, out: Path, count: int = 15) -> list[
     """
     if not 1 <= count <= MAX_COUNT:
         raise UserError(f"--count must be a whole number from 1 to {MAX_COUNT}, got {count}")
-    images = load_folder(data)
     try:
-        rows, labels, probabilities = _predictions(Path(folder), images)
+        images, rows, labels, probabilities = _predictions(Path(folder), data)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); train it again") from error
     chosen = worst_mistakes(labels, probabilities, count)
@@ -72,13 +72,14 @@ def _draw(axis: Any, images: Images, row: int, probabilities: np.ndarray) -> str
     classes = (images.labels[row], probabilities.argmax())
     true, predicted = (f"{images.names[c]} {probabilities[c]:.0%}" for c in classes)
     path = Path(images.paths[row])
+    folder, name = printable(path.parent.name), printable(path.name)
     axis.imshow(images.images[row])
-    axis.set_title(f"true {true}\npredicted {predicted}\n{path.name}", fontsize=8)
-    return f"{path.parent.name}/{path.name}: true {true}, predicted {predicted}"
+    axis.set_title(f"true {true}\npredicted {predicted}\n{name}", fontsize=8)
+    return f"{folder}/{name}: true {true}, predicted {predicted}"
 
 
-def _predictions(folder: Path, images: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows of the images, their labels, their probabilities) of a cross-validation or of a run."""
+def _predictions(folder: Path, data: Path) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
+    """(all images, rows of them, their labels, their probabilities) of a cross-validation or of a run."""
     is_crossval = (folder / OUT_OF_FOLD).is_file()
     run, file_name = (folder / "seed0-fold0", OUT_OF_FOLD) if is_crossval else (folder, VAL)
     path = run_file(folder, file_name)
@@ -88,12 +89,14 @@ def _predictions(folder: Path, images: Images) -> tuple[np.ndarray, np.ndarray, 
             f"it has neither {VAL} nor {OUT_OF_FOLD}"
         )
     record = read_record(run)
+    images = load_folder(data, record.image_shape)
+    check_classes(record, images, folder)
     if record.data_sha256 != digest(images.images, images.labels):
         raise UserError(
             f"--data must be the images that {folder} was trained on; {len(images)} other images were given"
         )
     with np.load(path) as file:
         labels, probabilities = file["labels"], file["probabilities"]
-    if is_crossval:
-        return np.arange(len(images)), labels, probabilities[0]
-    return split_rows(record.recipe.data, images)[1], labels, probabilities
+        if is_crossval:
+            return images, np.arange(len(images)), labels, probabilities[0]
+        return images, saved_val_rows(file, record.recipe.data, images), labels, probabilities

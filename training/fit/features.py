@@ -14,6 +14,8 @@ import numpy as np
 from common.files import digest, locked, write_arrays
 from common.progress import progress
 from training.data.augment import RandomTransforms, apply_views, draw_views
+from training.fit.precision import precision
+from training.model.backbones import pooled_layers
 from training.model.build import preprocessing
 
 FORMAT = 1  # increase it whenever the same arguments give other features
@@ -27,12 +29,14 @@ class FeatureSpec:
     transforms: random transforms of each view, or None for the images as they are.
     views: number of random views of each image; 1 without transforms.
     seed: with the number of the view, it decides the random numbers.
+    precision: "float32" or "bfloat16", of the matrix products (TensorFlow only).
     """
 
     input_size: int
     transforms: RandomTransforms | None = None
     views: int = 1
     seed: int = 0
+    precision: str = "float32"
 
 
 def cached_features(cache: Path, backbone: keras.Model, images: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -48,14 +52,41 @@ def cached_features(cache: Path, backbone: keras.Model, images: np.ndarray, spec
     Returns:
         float32 [views, n, d].
     """
-    path = Path(cache) / f"{_key(backbone, images, spec)}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _path(cache, backbone, images, spec)
     with locked(path.with_suffix(".lock"), f"the features {path}", wait=True):
         features = _read(path, (spec.views, len(images)))
         if features is None:
             features = extract_features(backbone, images, spec)
             write_arrays(path, features=features)
     return features
+
+
+def layer_features(
+    cache: Path, backbone: keras.Model, layers: tuple, images: np.ndarray, spec: FeatureSpec
+) -> np.ndarray:
+    """`cached_features` of several layers of a backbone, concatenated.
+
+    Each layer has a cached file of its own. Layers that are missing are computed in one pass.
+
+    Args:
+        layers: see `training.model.backbones.pooled_layers`.
+        cache, backbone, images, spec: see `cached_features`.
+
+    Returns:
+        float32 [views, n, d], d of all layers together.
+    """
+    models = [pooled_layers(backbone, (name,)) for name in layers] or [backbone]
+    missing = [
+        (name, model)
+        for name, model in zip(layers, models, strict=False)
+        if not _path(cache, model, images, spec).exists()
+    ]
+    if len(missing) > 1:
+        features = extract_features(pooled_layers(backbone, tuple(name for name, _ in missing)), images, spec)
+        ends = np.cumsum([model.output_shape[-1] for _, model in missing])
+        for (_, model), part in zip(missing, np.split(features, ends[:-1], axis=-1), strict=True):
+            write_arrays(_path(cache, model, images, spec), features=part)
+    return np.concatenate([cached_features(cache, model, images, spec) for model in models], axis=-1)
 
 
 def extract_features(backbone: keras.Model, images: np.ndarray, spec: FeatureSpec, batch_size: int = 32) -> np.ndarray:
@@ -71,7 +102,10 @@ def extract_features(backbone: keras.Model, images: np.ndarray, spec: FeatureSpe
         float32 [views, n, d].
     """
     blocks = []
-    with progress(total=spec.views * len(images), desc="computing features", unit="image") as bar:
+    with (
+        progress(total=spec.views * len(images), desc="computing features", unit="image") as bar,
+        precision(spec.precision),
+    ):
         for view in range(spec.views):
             for pixels in view_batches(images, spec, view, batch_size):
                 blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(pixels)))
@@ -102,11 +136,18 @@ def view_batches(images: np.ndarray, spec: FeatureSpec, view: int, batch_size: i
         yield prepare(apply_views(pixels, *(array[part] for array in drawn)) if drawn else pixels)
 
 
+def _path(cache: Path, backbone: keras.Model, images: np.ndarray, spec: FeatureSpec) -> Path:
+    """The cached file of some features. Creates its folder."""
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    return Path(cache) / f"{_key(backbone, images, spec)}.npz"
+
+
 def _key(backbone: keras.Model, images: np.ndarray, spec: FeatureSpec) -> str:
     layers = [[type(layer).__name__, {**layer.get_config(), "name": ""}] for layer in backbone.layers]
     weights = [keras.ops.convert_to_numpy(v) for v in backbone.weights]
     transforms = None if spec.transforms is None else dataclasses.asdict(spec.transforms)
-    views = [transforms, spec.views, spec.seed, spec.input_size]
+    views: list = [transforms, spec.views, spec.seed, spec.input_size]
+    views += [] if spec.precision == "float32" else [spec.precision]
     software = (FORMAT, keras.__version__, keras.backend.backend())
     return digest(*software, json.dumps(layers, default=str), *weights, images, views)[:32]
 

@@ -1,5 +1,6 @@
 """Fine-tuning of a backbone under a softmax head, with a checkpoint after each epoch."""
 
+import itertools
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ import keras
 
 from common.errors import UserError
 from common.files import atomically
+from common.images import Images
 from training.config.recipe import Finetune, Recipe
 from training.data.balance import class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches
@@ -119,6 +121,28 @@ def make_backbone(recipe: Recipe, weights: str) -> keras.Model:
     set_trainable(backbone, tune.trainable, tune.train_batch_norm)
     synchronize(backbone)
     return backbone
+
+
+def seconds_per_image(recipe: Recipe, images: Images, backbone_weights: str, steps: int = 4) -> float:
+    """Measures how long a training step takes, per image and without its compilation.
+
+    Args:
+        recipe: its fine-tuning is measured at its last input size.
+        images: some images; the weights that they train are thrown away.
+        backbone_weights: see `training.model.backbones`.
+        steps: steps that are measured, after one that is not.
+    """
+    backbone = make_backbone(recipe, backbone_weights)
+    head = softmax_head(recipe.finetune, backbone.output_shape[-1], len(images.names))
+    job = _Job(recipe, TrainVal(images, images), Path(), TrainState(), backbone, head)
+    model = _compiled(job, recipe.finetune.input_size)
+    batches = iter(recipe.data.pipeline(images, job.rows, recipe, 0, Path()))
+    times = []
+    for pixels, targets in itertools.islice(itertools.cycle(batches), steps + 1):
+        began = time.monotonic()
+        model.train_on_batch(pixels, targets)
+        times.append(time.monotonic() - began)
+    return min(times[1:]) / recipe.finetune.batch_size
 
 
 def _run_epochs(job: _Job) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
 from common.errors import UserError
 from common.progress import progress
@@ -14,9 +15,10 @@ from training.config.recipe import Recipe
 from training.data.balance import class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches
 from training.fit.checkpoint import write_history
-from training.model.heads import quasi_svm_head
+from training.model.heads import linear_head, quasi_svm_head
 
 HEAD_HISTORY = "head_history.csv"
+LINEAR_STEPS = 200  # of L-BFGS
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,33 @@ def fit_head(recipe: Recipe, features: Features, folder: Path) -> keras.Model:
     history = fit_on_features(head, schedule, recipe, features)
     write_history(folder / HEAD_HISTORY, history)
     adjust_logits(head, features.train_labels, len(features.names), recipe.head.logit_adjustment)
+    return head
+
+
+def fit_linear(recipe: Recipe, features: Features, folder: Path | None = None) -> keras.Model:
+    """Trains logistic regression on standardized features with scikit-learn.
+
+    Args:
+        recipe: its `head.c`, `data.class_repeats`, `data.class_weights` and `seed` are used.
+        features: see `Features`; all views are training examples.
+        folder: not used.
+
+    Returns:
+        The trained head, `keras.Model` [b, d] → [b, classes].
+    """
+    labels, width = features.train_labels, features.train.shape[-1]
+    rows = repeat_classes(labels, features.names, recipe.data.class_repeats)
+    head = linear_head(width, len(features.names))
+    scaler = head.get_layer("standardise")
+    scaler.adapt(features.train.reshape(-1, width))
+    x = keras.ops.convert_to_numpy(scaler(features.train[:, rows].reshape(-1, width)))
+    y = np.tile(labels[rows], len(features.train))
+    weights = "balanced" if recipe.data.class_weights else None
+    model = LogisticRegression(C=recipe.head.c, class_weight=weights, max_iter=LINEAR_STEPS, tol=1e-3).fit(x, y)
+    kernel, bias = model.coef_.T, model.intercept_
+    if len(features.names) == 2:  # scikit-learn has one logit for two classes
+        kernel, bias = np.hstack([-kernel, kernel]) / 2, np.array([-bias[0], bias[0]]) / 2
+    head.get_layer("softmax").set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
     return head
 
 

@@ -33,6 +33,16 @@ def inception_v3(weights: str) -> keras.Model:
     return backbone
 
 
+def inception_v3_frozen(weights: str) -> keras.Model:
+    """`inception_v3` with the weights as they are, for features of a backbone that is not fine-tuned.
+
+    Kernels that the weights file lacks stay zero: untrained ones would only add noise to the features.
+
+    Args, returns, raises: see `inception_v3`.
+    """
+    return _pretrained(keras.applications.InceptionV3, weights)
+
+
 def inception_v3_small_init(weights: str) -> keras.Model:
     """`inception_v3` with a hundredth of the usual initialization for kernels that the weights file lacks.
 
@@ -107,7 +117,30 @@ def scratch_resnet(weights: str) -> keras.Model:
     return _pooled(pixels, x)
 
 
-PRETRAINED = (inception_v3, inception_v3_small_init, vgg19)
+PRETRAINED = (inception_v3, inception_v3_frozen, inception_v3_small_init, vgg19)
+
+
+def pooled_layers(backbone: keras.Model, layers: tuple) -> keras.Model:
+    """A backbone with other outputs: the global average pooling of some of its layers, concatenated.
+
+    Args:
+        backbone: `keras.Model`.
+        layers: names of layers with outputs [b, h, w, c]; () returns the backbone unchanged.
+
+    Raises:
+        UserError: no such layer.
+    """
+    if not layers:
+        return backbone
+    known = {layer.name: layer for layer in backbone.layers if len(layer.output.shape) == 4}
+    if unknown := [name for name in layers if name not in known]:
+        near = [name for name in known if name.startswith("mixed")] or list(known)
+        raise UserError(
+            f"head.feature_layers must be layers of the backbone, {', '.join(near)}, got {', '.join(unknown)}"
+        )
+    outputs = [keras.layers.GlobalAveragePooling2D()(known[name].output) for name in layers]
+    output = outputs[0] if len(outputs) == 1 else keras.layers.Concatenate()(outputs)
+    return keras.Model(backbone.input, output, name="backbone")
 
 
 def initialize_zero_kernels(backbone: keras.Model, scale: float = 1.0, seed: int = 0) -> list[str]:

@@ -30,6 +30,26 @@ def softmax_head(finetune: "Finetune", features: int, classes: int) -> keras.Mod
     return keras.Sequential(layers, name="softmax_head")
 
 
+def linear_head(features: int, classes: int) -> keras.Model:
+    """Features → standardization → softmax.
+
+    Args:
+        features: number of features d.
+        classes: number of classes.
+
+    Returns:
+        `keras.Model`, float32 [b, d] → probabilities [b, classes]. Adapt its layer `standardise` before training.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            keras.layers.Normalization(name="standardise"),
+            keras.layers.Dense(classes, activation="softmax", name="softmax"),
+        ],
+        name="linear",
+    )
+
+
 def quasi_svm_head(head: "Head", features: int, classes: int, scale: float, seed: int) -> keras.Model:
     """Features → standardization → random Fourier features → softmax: a kernel machine that is linear in its weights.
 

@@ -58,7 +58,7 @@ class Question:
         return self.pictures / f"question_{self.name}.png"
 
     def save(self, values: dict) -> None:
-        """Writes the answer. Call it after the picture is drawn."""
+        """Writes the answer. Call it after plotting the picture."""
         path = self.out / f"{self.name}.json"
         write_json(path, values)
         print(f"done: {path} and {self.picture}")
@@ -73,9 +73,9 @@ class Question:
         """Reads the training images."""
         return load_folder(self.data)
 
-    def test_images(self, size: tuple[int, int]) -> Images:
-        """Reads the test images and resizes them to (height, width) in pixels."""
-        return load_folder(self.require_test(), size)
+    def test_images(self, images: Images) -> Images:
+        """Reads the test images at the size and with the classes of the training images."""
+        return load_folder(self.require_test(), images.images.shape[1:3]).with_classes(images.names, "--test", "--data")
 
     def features(self, *parts: Images, transforms: RandomTransforms | None = None, views: int = 1) -> list[np.ndarray]:
         """Computes the features of a frozen InceptionV3 at 96×96.

@@ -35,7 +35,7 @@ def answer(question: Question) -> None:
     """Writes the estimate from five folds, the test accuracy, and the picture."""
     question.require_test()
     images = question.images()
-    test = question.test_images(images.images.shape[1:3])
+    test = question.test_images(images)
     (views,) = question.features(images, transforms=RECIPE.augmentation.transforms, views=RECIPE.head.views)
     plain, test_plain = (features[0] for features in question.features(images, test))
     everything = Features(views, images.labels, plain, images.labels, images.names)

@@ -1,9 +1,8 @@
 """Hostile submissions: the verdict on each, and that they leave nothing behind. Good submissions: none is refused.
 
 Each folder in attacks/ and good/ becomes a zip. Its expected.json has the checks that must fail in their order
-("failed"), a pattern for the first one's reason ("reason"), checks that may fail by chance ("may_fail"), whether it is
-scored nevertheless ("scored"), and the rules ("layout", "time_limit", "memory_limit_mb"). `RETURNS` has submissions
-that differ only in what `predict` returns.
+("failed"), a pattern for the first one's reason ("reason"), checks that may fail by chance ("may_fail"), and the rules
+("layout", "time_limit", "memory_limit_mb"). `RETURNS` has submissions that differ only in what `predict` returns.
 """
 
 import contextlib
@@ -95,9 +94,8 @@ RETURNS = {
     "classes(X) + 8": {**ONE, "reason": r"^predict returned (\d+) to \1, there are 8 classes$"},
     "' '.join(map(str, classes(X)))": {**ONE, "reason": "^predict returned str, not a tensor$"},
     "classes(X)[: max(1, len(X) // 4 * 4)]": {
-        "failed": ["odd batch"],
+        **ODD,
         "reason": r"^predict returned the shape \[1\] for 3 images$",
-        "scored": True,
     },
     "np.append(classes(X), 0)": {**ONE, "reason": r"^predict returned the shape \[2\] for 1 images$"},
 }
@@ -235,14 +233,10 @@ def check_attack(path, folder, expected):
     assert names == expected["failed"], report(result)
     assert re.search(expected["reason"], failed[names[0]].reason)
     assert not result.passed
-    if expected.get("scored"):
-        assert all(math.isfinite(value) for value in result.scores.values())
-        assert 0 <= result.scores["accuracy"] < 0.9
-    else:
-        assert result.scores == {}
+    assert result.scores == {}
     text = report(result)
     assert is_printable(text), ascii(text)
-    assert text.count("verdict   the server would not accept it: ") == 1
+    assert len(re.findall("verdict   (?:the server would not accept it|not accepted here, but .*): ", text)) == 1
     assert not re.search("^verdict   the server would accept it", text, re.MULTILINE)
     if page.exists():
         assert "<script" not in page.read_text("utf-8")

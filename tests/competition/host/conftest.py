@@ -1,5 +1,6 @@
 """Fixtures of the host's tests: labelled images, and a bundle made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,4 +39,12 @@ def unpacked(telltale_images, tmp_path_factory):
     """A bundle of the images, unpacked."""
     folder = tmp_path_factory.mktemp("bundle")
     path = build(telltale_images, bundles.SETTINGS, folder / "new" / "competition.zip")
+    return bundles.unpack(path, folder / "unpacked")
+
+
+@pytest.fixture(scope="session")
+def shown(telltale_images, tmp_path_factory):
+    """A bundle that shows participants their mistakes, unpacked."""
+    folder = tmp_path_factory.mktemp("bundle-with-mistakes")
+    path = build(telltale_images, replace(bundles.SETTINGS, show_mistakes=True), folder / "new" / "competition.zip")
     return bundles.unpack(path, folder / "unpacked")

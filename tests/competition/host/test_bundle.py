@@ -2,8 +2,9 @@
 
 import json
 import re
+import time
 import zipfile
-from datetime import date
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from helpers import ROOT, load_module
 from PIL import Image
 
 from common.images import load_folder
-from competition.host.bundle import Settings, build, description
+from competition.host.bundle import Settings, build, description, note_path
 from competition.synthetic import draw_folder
 
 pytestmark = pytest.mark.unit
@@ -40,8 +41,14 @@ def test_zip_has_the_expected_files(unpacked):
     ]
     assert files(unpacked.folder / "scoring_program") == ["details.py", "metadata.yaml", "score.py"]
     assert files(unpacked.folder / "input_data") == ["classes.txt", "images.npy"]
+    assert files(unpacked.folder / "reference_data") == ["classes.txt", "labels.txt"]
+
+
+def test_mistakes_add_thumbnails_and_a_setting_to_the_reference_data(shown):
     thumbnails = [f"images/{number:05d}.jpg" for number in range(COUNT)]
-    assert files(unpacked.folder / "reference_data") == sorted(["classes.txt", "labels.txt", *thumbnails])
+    expected = sorted(["classes.txt", "details.json", "labels.txt", *thumbnails])
+    assert files(shown.folder / "reference_data") == expected
+    assert json.loads((shown.folder / "reference_data" / "details.json").read_text()) == {"mistakes": True}
 
 
 def test_zip_is_whole_and_its_names_are_portable(unpacked):
@@ -50,7 +57,7 @@ def test_zip_is_whole_and_its_names_are_portable(unpacked):
         assert archive.testzip() is None
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[a-z0-9_.]+(/[a-z0-9_.]+)*", name) for name in names)
-    assert [path.name for path in unpacked.zip.parent.iterdir()] == ["competition.zip"]
+    assert files(unpacked.zip.parent) == ["competition.organizer.md", "competition.zip"]
 
 
 def test_required_keys_are_present(unpacked):
@@ -84,6 +91,7 @@ def test_values_are_the_settings(unpacked):
     assert saved["title"] == SETTINGS.title
     assert 1 <= len(saved["docker_image"]) <= 128
     assert saved["enable_detailed_results"] is True
+    assert saved["show_detailed_results_in_leaderboard"] is False  # Codabench's default is True
     assert saved["registration_auto_approve"] is True
     phase = saved["phases"][0]
     assert phase["max_submissions_per_day"] == 3
@@ -102,12 +110,18 @@ def test_dates_are_quoted(unpacked):
     assert not any("end" in phase for phase in unpacked.yaml["phases"])
 
 
-def test_default_start_is_today():
-    saved = yaml.safe_load(description(Settings()))
-    assert saved["phases"][0]["start"][:10] in (
-        date.today().isoformat(),
-        date.fromordinal(date.today().toordinal() - 1).isoformat(),
-    )
+@pytest.mark.parametrize("zone", ["UTC", "<+14>-14", "<-12>12"])
+def test_default_start_is_today_in_utc(monkeypatch, zone):
+    """At any time, the date of one of the zones differs from that of UTC."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        before = datetime.now(timezone.utc).date().isoformat()
+        start = yaml.safe_load(description(Settings()))["phases"][0]["start"]
+        assert start in {f"{day} 00:00:00" for day in (before, datetime.now(timezone.utc).date().isoformat())}
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_leaderboard_keeps_the_rules_of_codabench(unpacked):
@@ -175,6 +189,31 @@ def test_pages_have_the_numbers_of_this_competition(unpacked, telltale_images):
         assert said in texts["evaluation.md"]
 
 
+@pytest.mark.parametrize("which", ["unpacked", "shown"])
+def test_pages_are_true_about_the_network_and_the_page_of_details(request, which):
+    text = (request.getfixturevalue(which).folder / "evaluation.md").read_text("utf-8")
+    assert "The server may have one" in text
+    assert not re.search("no network|without a network", text)
+    assert ("It shows no image" in text) == (which == "unpacked")
+    assert ("images\n  that your model got wrong" in text) == (which == "shown")
+
+
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [
+        ("unpacked", ["no image, no label and no row of a hidden image"]),
+        ("shown", ["up to 15 hidden images with their true labels", "20 of the 20 labels with 40 submissions"]),
+    ],
+)
+def test_note_says_what_participants_can_see(request, which, words):
+    """3 labels with each of 40 submissions are more than the 20 images."""
+    text = note_path(request.getfixturevalue(which).zip).read_text("utf-8")
+    assert not re.search(r"[{}]", text)
+    said = ["show_detailed_results_in_leaderboard", "confusion counts", "COMPETITION_CONTAINER_NETWORK_DISABLED=true"]
+    said += ["My Resources → Competitions", "read as UTC", "web page only", "new random order", "20 hidden images"]
+    assert [word for word in (*said, *words) if word not in " ".join(text.split())] == []
+
+
 def test_braces_in_a_title_are_kept(telltale_images, tmp_path):
     unpacked = unpack(build(telltale_images, Settings("{count} {0} of {"), tmp_path / "a.zip"), tmp_path / "a")
     assert unpacked.yaml["title"] == "{count} {0} of {"
@@ -209,11 +248,11 @@ def test_labels_are_in_the_order_of_the_images(unpacked, telltale_images):
         assert lines(unpacked.folder / part / "classes.txt") == list(telltale_images.names)
 
 
-def test_thumbnails_are_in_the_order_of_the_images(unpacked):
+def test_thumbnails_are_in_the_order_of_the_images(shown):
     for number in range(COUNT):
-        with Image.open(unpacked.folder / "reference_data" / "images" / f"{number:05d}.jpg") as thumbnail:
+        with Image.open(shown.folder / "reference_data" / "images" / f"{number:05d}.jpg") as thumbnail:
             assert thumbnail.format == "JPEG"
-            difference = np.abs(np.asarray(thumbnail, float) - unpacked.images).mean((1, 2, 3))
+            difference = np.abs(np.asarray(thumbnail, float) - shown.images).mean((1, 2, 3))
         assert difference.argmin() == number
         assert difference[number] < 10
 
@@ -228,17 +267,20 @@ def test_order_is_another_one_each_time(unpacked, telltale_images, tmp_path):
         assert one.labels != sorted(one.labels)
 
 
-def test_no_name_and_no_path_is_left(unpacked, telltale_folder, telltale_images):
+@pytest.mark.parametrize("which", ["unpacked", "shown"])
+def test_no_name_and_no_path_is_left(request, telltale_folder, telltale_images, which):
+    unpacked = request.getfixturevalue(which)
     words = {bundles.TELLTALE, str(telltale_folder), str(telltale_folder.parent), str(ROOT), str(Path.home())} | {
         Path(path).stem for path in telltale_images.paths
     }
     words = [word.encode() for word in words if len(word) > 5]
     for data in (
         unpacked.zip.read_bytes(),
+        note_path(unpacked.zip).read_bytes(),
         *(path.read_bytes() for path in unpacked.folder.rglob("*") if path.is_file()),
     ):
         assert not [word for word in words if word in data]
-    for path in (unpacked.folder / "reference_data" / "images").iterdir():
+    for path in (unpacked.folder / "reference_data").glob("images/*"):
         assert b"Exif" not in path.read_bytes()
         with Image.open(path) as image:
             assert not image.getexif()

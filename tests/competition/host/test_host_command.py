@@ -20,7 +20,7 @@ from competition.synthetic import draw_folder
 bundles = load_module(Path(__file__).with_name("bundles.py"), "bundles")
 COUNT, CLASSES, files = bundles.COUNT, bundles.CLASSES, bundles.files
 OLD = b"the old bundle"
-OPTIONS = ("--out", "--title", "--start", "--seconds", "--per-day", "--in-all", "--docker-image")
+OPTIONS = ("--out", "--title", "--start", "--seconds", "--per-day", "--in-all", "--docker-image", "--show-mistakes")
 
 
 @pytest.fixture
@@ -38,12 +38,17 @@ def is_kept(old_bundle):
 
 
 def refusal(capsys, *arguments):
-    """Runs the command, which must refuse with one line. Returns the line."""
-    assert command_line.main([*map(str, arguments)]) == 2
+    """Runs the command, which must refuse with one line, perhaps below the usage. Returns the line."""
+    try:
+        code = command_line.main([*map(str, arguments)])
+    except SystemExit as error:  # of the command line's parser
+        code = error.code
     printed = capsys.readouterr()
+    assert code == 2
     assert printed.out == ""
-    assert re.fullmatch(r"error: .+\n", printed.err)
-    return printed.err
+    line = re.fullmatch(r"(?:usage: [^\0]+\npython -m competition: )?(error: .+\n)", printed.err)
+    assert line
+    return line[1]
 
 
 def description_in(path):
@@ -58,11 +63,35 @@ def test_command_replaces_the_old_bundle(telltale_folder, old_bundle, capsys):
     assert command_line.main([str(telltale_folder), *options]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert re.fullmatch(rf"{re.escape(str(old_bundle))}  [\d.]+ MB: {COUNT} images of {CLASSES} classes\n", printed.out)
+    bundle_line, note_line = printed.out.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(old_bundle))}  [\d.]+ MB: {COUNT} images of {CLASSES} classes", bundle_line)
+    assert note_line.startswith(f"{old_bundle.with_name('competition.organizer.md')}  what participants can see")
     saved = description_in(old_bundle)
     assert saved["title"] == "Mine"
     assert saved["phases"][0]["start"] == "2027-01-31 00:00:00"
-    assert files(old_bundle.parent) == [old_bundle.name]
+    assert files(old_bundle.parent) == ["competition.organizer.md", old_bundle.name]
+
+
+@pytest.mark.unit
+def test_mistakes_are_shown_only_on_request_and_the_command_says_what_that_gives_away(
+    telltale_folder, old_bundle, capsys
+):
+    command = [str(telltale_folder), "--out", str(old_bundle), "--in-all", "1"]
+    for option, shown in (([], False), (["--show-mistakes"], True)):
+        assert command_line.main([*command, *option]) == 0
+        said = " up to 15 hidden images with their true labels"
+        note = old_bundle.with_name("competition.organizer.md").read_text("utf-8")
+        for text in (capsys.readouterr().out, note):
+            assert (said in text) == ("can collect 15 of the 20 labels with 1 submissions" in text) == shown
+        with zipfile.ZipFile(old_bundle) as archive:
+            assert any("images/" in name or "details" in name for name in map(reference_file, archive.namelist())) == (
+                shown
+            )
+
+
+def reference_file(name):
+    """The part of a name below reference_data, or ""."""
+    return name.removeprefix("reference_data/") if name.startswith("reference_data/") else ""
 
 
 WRONG = {
@@ -86,7 +115,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_setting_is_refused(telltale_folder, old_bundle, capsys, case):
     option, value = WRONG[case]
-    assert option in refusal(capsys, telltale_folder, "--out", old_bundle, f"{option}={value}")
+    assert option.strip("-") in refusal(capsys, telltale_folder, "--out", old_bundle, f"{option}={value}")
     assert is_kept(old_bundle)
 
 
@@ -129,7 +158,7 @@ def test_unwritable_place_is_refused(telltale_folder, tmp_path, capsys):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("step", ["write_input", "write_reference", "logo"])
+@pytest.mark.parametrize("step", ["write_input", "write_reference", "logo", "page"])
 def test_full_disk_keeps_the_old_bundle(telltale_folder, old_bundle, capsys, monkeypatch, step):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -187,6 +216,9 @@ def test_help_has_examples_and_all_options(capsys):
     assert re.search(r"examples:\n( +python -m competition .+\n){2,}", text)
     assert "exit codes: 0" in text
     assert all(option in text for option in OPTIONS)
+    words = " ".join(text.split())
+    for said in ("in UTC (default: today); the web page enforces a start in the future", "My Resources → Competitions"):
+        assert said in words
 
 
 @pytest.mark.integration

@@ -3,61 +3,25 @@
 import ast
 import json
 import math
-import os
-import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from helpers import load_module, stub
 
 bundles = load_module(Path(__file__).with_name("bundles.py"), "bundles")
+hosted = load_module(Path(__file__).with_name("hosted.py"), "hosted")
+lay_out_prediction, lay_out_scoring, run_stage = hosted.lay_out_prediction, hosted.lay_out_scoring, hosted.run_stage
 lines, PROGRAMS = bundles.lines, bundles.PROGRAMS
-
-
-def lay_out_prediction(unpacked, folder, source):
-    """Creates the prediction stage as the worker does, with a submission of one model.py."""
-    shutil.copytree(unpacked.folder / "ingestion_program", folder / "program")
-    shutil.copytree(unpacked.folder / "input_data", folder / "input_data")
-    (folder / "output").mkdir()
-    (folder / "ingested_program").mkdir()
-    (folder / "ingested_program" / "model.py").write_text(source)
-    (folder / "ingested_program" / "metadata").write_text("description: a stub\n")
-    return folder
-
-
-def lay_out_scoring(unpacked, folder, prediction, code):
-    """Creates the scoring stage, with the prediction's output and the worker's note on how it ended."""
-    shutil.copytree(unpacked.folder / "scoring_program", folder / "program")
-    shutil.copytree(unpacked.folder / "reference_data", folder / "input" / "ref")
-    shutil.copytree(prediction / "output", folder / "input" / "res")
-    note = f"elapsedTime: 3.25\nexitCode: {code}\ningestionElapsedTime: 3.25\ningestionExitCode: {code}\n"
-    (folder / "input" / "res" / "metadata").write_text(note)
-    (folder / "output").mkdir()
-    return folder
-
-
-def run_stage(stage, cwd, arguments=None):
-    """Runs the command of a stage's metadata.yaml with the stage in place of /app, or with other arguments."""
-    if arguments is None:
-        words = shlex.split(yaml.safe_load((stage / "program" / "metadata.yaml").read_text())["command"])
-        assert words[0] == "python3"
-        arguments = [word.replace("/app", str(stage), 1) for word in words[1:]]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
-    )
 
 
 @pytest.mark.integration
 def test_good_submission_is_scored(unpacked, tmp_path):
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
-    prediction = lay_out_prediction(unpacked, tmp_path / "stage one", stub("good % 4"))
+    path = hosted.submission(tmp_path / "a.zip", stub("good % 4"))
+    prediction = lay_out_prediction(unpacked, tmp_path / "stage one", path)
     done = run_stage(prediction, elsewhere)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (prediction / "output").iterdir()) == ["checks.json", "predictions.txt"]
@@ -77,22 +41,28 @@ def test_good_submission_is_scored(unpacked, tmp_path):
     assert (scoring / "output" / "scores.txt").is_file()
     page = (scoring / "output" / "detailed_results.html").read_text("utf-8")
     assert "row permutation" in page
-    assert "data:image/jpeg" in page
+    assert "<img" not in page
     assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.integration
 def test_failing_submission_is_refused_with_the_reason(unpacked, tmp_path):
     """The server runs the scoring all the same, which must write no scores. Here the paths are relative."""
-    prediction = lay_out_prediction(unpacked, tmp_path / "one", "import no_such_module\n")
+    path = hosted.submission(tmp_path / "a.zip", "import no_such_module\n")
+    prediction = lay_out_prediction(unpacked, tmp_path / "one", path)
     arguments = ["program/ingestion.py", "input_data", "output", "program", "ingested_program"]
     done = run_stage(prediction, prediction, arguments)
     assert done.returncode == 1
     assert [path.name for path in (prediction / "output").iterdir()] == ["checks.json"]
+    reason = (
+        "- import and constructor: model.py cannot be imported: No module named 'no_such_module'\n  fix: import only"
+    )
+    assert f"\nfailed checks:\n{reason}" in done.stderr
     scoring = lay_out_scoring(unpacked, tmp_path / "two", prediction, done.returncode)
     done = run_stage(scoring, scoring, ["program/score.py", "input", "output"])
     assert done.returncode == 1
-    assert done.stderr == "refused: the prediction stage ended with exit code 1\n"
+    assert done.stderr.startswith(reason)
+    assert done.stderr.endswith("\nrefused: failed checks: import and constructor\n")
     assert [path.name for path in (scoring / "output").iterdir()] == ["detailed_results.html"]
     assert "no_such_module" in (scoring / "output" / "detailed_results.html").read_text("utf-8")
 

@@ -1,5 +1,6 @@
 """Zips that the server would refuse, and zips that are unsafe to unpack."""
 
+import errno
 import io
 import os
 import random
@@ -11,7 +12,7 @@ import zipfile
 import pytest
 
 from competition.package import archive
-from competition.package.archive import check_metadata, extract, inspect
+from competition.package.archive import check_metadata, extract, inspect, megabytes
 
 pytestmark = pytest.mark.unit
 
@@ -46,6 +47,14 @@ def set_flag(path, bit):
             (flags,) = struct.unpack_from("<H", data, at + offset)
             struct.pack_into("<H", data, at + offset, flags | bit)
             at = data.find(signature, at + 4)
+    path.write_bytes(data)
+    return path
+
+
+def set_method(path, method):
+    """Sets the compression method in the central directory."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, data.find(b"PK\x01\x02") + 10, method)
     path.write_bytes(data)
     return path
 
@@ -131,14 +140,6 @@ def test_flipped_byte_in_the_data_is_a_failed_check(tmp_path, method):
         path.write_bytes(data)
         check = only_failure(path, "contents")
         assert "model.py" in check.reason
-
-
-def test_unknown_compression_is_a_failed_check(tmp_path):
-    path = make(tmp_path / "a.zip", method=zipfile.ZIP_STORED)
-    data = bytearray(path.read_bytes())
-    struct.pack_into("<H", data, data.find(b"PK\x01\x02") + 10, 77)
-    path.write_bytes(data)
-    assert failed(path)
 
 
 def test_wrapper_folder_is_named(tmp_path):
@@ -277,11 +278,68 @@ def test_name_that_is_not_utf8_fails(tmp_path):
     assert "damaged" in only_failure(path, "zip").reason
 
 
-def test_encrypted_entry_fails(tmp_path):
-    path = set_flag(make(tmp_path / "a.zip"), 0x1)
-    checks = failed(path)
-    (check,) = [check for check in checks if check.name == "names"]
+@pytest.mark.parametrize("flag", [0x1, 0x41, 0x2001])
+def test_encrypted_entry_fails(tmp_path, flag):
+    check = only_failure(set_flag(make(tmp_path / "a.zip"), flag), "names")
     assert "'model.py' is encrypted" in check.reason
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(9, "Deflate64"), (93, "Zstandard"), (95, "XZ"), (98, "PPMd"), (77, "method 77")]
+)
+def test_unknown_compression_is_named(tmp_path, method, name):
+    check = only_failure(set_method(make(tmp_path / "a.zip"), method), "names")
+    assert f"'model.py' is compressed with {name}" in check.reason
+    assert "Deflate" in check.reason
+    assert "checksum" not in check.reason
+
+
+def test_names_that_start_with_a_dot_and_a_slash_are_at_the_root(tmp_path):
+    folder = zipfile.ZipInfo("./")
+    entries = [(folder, ""), ("./model.py", CODE), ("./metadata", "description: x"), ("./SubmissionModel/./a", "x")]
+    path = make(tmp_path / "a.zip", entries, code=None, metadata=None)
+    checks = inspect(path)
+    assert [check.name for check in checks] == CHECK_NAMES
+    assert all(check.passed for check in checks)
+    extract(path, tmp_path / "out")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "expected")
+    for name in ("model.py", "metadata", "SubmissionModel/a"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+
+
+def test_metadata_is_checked_under_either_name(tmp_path):
+    path = make(tmp_path / "a.zip", [("./metadata", "image: python")], metadata=None)
+    assert "'image: python'" in only_failure(path, "metadata").reason
+
+
+@pytest.mark.parametrize("year", [1980, 2107])
+def test_dates_of_entries_do_not_matter(tmp_path, year):
+    info = zipfile.ZipInfo("a", (year, 1, 1, 0, 0, 0))
+    path = make(tmp_path / "a.zip", [(info, "x")])
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<H", (year - 1980) << 9 | 1 << 5 | 1), b"\xff\xff"))  # month 15, day 31
+    assert failed(path) == []
+    extract(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_error_of_this_computer_is_not_the_fault_of_the_zip(tmp_path, monkeypatch, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number), str(tmp_path / "a.zip"))
+
+    path = make(tmp_path / "a.zip")
+    monkeypatch.setattr(zipfile, "ZipFile", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0.0"), (1, "1e-06"), (400, "0.0004"), (99_000, "0.099"), (2_000_000, "2.0"), (3e9, "3,000.0")],
+)
+def test_only_an_empty_file_has_0_megabytes(size, text):
+    assert megabytes(size) == text
 
 
 def test_zip_bomb_by_size_fails_and_is_not_read(tmp_path):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,49 @@ def test_link_to_a_file_is_packed_as_the_file(submission_folder, tmp_path):
     (submission_folder / "metadata").symlink_to(tmp_path / "elsewhere")
     with zipfile.ZipFile(build(out=tmp_path / "a.zip")) as archive:
         assert archive.read("metadata") == (tmp_path / "elsewhere").read_bytes()
+
+
+def test_hidden_and_system_files_are_left_out(submission_folder, tmp_path):
+    before = zipfile.ZipFile(build(out=tmp_path / "before.zip")).namelist()
+    model = submission_folder / "SubmissionModel"
+    for name in ("._saved_model.pb", ".DS_Store", "variables/.DS_Store", "__MACOSX/._a", "Thumbs.db", "desktop.ini"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"x")
+    (model / ".ipynb_checkpoints").mkdir()
+    (model / ".ipynb_checkpoints" / "saved_model.pb").write_bytes(b"x")
+    assert zipfile.ZipFile(build(out=tmp_path / "after.zip")).namelist() == before
+
+
+@pytest.mark.parametrize("time", [0, -1e9, 4_400_000_000], ids=["1970", "before 1970", "after 2107"])
+def test_files_of_any_date_are_packed(submission_folder, tmp_path, time):
+    expected = build(out=tmp_path / "before.zip").read_bytes()
+    for path in submission_folder.rglob("*.*"):
+        os.utime(path, (time, time))
+    assert build(out=tmp_path / "after.zip").read_bytes() == expected
+
+
+WRITE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import build_submission
+from competition.package import build
+build.SOURCE = Path(sys.argv[2])
+sys.exit(build_submission.main(["--out", sys.argv[3]]))
+"""
+
+
+def test_two_writers_of_one_zip(submission_folder, old_zip):
+    """Both end well, and the zip is whole: each writes a file of its own and renames it."""
+    expected = build(out=old_zip).read_bytes()
+    old_zip.unlink()
+    command = [sys.executable, "-c", WRITE, ROOT, submission_folder, old_zip]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        error = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, error
+    assert old_zip.read_bytes() == expected
+    assert files_beside(old_zip) == [old_zip.name]
 
 
 def test_output_lists_entries_sizes_checksum_and_tensorflow(submission_folder, old_zip, capsys):
@@ -320,6 +364,8 @@ def test_help_shows_examples_exit_codes_and_options():
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [(["--nonsense"], "--nonsense"), (["--limit-mb", "many"], "many"), (["surplus"], "surplus")]
+    + [(["--limit-mb", number], "must be a number above 0") for number in ("0", "-1", "nan", "inf")]
+    + [(["--run", ""], "run must not be empty"), (["--out", ""], "out must not be empty")]
     + [(["--layout", "nonsense"], "an2dl2024")],
 )
 def test_wrong_arguments_exit_with_2(arguments, word, capsys):

@@ -4,6 +4,7 @@ import csv
 import re
 import shlex
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from helpers import NAMES, load_module, tiny_submission
 from PIL import Image
 
 import build_submission
+from common.errors import UserError
 from competition.package import build
 from competition.package.kaggle import write_csv
 from competition.synthetic import draw_images, draw_leaf
@@ -62,7 +64,8 @@ def test_sample_with_names(submitted_model, image_folder, by_id, tmp_path):
     ids = shuffled(by_id)
     sample = write_sample(tmp_path / "sample.csv", ids, "image,Label of it")
     path, notes = write_csv(submitted_model, image_folder, sample, tmp_path / "new" / "a.csv")
-    assert (path, notes) == (tmp_path / "new" / "a.csv", [])
+    assert path == tmp_path / "new" / "a.csv"
+    assert notes == [f"labels: the class names as they are, {', '.join(NAMES)}"]
     assert table(path) == [
         ["image", "Label of it"],
         *([name, NAMES[by_id[name].argmax()]] for name in ids),
@@ -73,9 +76,10 @@ def test_sample_with_names(submitted_model, image_folder, by_id, tmp_path):
 
 def test_sample_with_numbers(submitted_model, image_folder, by_id, tmp_path):
     ids = shuffled(by_id)
-    path, _ = write_csv(
+    path, notes = write_csv(
         submitted_model, image_folder, write_sample(tmp_path / "sample.csv", ids, value="0"), tmp_path / "a.csv"
     )
+    assert "0 = Species1, 1 = Species2" in notes[0]
     assert table(path) == [["id", "label"], *([name, str(by_id[name].argmax())] for name in ids)]
 
 
@@ -89,7 +93,80 @@ def test_sample_with_probabilities_keeps_the_order_of_its_columns(submitted_mode
     got = np.array([row[1:] for row in rows], float)
     expected = np.array([[by_id[name][NAMES.index(column)] for column in columns] for name in ids])
     np.testing.assert_allclose(got, expected, atol=2e-6)
-    assert np.abs(got.sum(1) - 1).max() < 1e-4
+    assert np.abs(got.sum(1) - 1).max() < 1e-12
+
+
+class StubModel:
+    """Predicts that the top left pixel's red value is the class, with a probability that is exactly 1."""
+
+    def __init__(self, names):
+        self.names = tuple(names)
+
+    def predict_proba(self, X):
+        X = X if X.ndim == 4 else X[None]
+        return np.eye(len(self.names), dtype=np.float32)[X[:, 0, 0, 0]]
+
+
+def stub_images(folder, count, name="{}.png"):
+    """Images whose class is their number."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (3, 3), (number, 0, 0)).save(folder / name.format(number))
+    return folder
+
+
+def test_probabilities_are_clipped_and_sum_to_1(tmp_path):
+    folder = stub_images(tmp_path / "images", 8)
+    sample = write_sample(tmp_path / "s.csv", range(8), ",".join(["id", *NAMES]), ",".join(["0.125"] * 8))
+    path, _ = write_csv(StubModel(NAMES), folder, sample, tmp_path / "a.csv")
+    got = np.array([row[1:] for row in table(path)[1:]], float)
+    assert got.min() == 1e-6
+    assert got.max() <= 1 - 1e-6
+    assert np.abs(got.sum(axis=1) - 1).max() < 1e-12
+    assert got.argmax(axis=1).tolist() == list(range(8))
+
+
+EIGHT = [str(number) for number in range(1, 9)]
+LABELS = {  # names, sample, --labels, what must be written for the images of class 0 to 7
+    "names from 1": (EIGHT, "1", None, EIGHT),
+    "padded names": ([f"0{name}" for name in EIGHT], "01", None, [f"0{name}" for name in EIGHT]),
+    "padded names, plain sample": ([f"0{name}" for name in EIGHT], "1", None, EIGHT),
+    "from 1": (NAMES, "8", None, EIGHT),
+    "told to be from 1": (NAMES, "1", "one-based", EIGHT),
+    "told to be from 0": (NAMES, "1", "positions", [str(number) for number in range(8)]),
+    "told to be names": (EIGHT, "0", "names", EIGHT),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+@pytest.mark.parametrize("header", ["id,label", "label,id", None])
+def test_labels_are_written_as_the_competition_takes_them(tmp_path, case, header):
+    names, value, told, expected = LABELS[case]
+    folder = stub_images(tmp_path / "images", 8, "{}.png" if header is None else "00{}.png")
+    label_first = header == "label,id"
+    rows = [f"{value},{number}" if label_first else f"{number},{value}" for number in range(8)]
+    (tmp_path / "s.csv").write_text("\n".join([header, *rows] if header else rows) + "\n")
+    path, notes = write_csv(StubModel(names), folder, tmp_path / "s.csv", tmp_path / "a.csv", told)
+    body = table(path)[1:] if header else table(path)
+    assert [row[label_first] for row in body] == [str(number) for number in range(8)]
+    assert [row[not label_first] for row in body] == expected
+    assert notes[0].startswith("labels")
+
+
+@pytest.mark.parametrize(("column", "told"), [("c", None), ("target", "probability")])
+def test_probability_of_one_of_two_classes(tmp_path, column, told):
+    folder = stub_images(tmp_path / "images", 2)
+    sample = write_sample(tmp_path / "s.csv", ["0", "1"], f"id,{column}", "0.5")
+    path, notes = write_csv(StubModel(["b", "c"]), folder, sample, tmp_path / "a.csv", told)
+    assert table(path) == [["id", column], ["0", "0.000001000"], ["1", "0.999999000"]]
+    assert "the probability of c" in notes[0]
+
+
+def test_probabilities_that_are_not_finite_are_refused(tmp_path):
+    folder, model = stub_images(tmp_path / "images", 2), StubModel(NAMES)
+    model.predict_proba = lambda X: np.full((len(X), 8), np.nan, np.float32)
+    with pytest.raises(UserError, match="NaN"):
+        write_csv(model, folder, write_sample(tmp_path / "s.csv", ["0", "1"]), tmp_path / "a.csv")
 
 
 def test_images_that_are_not_in_the_sample_are_counted(submitted_model, image_folder, by_id, tmp_path):
@@ -98,7 +175,7 @@ def test_images_that_are_not_in_the_sample_are_counted(submitted_model, image_fo
         submitted_model, image_folder, write_sample(tmp_path / "sample.csv", ids), tmp_path / "a.csv"
     )
     assert [row[0] for row in table(path)[1:]] == ids
-    assert notes == [f"{COUNT - 5} other files in {image_folder} are not in the sample"]
+    assert notes[1:] == [f"{COUNT - 5} other files in {image_folder} are not in the sample"]
 
 
 def test_images_of_every_size_and_mode_are_read(submitted_model, tmp_path):
@@ -166,7 +243,8 @@ def test_command_writes_the_csv_and_prints_the_upload_command(run_kaggle, image_
     assert (code, err) == (0, "")
     assert table(old_csv)[1:] == [[f"{name}.png", NAMES[by_id[name].argmax()]] for name in ids]
     assert [path.name for path in old_csv.parent.iterdir()] == [old_csv.name]
-    note, line = out.splitlines()
+    mapping, note, line = out.splitlines()
+    assert mapping.startswith("labels: the class names")
     assert note.startswith(f"5 other files in {image_folder}")
     command = ["kaggle", "competitions", "submit", "-c", "leaves-2", "-f", str(old_csv), "-m", "message"]
     assert shlex.split(line)[-len(command) :] == command
@@ -202,6 +280,38 @@ def test_missing_options_are_named(run_kaggle, image_folder, old_csv, tmp_path, 
     error = error_of(run_kaggle, old_csv, *(word for option in given for word in (option, values[option])))
     assert "--images" in error
     assert "--sample" in error
+
+
+@pytest.mark.parametrize("option", ["--images", "--sample", "--labels", "--competition", "--limit-mb"])
+def test_options_without_an_effect_are_refused(image_folder, old_csv, capsys, option):
+    values = {"--images": image_folder, "--sample": old_csv, "--labels": "names", "--limit-mb": 7}
+    arguments = [option, str(values.get(option, "x")), "--out", str(old_csv)]
+    if option == "--limit-mb":
+        arguments += ["--layout", "kaggle", "--images", str(image_folder), "--sample", str(old_csv)]
+    assert build_submission.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert option in error
+    assert "leave out" in error
+    assert unchanged(old_csv)
+
+
+def test_undecided_labels_are_told_on_the_command_line(run_kaggle, image_folder, by_id, old_csv, tmp_path):
+    ids = sorted(by_id)[:9]
+    arguments = "--images", image_folder, "--sample", write_sample(tmp_path / "s.csv", ids, value="1")
+    assert "--labels one-based" in error_of(run_kaggle, old_csv, *arguments)
+    assert run_kaggle(*arguments, "--labels", "one-based", "--out", old_csv)[0] == 0
+    assert [row[1] for row in table(old_csv)[1:]] == [str(by_id[name].argmax() + 1) for name in ids]
+
+
+def test_wrong_sample_is_found_before_anything_is_exported(run_kaggle, image_folder, old_csv, tmp_path, monkeypatch):
+    run, exported = tmp_path / "run", []
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    monkeypatch.setattr("training.export.export_run", lambda *arguments: exported.append(arguments))
+    monkeypatch.setattr("training.run_folder.read_record", lambda folder: SimpleNamespace(classes=NAMES))
+    sample = write_sample(tmp_path / "s.csv", ["100"], value="Rose")
+    assert "got 'Rose'" in error_of(run_kaggle, old_csv, "--images", image_folder, "--sample", sample, "--run", run)
+    assert exported == []
 
 
 def test_sample_with_an_id_without_image_fails(run_kaggle, image_folder, old_csv, tmp_path):

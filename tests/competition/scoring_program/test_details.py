@@ -17,6 +17,7 @@ pytestmark = pytest.mark.unit
 
 stages = load_module(Path(__file__).with_name("stages.py"), "stages")
 CASES, HOSTILE, MISTAKES = stages.CASES, stages.HOSTILE, stages.MISTAKES
+CHECKS, FAILED_CHECK = stages.CHECKS, stages.FAILED_CHECK
 Submitted, lay_out, synthetic = stages.Submitted, stages.lay_out, stages.synthetic
 
 
@@ -59,17 +60,22 @@ def test_interval_time_and_memory_are_shown(score, tmp_path):
         assert said in text
 
 
-def test_checks_are_shown(score, tmp_path):
-    rows = [
-        row for row in lay_out(tmp_path, Submitted(*synthetic())).run(score).all("tr") if row.children[1].tag == "td"
-    ]
+@pytest.mark.parametrize("failed", [[], [FAILED_CHECK]], ids=["scored", "refused"])
+def test_checks_are_shown(score, tmp_path, failed):
+    page = lay_out(tmp_path, Submitted(*synthetic(), checks=[*CHECKS, *failed])).run(score, code=len(failed))
+    rows = [row for row in page.all("tr") if row.children[1].tag == "td"]
     assert rows[0].text == "size✓ pass43.7 of 300 MB"
-    assert rows[1].text == "row permutation✗ failthe predictions change with the order→ predict each row on its own"
-    assert rows[1].children[1].attributes["class"] == "fail"
+    assert rows[1].children[1].attributes["class"] == "pass"
+    if failed:
+        assert rows[2].text == (
+            "repeatability✗ faila second call returns other predictions→ predict each row on its own"
+        )
+        assert rows[2].children[1].attributes["class"] == "fail"
 
 
-def test_missing_checks_are_left_out(score, tmp_path):
-    page = lay_out(tmp_path, Submitted(*synthetic(), checks=None)).run(score)
+def test_missing_checks_are_refused_and_left_out(score, tmp_path):
+    page = lay_out(tmp_path, Submitted(*synthetic(), checks=None)).run(score, code=1)
+    assert "Not scored: there is no valid checks.json." in page.text
     assert "Checks" not in [element.text for element in page.all("h2")]
     assert "memory" not in page.text
 
@@ -96,8 +102,8 @@ def test_texts_of_checks_are_escaped(score, tmp_path):
             for number, text in enumerate(texts)
         ]
 
-    plain = lay_out(tmp_path / "plain", Submitted(*synthetic(), checks=checks(["x"] * 8))).run(score)
-    page = lay_out(tmp_path / "hostile", Submitted(*synthetic(), checks=checks(HOSTILE))).run(score)
+    plain = lay_out(tmp_path / "plain", Submitted(*synthetic(), checks=checks(["x"] * 8))).run(score, code=1)
+    page = lay_out(tmp_path / "hostile", Submitted(*synthetic(), checks=checks(HOSTILE))).run(score, code=1)
     assert page.shape() == plain.shape()
     assert all(text in page.text for text in HOSTILE)
 

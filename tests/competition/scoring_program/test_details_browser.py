@@ -19,6 +19,7 @@ pytestmark = pytest.mark.integration
 
 stages = load_module(Path(__file__).with_name("stages.py"), "stages")
 CASES, HOSTILE, MISTAKES = stages.CASES, stages.HOSTILE, stages.MISTAKES
+CHECKS, FAILED_CHECK = stages.CHECKS, stages.FAILED_CHECK
 Submitted, lay_out, synthetic = stages.Submitted, stages.lay_out, stages.synthetic
 
 
@@ -185,9 +186,30 @@ def test_page_fits_and_is_readable(score, tmp_path, browser, scheme, width):
     assert browser.value("document.images.length") == MISTAKES
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
     assert (luminance(paper) > 0.5) == (scheme == "light")
-    for selector in ("body", ".big", ".pass", ".fail", "th"):
+    for selector in ("body", ".big", ".pass", "th", ".soft"):
         ink = browser.value(f"getComputedStyle(document.querySelector('{selector}')).color")
         assert contrast(ink, paper) >= 4.5, selector
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_failed_check_is_readable(score, tmp_path, browser, scheme):
+    stage = lay_out(tmp_path, Submitted(*synthetic(), checks=[*CHECKS, FAILED_CHECK]))
+    stage.run(score, code=1)
+    browser.show(stage.page, 390, scheme)
+    assert_fits(browser, 390)
+    paper = browser.value("getComputedStyle(document.body).backgroundColor")
+    for selector in (".refusal", ".pass", ".fail"):
+        ink = browser.value(f"getComputedStyle(document.querySelector('{selector}')).color")
+        assert contrast(ink, paper) >= 4.5, selector
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+def test_page_without_single_images_fits(score, tmp_path, browser, width):
+    stage = lay_out(tmp_path, Submitted(*synthetic(), show_mistakes=False))
+    stage.run(score)
+    browser.show(stage.page, width)
+    assert_fits(browser, width)
+    assert browser.value("document.images.length") == 0
 
 
 # The number of lines of each verdict.
@@ -246,7 +268,7 @@ def test_verdict_is_one_line(score, tmp_path, browser):
         for passed in (True, False)
     ]
     stage = lay_out(tmp_path, Submitted(*synthetic(), checks=checks))
-    stage.run(score)
+    stage.run(score, code=1)
     browser.show(stage.page, 390)
     assert browser.value(LINES_OF_VERDICTS) == [1, 1]
     assert_fits(browser, 390)
@@ -271,5 +293,5 @@ def test_refusal_is_shown(score, tmp_path, browser):
     (stage.result / "predictions.txt").unlink()
     stage.run(score, code=1)
     browser.show(stage.page, 390, "dark")
-    assert "Not scored: there is no predictions.txt." in browser.value("document.body.innerText")
+    assert f"Not scored: failed checks: {'n' * 100}." in browser.value("document.body.innerText")
     assert_fits(browser, 390)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def one_check(**changes):
 
 
 def used(text):
-    return '{"checks": [], "used": {"images": 10, "seconds": %s}}' % text  # noqa: UP031
+    return one_check().replace('"used": {}', '"used": {"images": 10, "seconds": %s}' % text)  # noqa: UP031
 
 
 BAD_CHECKS = {
@@ -59,28 +60,44 @@ BAD_CHECKS = {
     "seconds are infinite": used("1e999"),
     "seconds are negative": used("-5"),
     "seconds are vast": used("1" + "0" * 400),
-    "images are none": '{"checks": [], "used": {"images": 0, "seconds": 1}}',
-    "images are tiny": '{"checks": [], "used": {"images": 1e-320, "seconds": 1e300}}',
+    "images are none": one_check().replace('"used": {}', '"used": {"images": 0, "seconds": 1}'),
+    "images are tiny": one_check().replace('"used": {}', '"used": {"images": 1e-320, "seconds": 1e300}'),
+    "no check": '{"checks": [], "used": {}}',
     "not UTF-8": b'{"checks": [{"name": "\xff\xfe", "passed": true, "reason": "", "fix": ""}], "used": {}}',
 }
 
 
+# These are strange, but all checks passed.
+SCORED = {
+    *("name is a list", "name is null", "reason is an object", "reason is long", "half of a character"),
+    *("control characters", "not UTF-8", "images are none", "images are tiny"),
+    *("seconds are NaN", "seconds are infinite", "seconds are negative"),
+}
+
+
 @pytest.mark.parametrize("case", BAD_CHECKS)
-def test_invalid_checks_leave_scores_and_page_intact(score, tmp_path, case):
-    """They are left out or shown as text."""
+def test_invalid_checks_are_refused_and_leave_the_page_intact(score, tmp_path, capsys, case):
+    """A prediction stage that came to its end writes valid checks. Texts are shown as text."""
     stage = lay_out(tmp_path, Submitted(*synthetic()))
     data = BAD_CHECKS[case]
     (stage.result / "checks.json").write_bytes(data if isinstance(data, bytes) else data.encode())
-    page = stage.run(score)
-    assert page.numbers()["images"][0] == 200
-    assert stage.scores["images"] == 200
+    code = score.main(*stage.arguments)
+    # Whether JSON can be nested so deeply depends on the version of Python.
+    assert code == int(case not in SCORED) or case == "deeply nested name"
+    page = stages.Page(stage.page.read_text("utf-8"))
+    if not code:
+        assert page.numbers()["images"][0] == 200
+        assert stage.scores["images"] == 200
+    else:
+        assert stage.written == ["detailed_results.html"]
+        assert re.search("^refused: (there is no valid checks.json|failed checks: n)$", capsys.readouterr().err, re.M)
     assert len(page.source) < 150_000
     assert not {element.tag for element in page.elements} & {"i", "script"}
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
 @pytest.mark.parametrize("name", ["checks.json", "probabilities.npy"])
-def test_files_that_are_no_regular_files_are_ignored(score, tmp_path, kind, name):
+def test_files_that_are_no_regular_files_are_not_read(score, tmp_path, kind, name):
     stage = lay_out(tmp_path, Submitted(*synthetic()))
     path = stage.result / name
     path.rename(tmp_path / "moved")
@@ -90,8 +107,8 @@ def test_files_that_are_no_regular_files_are_ignored(score, tmp_path, kind, name
         os.mkfifo(path)
     else:
         path.symlink_to(tmp_path / "moved" if kind == "link" else "nowhere")
-    page = stage.run(score)
-    assert ("keeps no probabilities" if name == "probabilities.npy" else "Confusion") in page.text
+    page = stage.run(score, code=int(name == "checks.json"))
+    assert ("keeps no probabilities" if name == "probabilities.npy" else "no valid checks.json") in page.text
     assert name == "probabilities.npy" or "row permutation" not in page.text
 
 

@@ -1,4 +1,4 @@
-"""Why a submission failed: the server's reason, the end of its logs, or the page of its details."""
+"""Why a submission failed: the server's reason, the end of its logs, and the page of its details."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_the_end_of_each_log_in_the_order_of_interest(failing, upload):
         "  scored nothing",
     ]
     assert failing.count("submit") == 1
-    assert failing.count("detail_result") == 0
+    assert failing.count("detail_result") == 1  # there is none
 
 
 @pytest.mark.parametrize("status", ["Failed", "Cancelled"])
@@ -99,7 +99,7 @@ def test_details_of_another_shape_do_not_hide_the_reason(failing, upload, detail
     assert "no log came" in done.error
 
 
-# --- the page of the details, where there are no logs
+# --- the page of the details
 
 PAGE = """<!DOCTYPE html>
 <html><head><title>Detailed results</title><style>p { margin: 0; }</style></head>
@@ -123,6 +123,16 @@ def test_the_page_of_the_details_replaces_missing_logs(failing, upload):
     ]
     assert "no log came" in done.error
     assert "signature" not in done.error
+
+
+def test_the_page_of_the_details_follows_the_logs(failing, upload):
+    """The logs of a submission that was refused may hold nothing but what its libraries print."""
+    failing.logs, failing.page = {LOG: "2026-03-01: I tensorflow/core: to enable AVX2\n"}, PAGE
+    lines = upload().error.splitlines()
+    assert lines[:3] == [REASON, f"the end of {LOG}:", "  2026-03-01: I tensorflow/core: to enable AVX2"]
+    assert lines[3] == "the start of the detailed results:"
+    assert "  Not scored: predict & return failed." in lines
+    assert "no log came" not in "".join(lines)
 
 
 def test_a_long_page_is_cut(failing, upload):

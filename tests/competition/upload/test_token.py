@@ -94,7 +94,7 @@ def test_an_environment_without_a_token(server, upload, monkeypatch, value):
         "https://",
         "http://[",
         "https://[::1",
-        "",
+        " ",
     ],
 )
 def test_an_address_that_the_token_must_not_be_sent_to(server, upload, url):

@@ -24,6 +24,13 @@ DELETED = {
 KEPT = sorted(set(FLAT) - DELETED)
 
 
+def common_part(fields, wanted):
+    """The fields that a record has, without those that recipes have got since."""
+    if not isinstance(wanted, dict):
+        return fields
+    return {name: common_part(fields[name], value) for name, value in wanted.items()}
+
+
 def earlier_epochs(flat):
     start = flat["start"]
     return sum(epochs for epochs, _ in start["phases"]) + earlier_epochs(start) if start else 0
@@ -35,9 +42,9 @@ def test_every_recipe_is_compared():
 
 @pytest.mark.parametrize("name", KEPT)
 def test_recipe_equals_its_flat_record(name):
-    recipe = load_recipe(RENAMED.get(name, name))
-    assert json.loads(json.dumps(to_json(recipe))) == upgrade(FLAT[name])
-    assert from_json(upgrade(FLAT[name])) == recipe
+    recipe, upgraded = load_recipe(RENAMED.get(name, name)), upgrade(FLAT[name])
+    assert from_json(upgraded) == recipe
+    assert common_part(json.loads(json.dumps(to_json(recipe))), upgraded) == upgraded
 
 
 @pytest.mark.parametrize("name", sorted(DELETED))

@@ -1,5 +1,6 @@
 """Stratified splits, folds, and the copy of a split into folders."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +69,88 @@ def test_folds_depend_only_on_the_seed():
     assert not np.array_equal(val, split_fold(LABELS, 5, 1, 4)[1])
 
 
+# --- copies stay in one part
+
+# The rows held out of [0, 1, 2] * 10 by the versions that knew no groups.
+BEFORE_GROUPS = [
+    (split, (0.2, 7), [11, 12, 17, 18, 22, 25]),
+    (split, (0.4, 1), [3, 4, 5, 7, 8, 14, 15, 19, 21, 22, 23, 24]),
+    (split_fold, (5, 2, 3), [0, 3, 5, 16, 17, 28]),
+    (split_fold, (3, 0, 0), [0, 2, 7, 10, 12, 17, 19, 20, 21, 24]),
+]
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(30), np.arange(30)[::-1]], ids=["none", "rows", "other numbers"])
+@pytest.mark.parametrize(("function", "arguments", "expected"), BEFORE_GROUPS)
+def test_split_without_copies_is_that_of_earlier_versions(function, arguments, expected, groups):
+    train, val = function(np.array([0, 1, 2] * 10), *arguments, None, groups)
+    assert val.tolist() == expected
+    assert train.tolist() == sorted(set(range(30)) - set(expected))
+
+
+def copies(rng):
+    """Groups in which a third of the rows are copies of an earlier row of their class."""
+    groups = np.arange(len(LABELS))
+    for row in rng.choice(np.arange(1, len(LABELS)), len(LABELS) // 3, replace=False):
+        earlier = np.flatnonzero(LABELS[:row] == LABELS[row])
+        groups[row] = groups[rng.choice(earlier)] if len(earlier) else row
+    return groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_are_in_one_part_of_every_split_and_fold(seed):
+    groups = copies(np.random.default_rng(seed))
+    parts = [split(LABELS, 0.25, seed, None, groups)]
+    parts += [split_fold(LABELS, 4, fold, seed, None, groups) for fold in range(4)]
+    for train, val in parts:
+        check_partition(train, val)
+        assert not set(groups[train]) & set(groups[val])
+        assert set(LABELS[val]) == {0, 1, 2}
+        # The different images are stratified as before.
+        different = [len(set(groups[label == LABELS])) for label in range(3)]
+        held_out = [len(set(groups[val][LABELS[val] == label])) for label in range(3)]
+        assert all(abs(out - count / 4) <= 1 for out, count in zip(held_out, different, strict=True))
+    assert np.array_equal(np.sort(np.concatenate([val for _, val in parts[1:]])), np.arange(len(LABELS)))
+
+
+def test_the_same_number_in_two_classes_is_two_groups():
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    train, val = split(labels, 1 / 3, 0, None, np.array([0, 1, 2, 0, 1, 2]))
+    assert (len(train), len(val)) == (4, 2)
+
+
+def test_class_of_one_image_and_its_copies_is_refused():
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 3, 3, 3])
+    with pytest.raises(UserError, match="two different images of each class, Species2 has one"):
+        split(labels, 0.5, 0, NAMES, groups)
+    with pytest.raises(UserError, match="2 different images of each class, Species2 has 1"):
+        split_fold(labels, 2, 0, 0, NAMES, groups)
+
+
+@pytest.mark.parametrize("data", [Data(validation_split=0.3), Data(folds=3, fold=1)], ids=["share", "fold"])
+def test_a_recipe_keeps_copies_in_one_part(leaf_folder, data):
+    for species in ("Species1", "Species2"):
+        for number in range(4):
+            for copy in range(2):
+                source = leaf_folder / species / f"{number:05d}.jpg"
+                shutil.copy(source, source.with_name(f"{copy} {source.name}"))
+    images = load_folder(leaf_folder)
+    train, val = split_rows(data, images)
+    assert len(images) == len(train) + len(val) == 40
+    assert not set(images.groups[train]) & set(images.groups[val])
+
+
+def test_copy_split_keeps_copies_in_one_part(leaf_folder, tmp_path):
+    for number in range(4):
+        source = leaf_folder / "Species1" / f"{number:05d}.jpg"
+        shutil.copy(source, source.with_name(f"copy {source.name}"))
+    lines = copy_split(leaf_folder, tmp_path / "split", 0.5, 0)
+    assert lines[0].startswith("warning: 4 images are copies")
+    train, validation = files(tmp_path / "split" / "train"), files(tmp_path / "split" / "validation")
+    assert len(train) + len(validation) == 28
+    assert not set(train.values()) & set(validation.values())
+
+
 @pytest.mark.parametrize(("names", "named"), [(NAMES, "Species3 has 20"), (None, "2 has 20")])
 def test_class_with_fewer_images_than_folds_is_refused(names, named):
     with pytest.raises(UserError, match=f"21 folds.*{named}.*--folds"):
@@ -129,9 +212,10 @@ def test_copy_split_overwrites_nothing(leaf_folder, tmp_path):
 
 def test_copy_split_leaves_nothing_when_copying_fails(leaf_folder, tmp_path, monkeypatch):
     def fail(source, target):
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "No space left on device", str(source), None, str(target))
 
     monkeypatch.setattr("training.data.split.shutil", SimpleNamespace(copy2=fail))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as error:
         copy_split(leaf_folder, tmp_path / "split", 0.25, 0)
+    assert error.value.filename == str(tmp_path / "split")
     assert [path.name for path in tmp_path.iterdir()] == ["leaves"]

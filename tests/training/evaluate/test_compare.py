@@ -284,9 +284,9 @@ def test_a_run_without_validation_part_and_test_images_has_a_row(compared_runs, 
 
 
 def test_each_recipe_is_described(comparison):
-    text = comparison.read_text("utf-8")
+    text = " ".join(comparison.read_text("utf-8").split())
     for name in table(comparison):
-        assert f"\n- `{name}`: {recipe_summary(name)}" in text
+        assert f" - `{name}`: {recipe_summary(name)}" in text
         assert reported()[name].why in text
 
 

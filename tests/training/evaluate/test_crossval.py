@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_each_image_is_held_out_once(crossval_data):
 
 def test_a_class_with_fewer_images_than_folds_is_refused(crossval_data):
     images = load_folder(crossval_data)
-    with pytest.raises(UserError, match="7 folds need 7 images of each class, Species2 has 6"):
+    with pytest.raises(UserError, match="7 folds need 7 .*images of each class, Species2 has 6"):
         split_fold(images.labels, 7, 0, 0, images.names)
 
 
@@ -168,6 +169,14 @@ def test_folds_of_another_recipe_are_refused(finished_crossval, crossval_inputs,
 def test_folds_of_another_name_are_refused(finished_crossval, crossval_inputs):
     with pytest.raises(UserError, match="another recipe or with other settings; give another --out"):
         crossval(RECIPE, "other", crossval_inputs, finished_crossval[0], FOLDS, 2)
+
+
+def test_folds_of_other_class_names_are_refused_naming_both(finished_crossval, crossval_data, tmp_path):
+    """The images and the labels are the same, only one folder is called otherwise."""
+    renamed = shutil.copytree(crossval_data, tmp_path / "renamed")
+    (renamed / "Species3").rename(renamed / "Species9")
+    with pytest.raises(UserError, match="Species1, Species2, Species3; got Species1, Species2, Species9"):
+        crossval(RECIPE, "small", Inputs(renamed, "none"), finished_crossval[0], FOLDS, 2)
 
 
 @pytest.mark.parametrize(("folds", "seeds"), [(1, 1), (0, 1), (5, 0)])

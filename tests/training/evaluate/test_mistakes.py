@@ -109,6 +109,17 @@ def test_wrong_images_and_folders_are_refused(unfit, folder, data, named, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["run", "crossval"])
+def test_other_class_names_are_refused_naming_both(mistaken, kind, tmp_path, capsys):
+    """The images and the labels are the same, only one folder is called otherwise."""
+    renamed = shutil.copytree(mistaken["images"], tmp_path / "renamed")
+    (renamed / "Species3").rename(renamed / "Species9")
+    assert draw(mistaken[kind], renamed, tmp_path / "m.png") == 2
+    error = capsys.readouterr().err
+    assert "Species1, Species2, Species3" in error and "Species1, Species2, Species9" in error
+    assert not (tmp_path / "m.png").exists()
+
+
 @pytest.mark.parametrize("count", ["0", "-1", "501"])
 def test_a_count_out_of_range_is_refused(mistaken, count, tmp_path, capsys):
     assert draw(mistaken["run"], mistaken["images"], tmp_path / "m.png", "--count", count) == 2

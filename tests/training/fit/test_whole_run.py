@@ -27,6 +27,7 @@ FILES = {  # every file of a run that the documentation names, and the two that 
     "head_history.csv",
     "finetuned.weights.h5",
     "features.npz",
+    "samples.npz",
     "val.npz",
     "quasi_svm.weights.h5",
     "metrics.json",

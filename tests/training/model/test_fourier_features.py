@@ -42,7 +42,7 @@ def test_inner_products_are_the_kernel(kernel, scale):
     np.testing.assert_allclose(z @ z.T, exact(kernel, scale), atol=0.05)
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_error_falls_with_the_root_of_the_number_of_features(kernel):
     ratio = rms_error(kernel, 2.0, 256) / rms_error(kernel, 2.0, 256 * 16)

@@ -131,7 +131,8 @@ def test_species1(rare_leaves, answer):
     assert sum(result["nearest_neighbor"].values()) == pytest.approx(1)
     f1 = result["f1"]
     assert list(f1) == CLASSES
-    assert f1["Species1"]["all_images"] == f1["Species1"]["as_rare"] == result["methods"]["no balancing"]["f1"]
+    assert f1["Species1"]["all_images"] == result["methods"]["no balancing"]["f1"]
+    assert f1["Species1"]["as_rare"] == result["f1_by_share_of_images"]["1.00"]  # some folds have one image more
     assert np.mean([cell["as_rare"] - cell["all_images"] for name, cell in f1.items() if name not in RARE]) < 0
     assert set(result["methods"]) == {"no balancing", "class weights", "images three times", "logit adjustment"}
     assert all(are_shares(row.values()) for row in result["methods"].values())
@@ -153,17 +154,17 @@ def test_everything(answer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished_search(few_leaves, tmp_path_factory):
+def finished_search(rare_leaves, tmp_path_factory):
     """The folder of a search of three trials."""
     out = tmp_path_factory.mktemp("tune") / "search"
-    images = ["--data", few_leaves / "train", "--test", few_leaves / "test", "--backbone-weights", "none"]
+    images = ["--data", rare_leaves / "train", "--test", rare_leaves / "test", "--backbone-weights", "none"]
     done = command("training", "tune", "tuned", *images, "--out", out, "--trials", 3)
     assert done.returncode == 0, done.stderr
     return out
 
 
-def test_selection(few_leaves, answer, finished_search):
-    result = answer("selection", few_leaves, "--test", few_leaves / "test", "--search", finished_search)
+def test_selection(rare_leaves, answer, finished_search):
+    result = answer("selection", rare_leaves, "--test", rare_leaves / "test", "--search", finished_search)
     lines = [line.split(",") for line in (finished_search / "trials.csv").read_text().splitlines()]
     assert lines[0][:3] == ["trial", "val_accuracy", "test_accuracy"]
     assert result["trials"] == len(result["rows"]) == 3

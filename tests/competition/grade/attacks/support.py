@@ -38,7 +38,7 @@ def output():
 
 def responses_pipe():
     """The file descriptor for the runner's responses."""
-    return int(sys.argv[5])
+    return int(sys.argv[-1])
 
 
 class Search:
@@ -103,7 +103,7 @@ class Search:
     def model(self, images=None):
         """A class that predicts from what was found. Raises RuntimeError if nothing was found."""
         if images is None:
-            images = np.load(os.path.join(sys.argv[1], "images.npy"))
+            images = np.load(os.path.join(os.path.dirname(sys.argv[1]), "input_data", "images.npy"))
         return answering(self.table(images))
 
 

@@ -1,0 +1,156 @@
+"""Lists the files of class folders, without hidden and system files."""
+
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+
+# Names, in lower case, of what operating systems, network drives and archives add to folders.
+SYSTEM_NAMES = frozenset(
+    ("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx", "lost+found", "$recycle.bin")
+    + ("recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+)
+# Names of the parts of a data set, which are not classes.
+PART = re.compile(
+    r"(train|training|val|valid|validation|test|testing|eval|dev|holdout|phase|fold|split)[ _-]?\d*", re.I
+)
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are not UTF-8, line breaks
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Class folders that were listed.
+
+    classes: (name, files) of each class, both in natural order.
+    skipped: the hidden and system files, which are in no class.
+    notes: lines that say what is unusual.
+    """
+
+    classes: tuple[tuple[str, tuple[Path, ...]], ...]
+    skipped: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def natural_key(name: str) -> tuple:
+    """Returns a sort key that puts Species2 before Species10."""
+    parts = re.split(r"(\d+)", name)  # every second one is a number; isdigit() is also true for ² and ①, int() fails
+    return [int(part) if place % 2 else part.casefold() for place, part in enumerate(parts)], name
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or belongs to the operating system."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def printable(text: object) -> str:
+    """Returns a text or path with escapes in place of line breaks, control characters and bytes that are not UTF-8."""
+    decoded = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in UNPRINTABLE else character
+        for character in decoded
+    )
+
+
+def list_classes(folder: Path | str) -> ClassFolders:
+    """Lists class folders in natural order. Hidden and system files and folders are skipped.
+
+    Args:
+        folder: contains one folder of images for each class.
+
+    Raises:
+        UserError: the folder does not exist, has fewer than two class folders, or contains parts of a data set instead;
+            a class folder is empty, or its name cannot be printed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"the folder of class folders must exist; there is no folder {printable(folder)}, check the path"
+        )
+    every = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name))
+    skipped = [file for path in every if is_hidden(path.name) for file in _walk(path)[0]]
+    classes = []
+    for path in every:
+        if not is_hidden(path.name):
+            files, hidden = _walk(path)
+            classes.append((path.name, tuple(files)))
+            skipped += hidden
+    _check_count(folder, [name for name, _ in classes])
+    notes = _check_level(folder, classes)
+    _check_names(folder, classes)
+    return ClassFolders(tuple(classes), tuple(skipped), tuple(notes))
+
+
+def class_folders(folder: Path | str) -> list[tuple[str, list[Path]]]:
+    """Lists class folders in natural order, each with its sorted files: [(name, [path, …])]. See `list_classes`."""
+    return [(name, list(files)) for name, files in list_classes(folder).classes]
+
+
+def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(files, hidden and system files) in a folder and its subfolders, in natural order. Links to folders are skipped.
+
+    Below a hidden folder every file is hidden.
+    """
+    files: list[Path] = []
+    hidden: list[Path] = []
+    for root, _, names in os.walk(folder):
+        inside = any(is_hidden(part) for part in Path(root).relative_to(folder).parts)
+        for name in names:
+            path = Path(root, name)
+            if path.is_file():
+                (hidden if inside or is_hidden(name) else files).append(path)
+    return sorted(files, key=lambda path: natural_key(str(path))), sorted(hidden)
+
+
+def _subfolders(folder: Path) -> set[str]:
+    """The names of the visible folders in a folder that contain a visible file."""
+    return {path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name) and _walk(path)[0]}
+
+
+def _check_count(folder: Path, names: list[str]) -> None:
+    if len(names) >= 2:
+        return
+    got = f"only {printable(names[0])}" if names else "none"
+    fix = "add one folder for each class"
+    if names and len(_subfolders(folder / names[0])) >= 2:
+        fix = f"give {printable(folder / names[0])}"
+    raise UserError(f"{printable(folder)} must contain at least two class folders, got {got}; {fix}")
+
+
+def _check_level(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> list[str]:
+    """Raises a UserError if the folders are the parts of a data set. Returns a note if they could be."""
+    inner = {
+        name: {path.relative_to(folder / name).parts[0] for path in files if path.parent != folder / name}
+        for name, files in classes
+    }
+    shared = {sub for name in inner for sub in inner[name] if sum(sub in other for other in inner.values()) > 1}
+    parts = [name for name in inner if PART.fullmatch(name)]
+    holders = [name for name in inner if len(inner[name]) > 1]
+    if holders and (len(parts) == len(inner) or (parts and shared)):
+        best = next((name for name in holders if name.lower().startswith("train")), holders[0])
+        raise UserError(
+            f"{printable(folder)} must contain class folders, got {', '.join(map(printable, inner))}, which hold class "
+            f"folders themselves; give {printable(folder / best)}"
+        )
+    if len(shared) > 1:
+        names = ", ".join(map(printable, sorted(shared, key=natural_key)[:3]))
+        return [f"several classes have the subfolders {names}; if these are the classes, give a folder that holds them"]
+    return []
+
+
+def _check_names(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> None:
+    seen: dict[str, str] = {}
+    for name, files in classes:
+        if printable(name) != name:
+            raise UserError(
+                f"the name of a class folder must be printable UTF-8 text, got {printable(folder / name)}; rename it"
+            )
+        if not files:
+            raise UserError(
+                f"each class folder must contain images, {printable(folder / name)} is empty; add images or remove it"
+            )
+        other = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(f"{printable(folder)} must not have two class folders that are both shown as {name}")

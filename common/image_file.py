@@ -1,0 +1,213 @@
+"""Reads one image file as an image viewer shows it.
+
+submission/model.py stands alone and has the same rules; a test compares the pixels of the two.
+"""
+
+import io
+import struct
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile
+
+LARGE = 4_000_000  # pixels; a larger file is decoded at a reduced scale if it is resized anyway
+REDUCING_GAP = 2.0  # how much larger than the wanted size the reduced one is at least, as in Pillow's `thumbnail`
+ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")  # Pillow's modes that have an alpha channel
+ORIENTATION = 274  # EXIF tag
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks that decide what is shown
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+NO_HEIC = "Pillow has no HEIC reader; pip install pillow-heif, or convert the file to JPEG"
+
+_exif_lock = threading.Lock()  # warnings can be recorded by one thread at a time only
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file that was read.
+
+    image: mode RGB, upright.
+    size: (height, width) of the upright image in the file, in pixels, before any resizing.
+    conversion: what was converted, "" or a few words.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    conversion: str
+
+
+def read_image(path: Path | str, size: tuple[int, int] | None = None) -> tuple[Image.Image, str]:
+    """Reads one file as an image viewer shows it.
+
+    EXIF rotation is applied, more than 8 bits are scaled to 8, alpha is composited over white, grey and CMYK become
+    RGB. An image with unreadable EXIF data is used as it is stored.
+
+    Args:
+        path: the file.
+        size: (height, width) in pixels to resize to, or None.
+
+    Returns:
+        (Pillow image in mode RGB, what was converted: "" or a few words).
+
+    Raises:
+        OSError, SyntaxError, ValueError: not an image, or a damaged one. Pillow's decoders may raise others.
+    """
+    picture = decode(Path(path).read_bytes(), size)
+    return picture.image, picture.conversion
+
+
+def decode(data: bytes, size: tuple[int, int] | None = None) -> Picture:
+    """Reads the bytes of an image file, see `read_image`. Large files are decoded at a scale close to `size`."""
+    try:
+        return _decode(data, size)
+    except Exception as error:  # each of Pillow's decoders raises its own
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+            return _decode_heic(data, size)
+        pixels_only = _without_metadata(data)
+        if pixels_only is None:
+            raise
+        try:
+            picture = _decode(pixels_only, size)
+        except Exception:
+            raise error from None
+    words = ", ".join(filter(None, ("metadata not readable", picture.conversion)))
+    return Picture(picture.image, picture.size, words)
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file in pixels, upright, without decoding the pixels if that is possible."""
+    try:
+        with Image.open(path) as stored:
+            # Pillow searches a PNG without EXIF data in front of its pixels for EXIF data behind them.
+            needs_pixels = stored.format == "PNG" and "exif" not in stored.info
+            turned = not needs_pixels and stored.format != "TIFF" and orientation(stored)[0] >= 5  # TIFF's is upright
+            return stored.size if turned else stored.size[::-1]
+    except Exception:
+        return decode(path.read_bytes()).size
+
+
+def orientation(image: Image.Image) -> tuple[int, bool]:
+    """(EXIF orientation 1 to 8, whether the EXIF data is damaged). Damaged or unknown values are 1."""
+    with _exif_lock, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            raw = image.info.get("exif")
+            if raw:
+                Image.Exif().load(raw)  # again, because what `open` has read is cached without its warnings
+            value = image.getexif().get(ORIENTATION, 1)
+        except Exception:
+            return 1, True
+    if isinstance(value, int) and value in TRANSPOSE:
+        return value, False
+    return 1, bool(caught)
+
+
+def _decode(data: bytes, size: tuple[int, int] | None) -> Picture:
+    with Image.open(io.BytesIO(data)) as stored:
+        if size is not None and stored.width * stored.height > LARGE:
+            return _decode_large(stored, size)
+        stored.load()
+        turn, damaged = orientation(stored)
+        image, words = _to_rgb(stored)
+    image = image.transpose(TRANSPOSE[turn]) if turn > 1 else image
+    full = image.height, image.width
+    if size is not None and full != size:
+        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+    image = image.copy() if image is stored else image  # without the file
+    return Picture(image, full, _words(turn, damaged, words))
+
+
+def _decode_large(stored: ImageFile.ImageFile, size: tuple[int, int]) -> Picture:
+    """Decodes an open file at a scale between its own and `size`, resizes it, and only then rotates it."""
+    full = stored.size
+    sides = size if orientation(stored)[0] >= 5 else size[::-1]
+    wanted = round(sides[0] * REDUCING_GAP), round(sides[1] * REDUCING_GAP)
+    # Only JPEG files have a draft. Its box is what belongs to the image, the last row and column may be filled up.
+    drafted = stored.draft(None, wanted)
+    stored.load()
+    turn, damaged = orientation(stored)  # now 1 for a TIFF file, which Pillow rotates while it reads it
+    if not drafted:
+        full, sides = stored.size, size if turn >= 5 else size[::-1]
+    image, words = _to_rgb(stored)
+    image = image.resize(sides, Image.Resampling.BICUBIC, drafted[1] if drafted else None, REDUCING_GAP)
+    image = image.transpose(TRANSPOSE[turn]) if turn > 1 else image
+    return Picture(image, full if turn >= 5 else full[::-1], _words(turn, damaged, words))
+
+
+def _words(turn: int, damaged: bool, words: list[str]) -> str:
+    """What was converted, in a few words."""
+    turned = ["rotated by EXIF"] if turn > 1 else []
+    return ", ".join(turned + ["EXIF not readable, not rotated"] * damaged + words)
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The image in mode RGB, and what was converted."""
+    words = []
+    if image.mode.startswith(("I", "F")):
+        white = 1 if image.mode == "F" else 65535
+        kind = {"F": "float", "I": "32-bit"}.get(image.mode, "16-bit")
+        words.append(f"{kind}, {white} is white")
+        image = _to_8_bit(image, white)
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        words.append("alpha over white")
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode != "RGB" and not words:
+        words.append(f"{image.mode} to RGB")
+    return image if image.mode == "RGB" else image.convert("RGB"), words
+
+
+def _to_8_bit(image: Image.Image, white: int) -> Image.Image:
+    """Scales by the mode alone, never by the values, so that a dark image stays dark. Keeps a transparent value."""
+    array = np.asarray(image)
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= white):  # also if one is NaN
+        raise ValueError(
+            f"pixels of mode {image.mode} must be from 0 to {white}, got {low:g} to {high:g}; save it with 8 bits"
+        )
+    grey = Image.fromarray((array.astype(np.float32) * np.float32(255 / white)).round().astype(np.uint8))
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey
+    alpha = Image.fromarray(np.where(array == clear, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, alpha))
+
+
+def _decode_heic(data: bytes, size: tuple[int, int] | None) -> Picture:
+    """Reads a HEIC file with the package pillow-heif, if it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ValueError(NO_HEIC) from None
+    register_heif_opener()
+    return _decode(data, size)
+
+
+def _without_metadata(data: bytes) -> bytes | None:
+    """A PNG file with only the chunks that decide what is shown; None for other formats.
+
+    Pillow refuses a whole file for a text or color profile above its limit, or with a wrong checksum.
+    """
+    if not data.startswith(PNG_START):
+        return None
+    kept, place = [PNG_START], len(PNG_START)
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        end = place + 12 + length
+        if data[place + 4 : place + 8] in PNG_PIXELS:
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)

@@ -1,0 +1,119 @@
+"""Finds the image file of each id of a Kaggle sample."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from common.errors import UserError
+from common.folders import is_hidden, printable
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _without_case(text: str) -> str:
+    return _composed(text).casefold()
+
+
+def _without_zeros(text: str) -> str:
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", _without_case(text))
+
+
+# How an id and a file name are compared. A looser form is used only for ids that no stricter one matches.
+FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("", str),
+    ("another encoding of accents", _composed),
+    ("other upper and lower case", _without_case),
+    ("other leading zeros", _without_zeros),
+)
+
+
+class ImageIds:
+    """The images of a folder by id. An id is a file name or a path below the folder, with or without the suffix.
+
+    Args:
+        folder: the test images, in any subfolders. Hidden and system files are left out.
+
+    Raises:
+        UserError: the folder does not exist.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise UserError(f"--images: no folder at {printable(folder)}; give the folder of the test images")
+        relative = (path.relative_to(self.folder) for path in sorted(self.folder.rglob("*")) if path.is_file())
+        self.files = [path for path in relative if not any(map(is_hidden, path.parts))]
+        self._by_form: list[dict[str, list[Path]]] = []
+
+    def __contains__(self, name: object) -> bool:
+        return bool(self._matches(str(name))[1])
+
+    def find(self, ids: Sequence[str]) -> tuple[list[Path], list[str]]:
+        """Finds the file of each id.
+
+        Args:
+            ids: image ids.
+
+        Returns:
+            (paths in the order of `ids`, notes for the user).
+
+        Raises:
+            UserError: an id matches no file or several files, or two ids match one file.
+        """
+        matches = [self._matches(name) for name in ids]
+        missing = [name for name, (_, files) in zip(ids, matches, strict=True) if not files]
+        if missing:
+            count = f"{len(missing)} of the sample's {len(ids)} ids"
+            raise UserError(
+                f"{printable(self.folder)} has no image for {count}, the first is {printable(missing[0])}; "
+                "give the folder of the test images"
+            )
+        ids_by_file: dict[Path, str] = {}
+        for name, (_, files) in zip(ids, matches, strict=True):
+            if len(files) > 1:
+                both = " and ".join(printable(self.folder / path) for path in files[:2])
+                raise UserError(f"the id {printable(name)} matches {both}; keep one of them")
+            other = ids_by_file.setdefault(files[0], name)
+            if other != name:
+                raise UserError(
+                    f"each id must have its own image, the ids {printable(other)} and {printable(name)} both match "
+                    f"{printable(self.folder / files[0])}; add the missing image"
+                )
+        return [self.folder / files[0] for _, files in matches], self._notes(ids, matches)
+
+    def _matches(self, name: str) -> tuple[int, list[Path]]:
+        """(the strictest form in which an id matches, the files that match)."""
+        for number, (_, form) in enumerate(FORMS):
+            files = self._index(number).get(form(name))
+            if files:
+                return number, files
+        return 0, []
+
+    def _index(self, number: int) -> dict[str, list[Path]]:
+        """{id in a form: files}."""
+        while len(self._by_form) <= number:
+            form = FORMS[len(self._by_form)][1]
+            index: dict[str, list[Path]] = {}
+            for path in self.files:
+                for key in {path.name, path.stem, path.as_posix(), path.with_suffix("").as_posix()}:
+                    files = index.setdefault(form(key), [])
+                    if path not in files[-1:]:
+                        files.append(path)
+            self._by_form.append(index)
+        return self._by_form[number]
+
+    def _notes(self, ids: Sequence[str], matches: Sequence[tuple[int, list[Path]]]) -> list[str]:
+        notes = []
+        for number, (difference, _) in enumerate(FORMS):
+            pairs = [(name, files[0]) for name, (form, files) in zip(ids, matches, strict=True) if form == number]
+            if number and pairs:
+                name, file = pairs[0]
+                example = f"for example {printable(name)} = {printable(file)}"
+                notes.append(f"{len(pairs)} ids match files with {difference}, {example}")
+        others = len(self.files) - len({files[0] for _, files in matches})
+        if others:
+            notes.append(f"{others} other files in {printable(self.folder)} are not in the sample")
+        return notes

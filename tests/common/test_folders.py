@@ -1,0 +1,191 @@
+"""Class folders are listed without hidden and system files, and folders that are no classes are refused."""
+
+import os
+
+import pytest
+
+from common.errors import UserError
+from common.folders import class_folders, is_hidden, list_classes, natural_key, printable
+
+pytestmark = pytest.mark.unit
+
+
+def make(folder, *paths):
+    """Creates files, with their folders. Returns `folder`."""
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(path.encode("utf-8", "surrogateescape"))
+    return folder
+
+
+# --- natural order
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Species1", "Species2", "Species10"],
+        ["1", "9", "10"],
+        ["①", "②"],
+        ["10", "10²"],
+        ["a٣", "a10"],  # Arabic digits are numbers
+        ["", "a"],
+        ["x" + "9" * 250, "y"],
+    ],
+)
+def test_names_have_a_natural_order(names):
+    assert sorted(reversed(names), key=natural_key) == names
+
+
+# --- hidden and system files
+
+SYSTEM = [
+    ".ipynb_checkpoints/a.jpg",
+    ".Trash-0/files/a.jpg",
+    ".AppleDouble/a.jpg",
+    "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+    "__MACOSX/a.jpg",
+    "#recycle/a.jpg",
+    "lost+found/a.jpg",
+    "$RECYCLE.BIN/a.jpg",
+    "System Volume Information/a.jpg",
+    "Thumbs.db",
+    "thumbs.db",
+    "desktop.ini",
+    "._a.jpg",
+    ".DS_Store",
+    "Icon\r",
+]
+
+
+@pytest.mark.parametrize("place", ["Oak/", "Oak/2024/", ""])
+@pytest.mark.parametrize("system", SYSTEM)
+def test_hidden_and_system_files_are_in_no_class(tmp_path, place, system):
+    make(tmp_path, "Oak/1.jpg", "Ash/1.jpg", place + system)
+    listed = list_classes(tmp_path)
+    assert [(name, [path.name for path in files]) for name, files in listed.classes] == [
+        ("Ash", ["1.jpg"]),
+        ("Oak", ["1.jpg"]),
+    ]
+    # Files that lie beside the class folders are in no class anyway.
+    assert listed.skipped == ((tmp_path / (place + system),) if place or "/" in system else ())
+
+
+@pytest.mark.parametrize("name", ["eaDir", "trash", "recycle", "a.jpg", "Thumbs", "Oak."])
+def test_ordinary_names_are_not_hidden(name):
+    assert not is_hidden(name)
+
+
+def test_data_set_in_a_hidden_folder_is_listed(tmp_path):
+    folder = make(tmp_path / ".data" / "@eaDir", "Oak/1.jpg", "Ash/1.jpg")
+    assert [name for name, _ in class_folders(folder)] == ["Ash", "Oak"]
+
+
+def test_class_of_hidden_files_only_is_empty(tmp_path):
+    make(tmp_path, "Oak/1.jpg", "Ash/.DS_Store")
+    with pytest.raises(UserError, match="Ash is empty"):
+        list_classes(tmp_path)
+
+
+def test_files_of_subfolders_and_linked_classes_are_listed(tmp_path):
+    make(tmp_path, "data/Oak/2024/10.jpg", "data/Oak/2024/9.jpg", "elsewhere/1.jpg")
+    (tmp_path / "data" / "Ash").symlink_to(tmp_path / "elsewhere")
+    (ash, ash_files), (oak, oak_files) = class_folders(tmp_path / "data")
+    assert (ash, oak) == ("Ash", "Oak")
+    assert [path.name for path in ash_files] == ["1.jpg"]
+    assert [path.name for path in oak_files] == ["9.jpg", "10.jpg"]
+
+
+# --- the folder above
+
+CLASSES = ("Oak/1.jpg", "Ash/1.jpg", "Elm/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("parts", "best"),
+    [
+        (("train", "validation"), "train"),
+        (("train", "val", "test"), "train"),
+        (("Training", "Testing"), "Training"),
+        (("test", "valid"), "test"),
+        (("phase1", "phase2", "train"), "train"),
+        (("fold_0", "fold_1"), "fold_0"),
+        (("train", "field"), "train"),
+    ],
+)
+def test_folder_above_is_refused_and_the_right_one_is_named(tmp_path, parts, best):
+    for part in parts:
+        make(tmp_path / part, *CLASSES)
+    with pytest.raises(UserError, match=rf"class folders, got .*, which hold .*; give .*/{best}$"):
+        list_classes(tmp_path)
+
+
+def test_folder_above_with_unlabelled_images_is_refused(tmp_path):
+    make(tmp_path / "train", *CLASSES)
+    make(tmp_path / "test", "1.jpg", "2.jpg")
+    with pytest.raises(UserError, match="give .*/train$"):
+        list_classes(tmp_path)
+
+
+def test_folder_above_a_single_part_names_it(tmp_path):
+    make(tmp_path / "leaves", *CLASSES)
+    with pytest.raises(UserError, match="only leaves; give .*/leaves$"):
+        list_classes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("train/1.jpg", "car/1.jpg"),  # a train is also a vehicle
+        ("train/steam/1.jpg", "train/diesel/1.jpg", "car/sedan/1.jpg"),
+        ("train/1.jpg", "test/1.jpg"),
+        ("Oak/2024/1.jpg", "Oak/2025/1.jpg", "Ash/2026/1.jpg"),
+    ],
+)
+def test_classes_with_such_names_or_subfolders_are_listed_without_a_note(tmp_path, paths):
+    listed = list_classes(make(tmp_path, *paths))
+    assert len(listed.classes) == 2
+    assert listed.notes == ()
+
+
+def test_subfolders_that_could_be_the_classes_are_noted(tmp_path):
+    listed = list_classes(make(tmp_path, "A/Oak/1.jpg", "A/Ash/1.jpg", "B/Oak/1.jpg", "B/Ash/1.jpg"))
+    assert [name for name, _ in listed.classes] == ["A", "B"]
+    (note,) = listed.notes
+    assert "subfolders Ash, Oak" in note
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"caf\xe9", r"caf\xe9"), (b"new\nline", r"new\nline"), (b"tab\t", r"tab\t"), (b"\x1b[31m", r"\x1b[31m")],
+)
+def test_class_name_that_cannot_be_printed_is_refused(tmp_path, name, shown):
+    make(tmp_path, "Oak/1.jpg", os.fsdecode(name) + "/1.jpg")
+    with pytest.raises(UserError, match="printable UTF-8") as error:
+        list_classes(tmp_path)
+    assert shown in str(error.value)
+    assert printable(error.value) == str(error.value)
+
+
+def test_two_classes_that_look_the_same_are_refused(tmp_path):
+    make(tmp_path, "caf\u00e9/1.jpg", "cafe\u0301/1.jpg")
+    with pytest.raises(UserError, match="two class folders"):
+        list_classes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Ahorn – ①", "Ahorn – ①"),
+        ("葉\u3000x", "葉\u3000x"),
+        ("a\udce9b", r"a\xe9b"),
+        ("a\nb", r"a\nb"),
+        ("a\u2028", r"a\u2028"),
+    ],
+)
+def test_text_is_printable(text, shown):
+    assert printable(text) == shown
+    assert printable(text).encode()

@@ -1,0 +1,135 @@
+"""One image file is read as an image viewer shows it, whatever its mode, format and metadata."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pictures import COLOR, DAMAGED_METADATA, PICTURES, REFUSED, encoded, exif
+from PIL import Image
+
+from common.image_file import LARGE, decode, read_image, stored_size
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_mode_is_read_as_a_viewer_shows_it(name):
+    data, shown = PICTURES[name]
+    if shown is REFUSED:
+        with pytest.raises(ValueError, match="from 0 to .* got .* save it with 8 bits"):
+            decode(data)
+        return
+    picture = decode(data)
+    assert picture.image.mode == "RGB"
+    if shown is not None:
+        expected, tolerance = shown if isinstance(shown, tuple) else (shown, 0)
+        assert picture.size == expected.shape[:2]
+        difference = np.abs(np.asarray(picture.image).astype(int) - np.asarray(expected).astype(int))
+        assert difference.max() <= max(tolerance, 1 if "A" in name.split(".")[0] else 0)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_size_is_that_of_the_upright_image(name, tmp_path):
+    data, shown = PICTURES[name]
+    (tmp_path / "image").write_bytes(data)
+    if shown is not REFUSED:
+        assert stored_size(tmp_path / "image") == decode(data).size
+
+
+@pytest.mark.parametrize("name", DAMAGED_METADATA)
+def test_picture_with_damaged_metadata_is_used_unrotated(name):
+    data, word = DAMAGED_METADATA[name]
+    picture = decode(data)
+    assert word in picture.conversion
+    np.testing.assert_array_equal(np.asarray(picture.image), COLOR)
+
+
+def test_orientation_in_front_of_the_cut_is_used():
+    tags = Image.Exif()
+    tags[274], tags[305] = 6, "Software" * 20  # a reader goes through them in this order
+    cut = tags.tobytes()[:-30]
+    picture = decode(encoded(Image.fromarray(COLOR), "PNG", exif=cut))
+    assert picture.conversion == "rotated by EXIF"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("RGB.png", ""),
+        ("L.png", "L to RGB"),
+        ("CMYK.jpg", "CMYK to RGB"),
+        ("LA.png", "alpha over white"),
+        ("I;16.png", "16-bit, 65535 is white"),
+        ("I.tif", "32-bit, 65535 is white"),
+        ("F 0 to 1.tif", "float, 1 is white"),
+        ("orientation 8.png", "rotated by EXIF"),
+        ("orientation 6 of 16 bits.png", "rotated by EXIF, 16-bit, 65535 is white"),
+    ],
+)
+def test_conversion_is_named(name, words):
+    assert decode(PICTURES[name][0]).conversion == words
+
+
+def test_dark_image_is_scaled_as_a_bright_one():
+    """The maximum of an image does not decide its scale: half the values are half as bright."""
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for factor in (1, 10, 257):
+        pixels = np.asarray(decode(encoded(Image.fromarray(levels * factor), "PNG")).image)[..., 0]
+        np.testing.assert_array_equal(pixels, (levels * factor / 257).round())
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+def test_heic_names_the_missing_reader(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match="HEIC.*pip install pillow-heif"):
+        decode(HEIC)
+
+
+def test_heic_is_read_if_its_reader_is_installed(monkeypatch):
+    def register():
+        monkeypatch.setattr("common.image_file.Image.open", lambda file: Image.fromarray(COLOR))
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    np.testing.assert_array_equal(np.asarray(decode(HEIC).image), COLOR)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", PICTURES["RGB.png"][0][:60], PICTURES["RGB.png"][0][:8]])
+def test_damaged_file_is_refused(data):
+    with pytest.raises((OSError, SyntaxError, ValueError)):
+        decode(data)
+
+
+# --- a large photograph is read at a reduced scale
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    coarse = np.random.default_rng(0).integers(0, 256, (30, 45, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((2700, 1800), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_photograph_has_nearly_the_pixels_of_a_full_decode(photograph, tmp_path, kind, orientation):
+    assert photograph.width * photograph.height > LARGE
+    data = encoded(photograph, kind, exif=exif(orientation))
+    (tmp_path / "photo").write_bytes(data)
+    size = (96, 144) if orientation == 1 else (144, 96)
+    reduced, words = read_image(tmp_path / "photo", size)
+    full = decode(data)
+    assert full.size == ((1800, 2700) if orientation == 1 else (2700, 1800))
+    assert decode(data, size).size == full.size == stored_size(tmp_path / "photo")
+    assert words == full.conversion
+    assert reduced.size == size[::-1]
+    exact = np.asarray(full.image.resize(size[::-1], Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(np.asarray(reduced) - exact).mean() < 0.5
+
+
+def test_smaller_image_is_resized_exactly(photograph):
+    small = photograph.resize((900, 600))
+    data = encoded(small, "JPEG")
+    expected = decode(data).image.resize((96, 64), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(np.asarray(decode(data, (64, 96)).image), np.asarray(expected))

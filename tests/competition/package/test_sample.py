@@ -1,0 +1,297 @@
+"""Reading sample_submission.csv: its rows, and what its answers mean."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from helpers import NAMES
+
+from common.errors import UserError
+from competition.package.kaggle import write_csv
+from competition.package.sample import match_columns, match_values, read_sample
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"], ids=["plain", "BOM"])
+def test_sample_with_windows_line_ends_and_byte_order_mark(tmp_path, end, bom):
+    lines = ("id,label", "a.jpg,Species1", "b.jpg,Species1")
+    (tmp_path / "s.csv").write_bytes((bom + "".join(line + end for line in lines)).encode())
+    sample = read_sample(tmp_path / "s.csv", NAMES)
+    assert (sample.header, sample.ids, sample.kind) == (("id", "label"), ("a.jpg", "b.jpg"), "names")
+
+
+def test_blank_lines_are_skipped(tmp_path):
+    (tmp_path / "s.csv").write_text("id,label\n7,0\n\n8,0\n\n")
+    assert read_sample(tmp_path / "s.csv", NAMES).ids == ("7", "8")
+
+
+INVALID = {
+    "empty": ("", "needs a header"),
+    "header only": ("id,label\n", "a line for each image"),
+    "header and blank lines": ("id,label\n\n\n", "a line for each image"),
+    "one column": ("id\n7\n", "two or more columns"),
+    "an id twice": ("id,label\n7,0\n8,0\n7,0\n", "the id 7 more than once"),
+    "a short line": ("id,label\n7,0\n8\n", "line 3 has 1 columns, the header has 2"),
+    "a long line": ("id,label\n7,0,0\n", "line 2 has 3 columns, the header has 2"),
+    "another class": (
+        "id,label\n7,Species1\n8,Species9\n",
+        "the model's classes or numbers from 0 to 7, got 'Species9'",
+    ),
+    "number out of range": ("id,label\n7,9\n", "got '9'"),
+    "numbers from 0 and the top one": ("id,label\n7,0\n8,8\n", "got 0 and 8"),
+    "negative number": ("id,label\n7,-1\n", "got '-1'"),
+    "no value": ("id,label\n7,\n", "got ''"),
+    "other columns": ("id,Species1,Rose\n7,0.5,0.5\n", "the model's classes differ in Rose, Species2"),
+    "a column too few": (f"id,{','.join(NAMES[:7])}\n7{',0' * 7}\n", "differ in Species8"),
+    "a column twice": (f"id,{','.join(NAMES)},Species1\n7{',0' * 9}\n", "differ in number"),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_sample_fails_before_anything_is_written(tmp_path, case):
+    text, reason = INVALID[case]
+    (tmp_path / "s.csv").write_text(text)
+    for name in ("7.jpg", "8.jpg"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=re.escape(reason)) as caught:
+        write_csv(SimpleNamespace(names=NAMES), tmp_path, tmp_path / "s.csv", tmp_path / "out" / "a.csv")
+    assert "--sample" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("case", ["missing", "folder", "no text"])
+def test_unreadable_sample_fails(tmp_path, case):
+    path = tmp_path / "s.csv"
+    if case == "folder":
+        path.mkdir()
+    elif case == "no text":
+        path.write_bytes(b"id,label\n\xff\xfe,0\n")
+    with pytest.raises(UserError, match=r"--sample .*s\.csv: .*sample_submission\.csv"):
+        read_sample(path, NAMES)
+
+
+# --- the rows: which column holds the ids, and whether there is a header
+
+IDS = {"7.jpg", "8.jpg", "7", "8"}
+ROWS = {
+    "header": ("id,label\n7.jpg,0\n8.jpg,0\n", ("id", "label"), 0),
+    "no header": ("7.jpg,0\n8.jpg,0\n", (), 0),
+    "no header, one row": ("7.jpg,0\n", (), 0),
+    "no header, no suffix": ("7,Species1\n8,Species2\n", (), 0),
+    "labels first": ("label,id\n0,7.jpg\n0,8.jpg\n", ("label", "id"), 1),
+    "labels first, no header": ("Species1,7.jpg\nSpecies1,8.jpg\n", (), 1),
+    "labels that are ids too": ("label,id\n8,7\n8,8\n", ("label", "id"), 1),
+    "one row, called by the header": ("class,image\n8,7\n", ("class", "image"), 1),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_every_row_and_the_column_of_the_ids_is_found(tmp_path, case):
+    text, header, id_column = ROWS[case]
+    (tmp_path / "s.csv").write_text(text)
+    sample = read_sample(tmp_path / "s.csv", NAMES, IDS)
+    assert (sample.header, sample.id_column) == (header, id_column)
+    assert len(sample.ids) == text.count("\n") - bool(header)
+    assert set(sample.ids) <= IDS
+
+
+@pytest.mark.parametrize("first", ["9", "9.jpg", "sub/9.PNG"])
+def test_first_row_of_a_missing_image_is_not_taken_for_a_header(tmp_path, first):
+    (tmp_path / "s.csv").write_text(f"{first},0\n7.jpg,0\n")
+    assert read_sample(tmp_path / "s.csv", NAMES, IDS).ids == (first, "7.jpg")
+
+
+def test_columns_of_probabilities_need_a_header(tmp_path):
+    (tmp_path / "s.csv").write_text("7.jpg,0.5,0.5\n8.jpg,0.5,0.5\n")
+    with pytest.raises(UserError, match="need a header"):
+        read_sample(tmp_path / "s.csv", ("cat", "dog"), IDS)
+
+
+def test_ids_may_stand_between_probabilities(tmp_path):
+    (tmp_path / "s.csv").write_text("dog,id,cat\n0.5,7.jpg,0.5\n0.5,8.jpg,0.5\n")
+    sample = read_sample(tmp_path / "s.csv", ("cat", "dog"), IDS)
+    assert (sample.id_column, sample.columns) == (1, (1, 0))
+
+
+# --- one column of answers
+
+EIGHT = tuple("12345678")
+PADDED = tuple(f"0{name}" for name in EIGHT)
+ZERO_BASED = tuple("01234567")
+BINARY = ("cat", "dog")
+DECIDED = {
+    "names": (NAMES, {"Species1"}, NAMES),
+    "numbers as names": (EIGHT, {"1"}, EIGHT),
+    "numbers as names, several": (EIGHT, {"3", "8"}, EIGHT),
+    "padded names": (PADDED, {"01"}, PADDED),
+    "padded names, plain sample": (PADDED, {"1"}, EIGHT),
+    "plain names, padded sample": (EIGHT, {"01", "08"}, PADDED),
+    "names from 0": (ZERO_BASED, {"0"}, ZERO_BASED),
+    "names with gaps": (("3", "5", "70"), {"5"}, ("3", "5", "70")),
+    "positions": (NAMES, {"0"}, ZERO_BASED),
+    "positions, several": (NAMES, {"0", "7"}, ZERO_BASED),
+    "padded positions": (NAMES, {"00", "03"}, tuple(f"0{name}" for name in ZERO_BASED)),
+    "from 1": (NAMES, {"1", "8"}, EIGHT),
+    "from 1, only the top one": (NAMES, {"8"}, EIGHT),
+    "two classes from 1": (BINARY, {"1", "2"}, ("1", "2")),
+    "two class names": (BINARY, {"cat"}, BINARY),
+}
+
+
+@pytest.mark.parametrize("case", DECIDED)
+def test_labels_are_decided_by_the_names_and_the_sample(case):
+    names, values, labels = DECIDED[case]
+    assert match_values(values, "label", names)[1:] == (labels, ())
+
+
+UNDECIDED = {
+    "names from 1, a sample of 0": (EIGHT, {"0"}, ("names", "positions", "one-based")),
+    "padded names, a sample of 0": (PADDED, {"0"}, ("names", "positions", "one-based")),
+    "padded names, a sample of 00": (PADDED, {"00"}, ("names", "positions", "one-based")),
+    "names with gaps, a sample of 0": (("3", "5", "7"), {"0"}, ("names", "positions")),
+    "two spellings of one number": (("1", "01", "2"), {"001"}, ("names", "positions")),
+    "from 1 without the top one": (NAMES, {"1", "5"}, ("positions", "one-based")),
+    "a sample of 1": (NAMES, {"1"}, ("positions", "one-based")),
+    "two classes, 0": (BINARY, {"0"}, ("positions", "probability")),
+    "two classes, 0 and 1": (BINARY, {"0", "1"}, ("positions", "probability")),
+    "two classes 0 and 1": (("0", "1"), {"0"}, ("names", "probability")),
+    "a probability of an unknown class": (BINARY, {"0.5"}, ("probability",)),
+}
+
+
+@pytest.mark.parametrize("case", UNDECIDED)
+def test_undecided_labels_are_refused_and_the_readings_are_offered(case):
+    names, values, options = UNDECIDED[case]
+    with pytest.raises(UserError) as caught:
+        match_values(values, "label", names)
+    for option in options:
+        assert f"--labels {option}" in str(caught.value)
+    assert ", ".join(sorted(values)) in str(caught.value)
+
+
+PROBABILITY = {
+    "column of a class": (BINARY, {"0.5"}, "cat", 0),
+    "the other column": (BINARY, {"0.0"}, "dog", 1),
+    "column c": (("c", "d"), {"0.5"}, "c", 0),
+    "prefixed column": (BINARY, {"0.5", "1"}, "is_Dog", 1),
+    "classes 0 and 1": (("0", "1"), {"0.5"}, "target", 1),
+    "classes 1 and 0 padded": (("00", "01"), {"0.5"}, "target", 1),
+}
+
+
+@pytest.mark.parametrize("case", PROBABILITY)
+def test_probability_of_one_of_two_classes(case):
+    names, values, column, expected = PROBABILITY[case]
+    assert match_values(values, column, names) == ("probability", (), (expected,))
+
+
+TOLD = {
+    "names": (EIGHT, {"0"}, "names", EIGHT),
+    "padded names": (PADDED, {"1"}, "names", PADDED),
+    "positions": (EIGHT, {"0"}, "positions", ZERO_BASED),
+    "positions of other names": (NAMES, {"1"}, "positions", ZERO_BASED),
+    "from 1": (NAMES, {"1"}, "one-based", EIGHT),
+    "from 1, a placeholder": (NAMES, {"0"}, "one-based", EIGHT),
+    "two classes": (BINARY, {"0"}, "positions", ("0", "1")),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_labels_are_what_the_user_says(case):
+    names, values, told, labels = TOLD[case]
+    assert match_values(values, "label", names, told) == (told, labels, ())
+
+
+@pytest.mark.parametrize(("column", "expected"), [("label", 1), ("cat", 0), ("p_dog", 1)])
+def test_probability_is_that_of_the_second_class_or_of_the_column(column, expected):
+    assert match_values({"0"}, column, BINARY, "probability") == ("probability", (), (expected,))
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "told"),
+    [
+        (NAMES, {"8"}, "positions"),
+        (NAMES, {"9"}, "one-based"),
+        (NAMES, {"Species1"}, "positions"),
+        (NAMES, {"Species9"}, "names"),
+        (NAMES, {"0.5"}, "probability"),
+        (BINARY, {"cat"}, "probability"),
+        (BINARY, {"2"}, "probability"),
+    ],
+)
+def test_sample_that_contradicts_the_user_is_refused(names, values, told):
+    with pytest.raises(UserError, match=f"--labels {told}"):
+        match_values(values, "label", names, told)
+
+
+# --- several columns of answers
+
+COLUMNS = {
+    "names": (NAMES, NAMES),
+    "prefix": (NAMES, [f"prob_{name}" for name in NAMES]),
+    "suffix": (NAMES, [f"{name} (probability)" for name in NAMES]),
+    "numbers": (NAMES, ZERO_BASED),
+    "numbers with a prefix": (NAMES, [f"status_{name}" for name in ZERO_BASED]),
+    "numbers from 1": (NAMES, [f"c{name}" for name in EIGHT]),
+    "numbered names": (EIGHT, [f"class_{name}" for name in EIGHT]),
+    "padded names": (PADDED, [f"p{name}" for name in EIGHT]),
+    "padded columns": (EIGHT, [f"p{name}" for name in PADDED]),
+    "a name within the prefix": (("s", "t"), ["class_s", "class_t"]),
+    "a name within another": (("leaf", "leaflet"), ["p_leaf", "p_leaflet"]),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns_are_matched_in_any_order(case):
+    names, columns = COLUMNS[case]
+    order = [(3 * place + 1) % len(names) for place in range(len(names))]
+    assert match_columns([columns[place] for place in order], names) == tuple(order)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "named"),
+    [
+        (EIGHT, ZERO_BASED, "--labels positions"),
+        (("2", "3", "4"), ("c0", "c1", "c2"), "--labels positions"),
+        (NAMES, [f"c{name}" for name in (*EIGHT[1:], "9")], "differ in"),
+        (NAMES, [f"a{name}" if name != "1" else "b1" for name in EIGHT], "differ in"),
+        (NAMES, [f"prob_{name}" for name in (*NAMES[1:], "Rose")], "differ in"),
+    ],
+)
+def test_other_columns_are_refused(names, columns, named):
+    with pytest.raises(UserError, match=named):
+        match_columns(columns, names)
+
+
+@pytest.mark.parametrize(("told", "columns"), [("positions", ZERO_BASED), ("one-based", EIGHT)])
+def test_numbered_columns_are_what_the_user_says(told, columns):
+    assert match_columns(columns, tuple("23456789"), told) == tuple(range(8))
+
+
+# --- the mapping that is printed
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id,label\n7,Species1\n", "class names as they are, Species1, Species2"),
+        ("id,label\n7,0\n", "positions: 0 = Species1, 1 = Species2"),
+        ("id,label\n7,8\n", "one-based: 1 = Species1"),
+        (f"id,{','.join(f'c{name}' for name in ZERO_BASED)}\n7{',0' * 8}\n", "c0 = Species1, c1 = Species2"),
+    ],
+)
+def test_mapping_says_what_each_answer_stands_for(tmp_path, text, words):
+    (tmp_path / "s.csv").write_text(text)
+    line = read_sample(tmp_path / "s.csv", NAMES, IDS).mapping(NAMES)
+    assert words in line
+    assert line.count("\n") == 0
+
+
+def test_mapping_of_many_classes_is_shortened(tmp_path):
+    names = tuple(f"class{number}" for number in range(100))
+    (tmp_path / "s.csv").write_text("id,label\n7,0\n")
+    line = read_sample(tmp_path / "s.csv", names, IDS).mapping(names)
+    assert "0 = class0," in line and "… 99 = class99" in line.replace("…,", "…")
+    assert len(line) < 1000

@@ -1,0 +1,169 @@
+"""`python -m training auto`: a quick model, and a fine-tuning that is kept only if it is better."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import python
+
+from common.errors import UserError
+from competition.synthetic import draw_folder
+from training import auto as module
+from training.auto import auto
+from training.config.record import from_json
+from training.model import backbones
+from training.run import Inputs, load_run
+from training.run_folder import read_metrics, read_record
+
+pytestmark = pytest.mark.integration
+
+
+def tiny_mixed(weights):
+    """A backbone of three convolutions with the names of InceptionV3's last blocks; trained within seconds."""
+    import keras
+
+    pixels = x = keras.Input((None, None, 3))
+    for name in ("mixed7", "mixed8", "mixed10"):
+        x = keras.layers.Conv2D(8, 3, strides=3, use_bias=False)(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.ReLU(name=name)(x)
+    return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch):
+    monkeypatch.setattr(backbones, "tiny_mixed", tiny_mixed, raising=False)
+    monkeypatch.setattr(module, "BACKBONE", tiny_mixed)
+    monkeypatch.setattr(module, "FROZEN_BACKBONE", tiny_mixed)
+    monkeypatch.setattr(module, "INPUT_SIZE", 75)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three classes of synthetic leaves, one of them rare."""
+    draw_folder(tmp_path / "leaves", 12, classes=3, side=32)
+    for path in sorted((tmp_path / "leaves" / "Species2").iterdir())[5:]:
+        path.unlink()
+    return tmp_path / "leaves"
+
+
+def test_the_quick_model_is_ready_to_build(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    accuracy = auto(Inputs(folder, "none"), out, minutes=0.01)
+    assert 0 <= accuracy <= 1
+    plan = json.loads((out / "plan.json").read_text("utf-8"))
+    assert list(plan["steps"]) == ["quick"]
+    assert plan["steps"]["quick"]["held_out_accuracy"] == accuracy
+    record = read_record(out / "best")
+    assert from_json(plan["steps"]["quick"]["recipe"]) == record.recipe
+    assert record.recipe.head.kind == "linear"
+    assert record.recipe.data.class_repeats == {"Species2": 2}
+    assert not record.recipe.augmentation.transforms.vertical_flips
+    trained = load_run(out)
+    assert trained.names == ("Species1", "Species2", "Species3")
+    assert trained.samples is not None
+    shown = capsys.readouterr().out
+    for text in (
+        "29 color images of 3 classes, 5 to 12",
+        "images per second",
+        "quick model",
+        "no fine-tuning",
+        "best:",
+    ):
+        assert text in shown
+
+
+def test_one_group_of_similar_images_of_each_class_is_held_out(folder, tmp_path, monkeypatch):
+    parts = []
+    accuracy = module._held_out_accuracy
+    monkeypatch.setattr(module, "_held_out_accuracy", lambda *rest: parts.append(rest[2:]) or accuracy(*rest))
+    auto(Inputs(folder, "none"), tmp_path / "out", minutes=0.01)
+    assert (tmp_path / "out" / "groups.csv").is_file()
+    for images, (train_rows, val_rows) in parts:
+        assert not set(images.groups[train_rows]) & set(images.groups[val_rows])
+        assert set(images.labels[val_rows]) == {0, 1, 2}
+
+
+def test_images_of_a_series_are_in_one_group():
+    rng = np.random.default_rng(0)
+    series = np.repeat(rng.normal(0, 5, (16, 20)), 4, axis=0)
+    labels = np.repeat([0, 1], 32)
+    groups = module.similar_groups(labels, (series + rng.normal(0, 0.1, series.shape)).astype(np.float32))
+    assert all(len(set(groups[start : start + 4])) == 1 for start in range(0, 64, 4))
+    assert len(set(groups[:32])) > 4
+
+
+def test_groups_of_the_user_are_used(folder, tmp_path):
+    table = tmp_path / "mine.csv"
+    lines = [f"{path.relative_to(folder).as_posix()},{path.stem[-1]}" for path in sorted(folder.rglob("*.jpg"))]
+    table.write_text("\n".join(["path,group", *lines]) + "\n")
+    auto(Inputs(folder, "none", groups=table), tmp_path / "out", minutes=0.01)
+    assert not (tmp_path / "out" / "groups.csv").exists()
+    assert read_record(tmp_path / "out" / "best").groups_sha256
+
+
+def test_the_saved_recipe_repeats_the_quick_model(folder, tmp_path):
+    from training.run import train
+
+    auto(Inputs(folder, "none"), tmp_path / "out", minutes=0.01)
+    record = read_record(tmp_path / "out" / "best")
+    train(record.recipe, "again", Inputs(folder, "none"), tmp_path / "out" / "again")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    first, again = (load_run(tmp_path / "out" / name).model.predict(images, verbose=0) for name in ("best", "again"))
+    np.testing.assert_allclose(first, again, atol=1e-4)
+
+
+@pytest.mark.parametrize(("accuracy", "kept"), [(0.0, False), (1.0, True)], ids=["worse", "better"])
+def test_a_fine_tuning_is_kept_only_if_it_is_better(folder, tmp_path, monkeypatch, accuracy, kept):
+    def trained(recipe, name, inputs, out):
+        result = train(recipe, name, inputs, out)
+        return {**result, "accuracy": accuracy} if name == "auto-finetuned" else result
+
+    train = module.train
+    monkeypatch.setattr(module, "train", trained)
+    monkeypatch.setattr(module, "seconds_per_image", lambda *rest: 0.1)
+    monkeypatch.setattr(module, "MAX_EPOCHS", 1)
+    monkeypatch.setattr(module, "MIN_EPOCHS", 1)
+    monkeypatch.setattr(module, "_held_out_accuracy", lambda *rest: 0.5)
+    assert auto(Inputs(folder, "none"), tmp_path / "out", minutes=20) == (1.0 if kept else 0.5)
+    record = read_record(tmp_path / "out" / "best")
+    assert record.recipe.head.kind == ("softmax" if kept else "linear")
+    assert read_metrics(tmp_path / "out" / "finetuned")["epochs"] == 1
+    assert not (tmp_path / "out" / "best" / "checkpoint.npz").exists()
+
+
+def test_an_interruption_leaves_the_best_so_far(folder, tmp_path, monkeypatch):
+    def interrupt(*rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "seconds_per_image", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        auto(Inputs(folder, "none"), tmp_path / "out", minutes=20)
+    assert load_run(tmp_path / "out").names == ("Species1", "Species2", "Species3")
+
+
+def test_one_image_per_class_is_enough_for_the_quick_model(tmp_path, capsys):
+    draw_folder(tmp_path / "leaves", 1, classes=4, side=32)
+    auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
+    assert "too few images" in capsys.readouterr().out
+    assert len(load_run(tmp_path / "out").names) == 4
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test_minutes_must_be_positive(folder, tmp_path, minutes):
+    with pytest.raises(UserError, match="--minutes must be above 0"):
+        auto(Inputs(folder, "none"), tmp_path / "out", minutes)
+
+
+def test_an_existing_folder_is_not_touched(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").write_text("mine")
+    with pytest.raises(UserError, match="--out must be a new folder"):
+        auto(Inputs(folder, "none"), tmp_path / "out", 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
+def test_the_command_names_the_next_one(tmp_path):
+    done = python("-m", "training", "auto", "--data", tmp_path / "none", "--minutes", "1", isolated=False)
+    assert done.returncode == 2
+    assert "error: " in done.stderr and "none" in done.stderr

@@ -1,0 +1,39 @@
+"""Inference in bfloat16 on processors that have it."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+
+CPU_FLAGS = ("avx512_bf16", "amx_bf16")
+OPTION = "auto_mixed_precision_onednn_bfloat16"
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has bfloat16 matrix products (AVX-512 BF16 or AMX; Linux only)."""
+    with contextlib.suppress(OSError):
+        flags = next(
+            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
+        ).split()
+        return any(flag in flags for flag in CPU_FLAGS)
+    return False
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Runs what TensorFlow computes within it in "float32" or "bfloat16". Other backends ignore it.
+
+    oneDNN's automatic mixed precision is an option of the whole process, so it is set only while the block runs.
+    """
+    if name == "float32" or keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.optimizer.get_experimental_options().get(OPTION, False)
+    tf.config.optimizer.set_experimental_options({OPTION: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({OPTION: before})
