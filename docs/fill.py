@@ -171,7 +171,7 @@ def _benchmarks() -> dict[str, str]:
     """The benchmarks' results."""
     inference, memory, grading = (_load(f"benchmarks/{name}.json") for name in ("inference", "memory", "grading"))
     training, accuracy, kernels = (_load(f"benchmarks/{name}.json") for name in ("training", "accuracy", "kernels"))
-    cached = training["quasi_svm_head"]["cached"]
+    images, cached = _load("benchmarks/images.json"), training["quasi_svm_head"]["cached"]
     found = {
         "inference.ratio": _ratio(inference["submission/model.py"]),
         "inference.plain": _ratio(inference["Keras model.predict, plain arrays"]),
@@ -183,6 +183,10 @@ def _benchmarks() -> dict[str, str]:
         "training.pipeline": _ratio(training["tf.data pipeline"]),
         "training.folders": _ratio(training["flow_from_directory"]),
         "training.cached": _ratio(cached, 0),
+        "images.ratio": _ratio(images["speed"]["load_folder"]),
+        "images.memory": f"{images['loading']['peak_mb']:.0f} MB",
+        "images.predict": f"{images['predicting']['beyond_mb']:.0f} MB",
+        "own_data.rows": _own_data_rows(_load("benchmarks/own_data.json")),
         "accuracy.rows": _accuracy_rows(accuracy["rows"]),
         "kernels.rows": _kernel_rows(kernels),
     }
@@ -202,6 +206,15 @@ def _accuracy_rows(rows: dict) -> str:
         interval = " to ".join(map(percent, row["interval95"]))
         calibration = f"{row['calibration_error']:.3f} | {row['log_loss']:.3f}"
         lines.append(f"| {name} | {percent(row['accuracy'])} | {interval} | {calibration} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _own_data_rows(rows: dict) -> str:
+    lines = ["| | test images | held-out images | seconds |", "| --- | --- | --- | --- |"]
+    for name, row in rows.items():
+        held_out = max((step["held_out_accuracy"] for step in row.get("steps", {}).values()), default=None)
+        held_out_text = "–" if held_out is None else percent(held_out)
+        lines.append(f"| {name} | {percent(row['test_accuracy'])} | {held_out_text} | {row['seconds']:.0f} |")
     return "\n" + "\n".join(lines) + "\n"
 
 

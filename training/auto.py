@@ -102,7 +102,7 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float:
     base = change(base, {"data.validation_split": _share(images)})
     accuracy = _quick(plan, base, images, features, (inputs, out))
     accuracy = _finetuned(plan, base, images, (inputs, out), accuracy)
-    plan.say(f"best: {accuracy:.1%} on the held-out images")
+    plan.say(f"best: {_held_out(accuracy)}see {out / BEST}")
     _save(plan, out)
     return accuracy
 
@@ -113,7 +113,7 @@ def _base(images: Images) -> Recipe:
     repeats = {
         name: int(min(MAX_REPEATS, np.sqrt(counts.max() / count).round()))
         for name, count in zip(images.names, counts, strict=True)
-        if count * 2 <= counts.max()
+        if np.sqrt(counts.max() / count).round() > 1
     }
     bfloat16 = has_bfloat16() and keras.backend.backend() == "tensorflow"
     return Recipe(
@@ -277,8 +277,12 @@ def _keep(plan: Plan, recipe: Recipe, step: str, accuracy: float, out: Path) -> 
             if path.is_file() and path.name not in (CHECKPOINT, FEATURES, LOCK):
                 shutil.copy2(path, temporary / path.name)
     plan.steps[step] = {"recipe": to_json(recipe), "held_out_accuracy": accuracy}
-    plan.say(f"{step}: {accuracy:.1%} on the held-out images; kept as {out / BEST}")
+    plan.say(f"{step}: {_held_out(accuracy)}kept as {out / BEST}")
     _save(plan, out)
+
+
+def _held_out(accuracy: float) -> str:
+    return f"{accuracy:.1%} on the held-out images; " if accuracy else ""
 
 
 def _save(plan: Plan, out: Path) -> None:

@@ -11,7 +11,7 @@ from benchmarks import benchmark_parser, run_benchmark, speed_record, speed_tabl
 
 pytestmark = pytest.mark.unit
 
-NAMES = {"accuracy", "grading", "images", "inference", "kernels", "memory", "training"}
+NAMES = {"accuracy", "grading", "images", "inference", "kernels", "memory", "own_data", "training"}
 
 
 def test_candidates_run_alternately_after_a_warm_up():

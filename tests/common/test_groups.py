@@ -13,15 +13,15 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def folder(tmp_path):
+def grouped_data(tmp_path):
     draw_folder(tmp_path / "leaves", 8, classes=2, side=16)
     return tmp_path / "leaves"
 
 
-def test_written_groups_are_read_again_and_kept_together(folder, tmp_path):
-    images = load_folder(folder)
-    write_groups(tmp_path / "groups.csv", images, [number // 2 % 4 for number in range(16)], folder)
-    grouped = with_groups(images, tmp_path / "groups.csv", folder)
+def test_written_groups_are_read_again_and_kept_together(grouped_data, tmp_path):
+    images = load_folder(grouped_data)
+    write_groups(tmp_path / "groups.csv", images, [number // 2 % 4 for number in range(16)], grouped_data)
+    grouped = with_groups(images, tmp_path / "groups.csv", grouped_data)
     assert len(np.unique(grouped.groups)) == 8  # four in each class, although their names are the same
     train, val = split(grouped.labels, 0.25, 0, groups=grouped.groups)
     assert not set(grouped.groups[train]) & set(grouped.groups[val])
@@ -39,8 +39,8 @@ def test_written_groups_are_read_again_and_kept_together(folder, tmp_path):
     ],
     ids=["missing images", "other columns", "no file", "not UTF-8"],
 )
-def test_wrong_tables_are_refused(folder, tmp_path, text, words):
+def test_wrong_tables_are_refused(grouped_data, tmp_path, text, words):
     if text is not None:
         (tmp_path / "groups.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=words):
-        with_groups(load_folder(folder), tmp_path / "groups.csv", folder)
+        with_groups(load_folder(grouped_data), tmp_path / "groups.csv", grouped_data)

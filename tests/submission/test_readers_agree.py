@@ -35,11 +35,11 @@ KINDS = (
 
 
 @pytest.fixture(scope="module")
-def model_code():
+def reader_code():
     return load_module(ROOT / "submission" / "model.py", "reader")
 
 
-def both(model_code, data, path):
+def both(reader_code, data, path):
     """The pixels of the two readers, None where a reader refuses the file."""
     path.write_bytes(data)
     try:
@@ -47,7 +47,7 @@ def both(model_code, data, path):
     except Exception:  # each of Pillow's decoders raises its own
         ours = None
     try:
-        theirs = model_code._as_image(path)
+        theirs = reader_code._as_image(path)
         assert theirs.dtype == np.uint8
     except ValueError as error:
         assert str(error).startswith("expected images")
@@ -57,18 +57,18 @@ def both(model_code, data, path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of damaged metadata
 @pytest.mark.parametrize("name", [*PICTURES, *DAMAGED_METADATA])
-def test_readers_give_the_same_pixels(model_code, tmp_path, name):
+def test_readers_give_the_same_pixels(reader_code, tmp_path, name):
     data = {**PICTURES, **DAMAGED_METADATA}[name][0]
-    ours, theirs = both(model_code, data, tmp_path / "image")
+    ours, theirs = both(reader_code, data, tmp_path / "image")
     assert (ours is None) == (theirs is None)
     if ours is not None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_damaged_exif_is_warned_of(model_code, tmp_path):
+def test_damaged_exif_is_warned_of(reader_code, tmp_path):
     (tmp_path / "image").write_bytes(DAMAGED_METADATA["no TIFF.png"][0])
     with pytest.warns(UserWarning, match="EXIF.*not rotated"):
-        model_code._as_image(tmp_path / "image")
+        reader_code._as_image(tmp_path / "image")
 
 
 def pillow_images():
@@ -101,8 +101,8 @@ def pillow_images():
 @pytest.mark.parametrize(
     ("image", "shown"), [(i, s) for _, i, s in pillow_images()], ids=[n for n, *_ in pillow_images()]
 )
-def test_pillow_image_of_any_mode_is_converted(model_code, image, shown):
-    np.testing.assert_array_equal(model_code._as_image(image), np.asarray(shown))
+def test_pillow_image_of_any_mode_is_converted(reader_code, image, shown):
+    np.testing.assert_array_equal(reader_code._as_image(image), np.asarray(shown))
 
 
 # --- any picture, also a damaged one
@@ -147,10 +147,10 @@ def files(draw):
     return data
 
 
-def check_agreement(model_code, path, data):
+def check_agreement(reader_code, path, data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ours, theirs = both(model_code, data, path)
+        ours, theirs = both(reader_code, data, path)
     assert (ours is None) == (theirs is None)
     if ours is not None:
         np.testing.assert_array_equal(ours, theirs)
@@ -170,12 +170,12 @@ COMMON = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck
 
 @hypothesis.given(files())
 @hypothesis.settings(max_examples=200, derandomize=True, **COMMON)
-def test_readers_agree_on_any_file(model_code, path, data):
-    check_agreement(model_code, path, data)
+def test_readers_agree_on_any_file(reader_code, path, data):
+    check_agreement(reader_code, path, data)
 
 
 @pytest.mark.slow
 @hypothesis.given(files())
 @hypothesis.settings(max_examples=10_000, **COMMON)
-def test_readers_agree_on_ten_thousand_files(model_code, path, data):
-    check_agreement(model_code, path, data)
+def test_readers_agree_on_ten_thousand_files(reader_code, path, data):
+    check_agreement(reader_code, path, data)

@@ -39,7 +39,7 @@ def tiny_backbone(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def auto_data(tmp_path):
     """Three classes of synthetic leaves, one of them rare."""
     draw_folder(tmp_path / "leaves", 12, classes=3, side=32)
     for path in sorted((tmp_path / "leaves" / "Species2").iterdir())[5:]:
@@ -47,9 +47,9 @@ def folder(tmp_path):
     return tmp_path / "leaves"
 
 
-def test_the_quick_model_is_ready_to_build(folder, tmp_path, capsys):
+def test_the_quick_model_is_ready_to_build(auto_data, tmp_path, capsys):
     out = tmp_path / "out"
-    accuracy = auto(Inputs(folder, "none"), out, minutes=0.01)
+    accuracy = auto(Inputs(auto_data, "none"), out, minutes=0.01)
     assert 0 <= accuracy <= 1
     plan = json.loads((out / "plan.json").read_text("utf-8"))
     assert list(plan["steps"]) == ["quick"]
@@ -73,11 +73,11 @@ def test_the_quick_model_is_ready_to_build(folder, tmp_path, capsys):
         assert text in shown
 
 
-def test_one_group_of_similar_images_of_each_class_is_held_out(folder, tmp_path, monkeypatch):
+def test_one_group_of_similar_images_of_each_class_is_held_out(auto_data, tmp_path, monkeypatch):
     parts = []
     accuracy = module._held_out_accuracy
     monkeypatch.setattr(module, "_held_out_accuracy", lambda *rest: parts.append(rest[2:]) or accuracy(*rest))
-    auto(Inputs(folder, "none"), tmp_path / "out", minutes=0.01)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     assert (tmp_path / "out" / "groups.csv").is_file()
     for images, (train_rows, val_rows) in parts:
         assert not set(images.groups[train_rows]) & set(images.groups[val_rows])
@@ -93,28 +93,28 @@ def test_images_of_a_series_are_in_one_group():
     assert len(set(groups[:32])) > 4
 
 
-def test_groups_of_the_user_are_used(folder, tmp_path):
+def test_groups_of_the_user_are_used(auto_data, tmp_path):
     table = tmp_path / "mine.csv"
-    lines = [f"{path.relative_to(folder).as_posix()},{path.stem[-1]}" for path in sorted(folder.rglob("*.jpg"))]
+    lines = [f"{path.relative_to(auto_data).as_posix()},{path.stem[-1]}" for path in sorted(auto_data.rglob("*.jpg"))]
     table.write_text("\n".join(["path,group", *lines]) + "\n")
-    auto(Inputs(folder, "none", groups=table), tmp_path / "out", minutes=0.01)
+    auto(Inputs(auto_data, "none", groups=table), tmp_path / "out", minutes=0.01)
     assert not (tmp_path / "out" / "groups.csv").exists()
     assert read_record(tmp_path / "out" / "best").groups_sha256
 
 
-def test_the_saved_recipe_repeats_the_quick_model(folder, tmp_path):
+def test_the_saved_recipe_repeats_the_quick_model(auto_data, tmp_path):
     from training.run import train
 
-    auto(Inputs(folder, "none"), tmp_path / "out", minutes=0.01)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     record = read_record(tmp_path / "out" / "best")
-    train(record.recipe, "again", Inputs(folder, "none"), tmp_path / "out" / "again")
+    train(record.recipe, "again", Inputs(auto_data, "none"), tmp_path / "out" / "again")
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     first, again = (load_run(tmp_path / "out" / name).model.predict(images, verbose=0) for name in ("best", "again"))
     np.testing.assert_allclose(first, again, atol=1e-4)
 
 
 @pytest.mark.parametrize(("accuracy", "kept"), [(0.0, False), (1.0, True)], ids=["worse", "better"])
-def test_a_fine_tuning_is_kept_only_if_it_is_better(folder, tmp_path, monkeypatch, accuracy, kept):
+def test_a_fine_tuning_is_kept_only_if_it_is_better(auto_data, tmp_path, monkeypatch, accuracy, kept):
     def trained(recipe, name, inputs, out):
         result = train(recipe, name, inputs, out)
         return {**result, "accuracy": accuracy} if name == "auto-finetuned" else result
@@ -125,20 +125,20 @@ def test_a_fine_tuning_is_kept_only_if_it_is_better(folder, tmp_path, monkeypatc
     monkeypatch.setattr(module, "MAX_EPOCHS", 1)
     monkeypatch.setattr(module, "MIN_EPOCHS", 1)
     monkeypatch.setattr(module, "_held_out_accuracy", lambda *rest: 0.5)
-    assert auto(Inputs(folder, "none"), tmp_path / "out", minutes=20) == (1.0 if kept else 0.5)
+    assert auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20) == (1.0 if kept else 0.5)
     record = read_record(tmp_path / "out" / "best")
     assert record.recipe.head.kind == ("softmax" if kept else "linear")
     assert read_metrics(tmp_path / "out" / "finetuned")["epochs"] == 1
     assert not (tmp_path / "out" / "best" / "checkpoint.npz").exists()
 
 
-def test_an_interruption_leaves_the_best_so_far(folder, tmp_path, monkeypatch):
+def test_an_interruption_leaves_the_best_so_far(auto_data, tmp_path, monkeypatch):
     def interrupt(*rest):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "seconds_per_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        auto(Inputs(folder, "none"), tmp_path / "out", minutes=20)
+        auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     assert load_run(tmp_path / "out").names == ("Species1", "Species2", "Species3")
 
 
@@ -150,16 +150,16 @@ def test_one_image_per_class_is_enough_for_the_quick_model(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan")])
-def test_minutes_must_be_positive(folder, tmp_path, minutes):
+def test_minutes_must_be_positive(auto_data, tmp_path, minutes):
     with pytest.raises(UserError, match="--minutes must be above 0"):
-        auto(Inputs(folder, "none"), tmp_path / "out", minutes)
+        auto(Inputs(auto_data, "none"), tmp_path / "out", minutes)
 
 
-def test_an_existing_folder_is_not_touched(folder, tmp_path):
+def test_an_existing_folder_is_not_touched(auto_data, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_text("mine")
     with pytest.raises(UserError, match="--out must be a new folder"):
-        auto(Inputs(folder, "none"), tmp_path / "out", 1)
+        auto(Inputs(auto_data, "none"), tmp_path / "out", 1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
 
 

@@ -126,6 +126,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_run_under_jax_needs_no_tensorflow_and_is_exported_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "tiny", tiny, raising=False)
     draw_folder(tmp_path / "leaves", 4, classes=3, side=32)

@@ -35,7 +35,11 @@ sys.exit(code or build_submission.main(["--run", out, "--out", out + ".zip"]))
 OTHER_PROJECT = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "torch"}
 
 
-@pytest.mark.parametrize("settings", [OTHER_PROJECT, {"floatx": "float64", "backend": "nonsense"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [OTHER_PROJECT, pytest.param({"floatx": "float64", "backend": "nonsense"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_settings_of_other_projects_change_nothing(settings, leaf_folder, tmp_path):
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "keras.json").write_text(json.dumps(settings))

@@ -332,10 +332,9 @@ def test_damaged_image_is_named(run_kaggle, image_folder, old_csv, tmp_path, dam
     assert "replace or remove it" in error
 
 
-@pytest.mark.parametrize(("damage", "reason"), [("garbage", "cannot load"), ("removed", "no model at")])
-def test_damaged_or_missing_model_is_named(
-    run_kaggle, submission_folder, image_folder, old_csv, tmp_path, damage, reason
-):
+@pytest.mark.parametrize("case", [("garbage", "cannot load"), ("removed", "no model at")], ids=lambda case: case[0])
+def test_damaged_or_missing_model_is_named(run_kaggle, submission_folder, image_folder, old_csv, tmp_path, case):
+    damage, reason = case
     graph = submission_folder / "SubmissionModel" / "saved_model.pb"
     graph.write_bytes(b"\xff" * 5000)
     if damage == "removed":

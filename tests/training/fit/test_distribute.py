@@ -142,6 +142,7 @@ def start(data, out, configuration=None):
     )
 
 
+@pytest.mark.slow
 def test_two_machines_give_the_numbers_of_one(class_folder, tmp_path):
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = {"alone": start(class_folder, tmp_path / "alone" / "run")}

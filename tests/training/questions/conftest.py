@@ -6,7 +6,7 @@ from competition.synthetic import draw_folder
 
 
 @pytest.fixture(scope="module")
-def rare_leaves(tmp_path_factory):
+def small_leaves(tmp_path_factory):
     """A folder with train and test: three classes of ten synthetic leaves each."""
     folder = tmp_path_factory.mktemp("few")
     draw_folder(folder / "train", 10, classes=3, side=32)

@@ -154,17 +154,17 @@ def test_everything(answer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished_search(rare_leaves, tmp_path_factory):
+def finished_search(small_leaves, tmp_path_factory):
     """The folder of a search of three trials."""
     out = tmp_path_factory.mktemp("tune") / "search"
-    images = ["--data", rare_leaves / "train", "--test", rare_leaves / "test", "--backbone-weights", "none"]
+    images = ["--data", small_leaves / "train", "--test", small_leaves / "test", "--backbone-weights", "none"]
     done = command("training", "tune", "tuned", *images, "--out", out, "--trials", 3)
     assert done.returncode == 0, done.stderr
     return out
 
 
-def test_selection(rare_leaves, answer, finished_search):
-    result = answer("selection", rare_leaves, "--test", rare_leaves / "test", "--search", finished_search)
+def test_selection(small_leaves, answer, finished_search):
+    result = answer("selection", small_leaves, "--test", small_leaves / "test", "--search", finished_search)
     lines = [line.split(",") for line in (finished_search / "trials.csv").read_text().splitlines()]
     assert lines[0][:3] == ["trial", "val_accuracy", "test_accuracy"]
     assert result["trials"] == len(result["rows"]) == 3

@@ -52,8 +52,8 @@ def write_search(folder, trials, recipe=None):
 
 
 @pytest.mark.parametrize("name", ["everything", "selection"])
-def test_question_about_test_images_requires_them(name, rare_leaves, question, one_error, tmp_path):
-    assert question(name, rare_leaves / "train") == 2
+def test_question_about_test_images_requires_them(name, small_leaves, question, one_error, tmp_path):
+    assert question(name, small_leaves / "train") == 2
     one_error("--test")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -64,10 +64,10 @@ def test_missing_folder_of_images_is_reported(name, question, one_error, tmp_pat
     one_error("nowhere")
 
 
-def test_selection_requires_a_finished_search(rare_leaves, question, one_error, tmp_path):
+def test_selection_requires_a_finished_search(small_leaves, question, one_error, tmp_path):
     (tmp_path / "search").mkdir()
-    more = ["--test", rare_leaves / "test", "--search", tmp_path / "search"]
-    assert question("selection", rare_leaves / "train", *more) == 2
+    more = ["--test", small_leaves / "test", "--search", tmp_path / "search"]
+    assert question("selection", small_leaves / "train", *more) == 2
     one_error(str(tmp_path / "search"), "python -m training tune")
 
 
@@ -81,20 +81,20 @@ def test_selection_requires_a_finished_search(rare_leaves, question, one_error, 
         (f"{HEAD}\n{ROW.replace('0.5', '0.123', 1)}\n", ["0.123", "6 images"]),
     ],
 )
-def test_table_of_trials_that_does_not_fit_is_refused(trials, words, rare_leaves, question, one_error, tmp_path):
-    more = ["--test", rare_leaves / "test", "--search", write_search(tmp_path / "search", trials)]
-    assert question("selection", rare_leaves / "train", *more) == 2
+def test_table_of_trials_that_does_not_fit_is_refused(trials, words, small_leaves, question, one_error, tmp_path):
+    more = ["--test", small_leaves / "test", "--search", write_search(tmp_path / "search", trials)]
+    assert question("selection", small_leaves / "train", *more) == 2
     one_error(*words)
 
 
-def test_search_of_another_recipe_is_refused(rare_leaves, question, one_error, tmp_path):
+def test_search_of_another_recipe_is_refused(small_leaves, question, one_error, tmp_path):
     other = fixed_fields(to_json(change(tuned, {"finetune.head_warmup_epochs": 2})))
     search = write_search(tmp_path / "search", f"{HEAD}\n{ROW}\n", other)
-    assert question("selection", rare_leaves / "train", "--test", rare_leaves / "test", "--search", search) == 2
+    assert question("selection", small_leaves / "train", "--test", small_leaves / "test", "--search", search) == 2
     one_error("tuned", "--set")
 
 
-def test_search_of_an_earlier_version_is_read(rare_leaves, question, one_error, tmp_path):
+def test_search_of_an_earlier_version_is_read(small_leaves, question, one_error, tmp_path):
     """Its record has flat fields. The accuracy is wrong, which is checked after the recipe."""
     fixed, flat = fixed_fields(to_json(tuned)), {}
     for old, new in RENAMED.items():
@@ -104,5 +104,5 @@ def test_search_of_an_earlier_version_is_read(rare_leaves, question, one_error, 
             flat[old] = part[field]
     flat.update(keep="best", thaw={"name": "Everything"})
     search = write_search(tmp_path / "search", f"{HEAD}\n{ROW.replace('0.5', '0.123', 1)}\n", flat)
-    assert question("selection", rare_leaves / "train", "--test", rare_leaves / "test", "--search", search) == 2
+    assert question("selection", small_leaves / "train", "--test", small_leaves / "test", "--search", search) == 2
     one_error("0.123", "6 images")
