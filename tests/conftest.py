@@ -1,12 +1,15 @@
 """Fixtures for all tests: synthetic class folders, a tiny recipe, InceptionV3, and the real images if present."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, shrunk, tiny
+from hypothesis.configuration import set_hypothesis_home_dir
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))  # nothing is written to the repository
 
 
 def pytest_collection_modifyitems(config, items):

@@ -42,6 +42,7 @@ def test_model_agrees_with_its_recipe(released_model):
     assert released_model.tta_threshold == np.float32(recipe.prediction.tta_threshold)
 
 
+@pytest.mark.slow
 def test_rotated_and_flipped_images_agree_if_all_are_augmented(released_model):
     """The average covers all eight symmetries of the square, so it is invariant under each of them."""
     images = draw_images(3)

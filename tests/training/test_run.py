@@ -109,6 +109,7 @@ def test_each_recipe_has_a_folder_and_finished_runs_are_skipped(run_recipes, run
     assert finished(runs_folder) == {"one": True, "two": True}
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_and_the_others_are_trained(run_recipes, runs_folder):
     code, _, error = run_recipes("--all")
     assert code == 2
@@ -128,6 +129,7 @@ def test_a_run_of_another_process_is_skipped(run_recipes, runs_folder):
     assert finished(runs_folder) == {"one": False, "two": True}
 
 
+@pytest.mark.slow
 def test_each_seed_has_a_folder_and_all_have_one_split(run_recipes, runs_folder):
     assert run_recipes("one", "--seeds", 2)[0] == 0
     assert finished(runs_folder) == {"one": True, "one-seed1": True}

@@ -460,9 +460,8 @@ COMMAND = [sys.executable, "-m", "training", "tune", "tuned"]
 COMMAND += ["--set", "finetune.head_warmup_epochs=2", "--set", "head.views=1"]
 
 
-@pytest.mark.parametrize(
-    "command", [driver(), pytest.param(COMMAND, marks=pytest.mark.slow)], ids=["tiny", "InceptionV3"]
-)
+@pytest.mark.parametrize("command", [driver(), COMMAND], ids=["tiny", "InceptionV3"])
+@pytest.mark.slow
 def test_a_chief_and_two_workers_share_one_search(command, search_data, tmp_path):
     trials, out = 8, tmp_path / "search"
 

@@ -103,7 +103,7 @@ class StubModel:
         self.names = tuple(names)
 
     def predict_proba(self, X):
-        X = X if X.ndim == 4 else X[None]
+        X = np.stack(list(X))
         return np.eye(len(self.names), dtype=np.float32)[X[:, 0, 0, 0]]
 
 
@@ -164,7 +164,7 @@ def test_probability_of_one_of_two_classes(tmp_path, column, told):
 
 def test_probabilities_that_are_not_finite_are_refused(tmp_path):
     folder, model = stub_images(tmp_path / "images", 2), StubModel(NAMES)
-    model.predict_proba = lambda X: np.full((len(X), 8), np.nan, np.float32)
+    model.predict_proba = lambda X: np.full((len(list(X)), 8), np.nan, np.float32)
     with pytest.raises(UserError, match="NaN"):
         write_csv(model, folder, write_sample(tmp_path / "s.csv", ["0", "1"]), tmp_path / "a.csv")
 

@@ -99,7 +99,12 @@ def trained(name, data, out):
     return recipe, json.loads((out / "metrics.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", recipe_names())
+SLOW = {"scratch_resnet", "inception_multi_gpu"}  # the longest
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in recipe_names()]
+)
 def test_every_recipe_trains_an_epoch(name, eight_classes, tmp_path, monkeypatch):
     out = tmp_path / "out"
     recipe, result = trained(name, eight_classes, out)

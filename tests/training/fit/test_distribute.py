@@ -75,6 +75,7 @@ def difference(one, other):
     return max(np.abs(a - b).max() for a, b in floats)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_numbers_of_one(replicated):
     (one, arrays), (two, others) = replicated["one"], replicated["two"]
     assert one.shape == (2, 2)
@@ -83,6 +84,7 @@ def test_two_devices_give_the_numbers_of_one(replicated):
     assert difference(arrays, others) < 1e-4
 
 
+@pytest.mark.slow
 def test_two_devices_without_synchronized_statistics_do_not(replicated):
     (one, arrays), (apart, others) = replicated["one"], replicated["apart"]
     assert np.abs(one - apart).max() > 1e-3
