@@ -203,8 +203,10 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
     except (ValueError, zipfile.BadZipFile, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         result.checks.append(Check("unpacking", False, str(error), "zip the files again: python build_submission.py"))
         return
+    names = class_names(stage / "ingested_program" / MODEL_NAME / "saved_model.pb")
+    if names and not job.data:  # synthetic images have the classes of the zip
+        job, result.names = replace(job, images=replace(job.images, names=names)), names
     if job.data:
-        names = class_names(stage / "ingested_program" / MODEL_NAME / "saved_model.pb")
         images, notes = by_class_name(job.images, names)
         job, result.names, result.notes = replace(job, images=images), images.names, (*result.notes, *notes)
     write_input(stage / "input_data", job.images, job.order)
