@@ -11,7 +11,7 @@ CALIBRATION_BINS = 10
 def metrics(labels: np.ndarray, probabilities: np.ndarray, names: tuple) -> dict:
     """Accuracy with its 95 % interval, and precision, recall and F1 of every class.
 
-    Macro F1 is the mean over the classes that occur in the labels or the predictions, as in scikit-learn and the grader.
+    Macro F1 is the mean over the classes that occur in labels or predictions, as in scikit-learn and the grader.
 
     Args:
         labels: int [n].
