@@ -65,10 +65,8 @@ def split(
     if validation_split == 0:
         return rows, rows[:0]
     first, group = _first_rows(labels, groups)
-    values, counts = np.unique(labels[first], return_counts=True)
-    if counts.min() < 2:
-        rare = values[counts.argmin()]
-        name = names[rare] if names else rare
+    name, count = _smallest_class(labels[first], names)
+    if count < 2:
         raise UserError(f"a split needs two different images of each class, {name} has one; add images")
     try:
         train, val = train_test_split(
@@ -104,16 +102,21 @@ def split_fold(
         UserError: a class has fewer different images than folds.
     """
     first, group = _first_rows(labels, groups)
-    values, counts = np.unique(labels[first], return_counts=True)
-    if counts.min() < folds:
-        rare = values[counts.argmin()]
-        name = names[rare] if names else rare
+    name, count = _smallest_class(labels[first], names)
+    if count < folds:
         raise UserError(
-            f"{folds} folds need {folds} different images of each class, {name} has {counts.min()}; give fewer --folds"
+            f"{folds} folds need {folds} different images of each class, {name} has {count}; give fewer --folds"
         )
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels[first], labels[first])
     train, val = list(parts)[fold]
     return np.flatnonzero(np.isin(group, train)), np.flatnonzero(np.isin(group, val))
+
+
+def _smallest_class(labels: np.ndarray, names: tuple | None) -> tuple[str, int]:
+    """(name or number, images) of the class with the fewest images."""
+    values, counts = np.unique(labels, return_counts=True)
+    label = int(values[counts.argmin()])
+    return names[label] if names else str(label), int(counts.min())
 
 
 def _first_rows(labels: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
