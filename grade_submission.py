@@ -18,7 +18,8 @@ from common.cli import argument_parser, positive, run_command
 from common.errors import UserError
 from common.files import write_json
 from competition.grade.grade import LAYOUTS, Rules, grade
-from competition.grade.report import as_json, clear_progress, progress_on_terminal, report
+from competition.grade.report import as_json, report
+from competition.grade.status import StatusLine
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -59,9 +60,11 @@ def run(options: argparse.Namespace) -> int:
             "--html needs labelled images: the page of details shows scores; add --data, or leave out --html"
         )
     rules = Rules(options.limit_mb, options.time_limit, options.memory_limit_mb, options.layout)
-    tick = progress_on_terminal(options.time_limit)
-    result = grade(options.zip, options.data, rules, options.python, options.html, tick)
-    clear_progress()
+    status = StatusLine()
+    try:
+        result = grade(options.zip, options.data, rules, options.python, options.html, status)
+    finally:
+        status("")
     print(report(result))
     if options.json:
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ the validation images have selected nothing.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -17,7 +16,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.tensorflow_log import hide_tensorflow_log
+
+hide_tensorflow_log()
 
 import keras
 import numpy as np

@@ -7,7 +7,9 @@
    details. Its own cost is its total time minus the submission's, as the ingestion program measures it in the same run:
    importing model.py, loading the model, preparing the first call, and predicting all images once. The number of the
    grader's processes that load TensorFlow is counted as well.
-2. `python -m competition` on 10,000 image files, and the scoring program with its page of details on that bundle.
+2. The peak memory of the prediction stage on 512×512 images and a submission that does nothing: of all its processes,
+   and of the grader itself meanwhile.
+3. `python -m competition` on 10,000 image files, and the scoring program with its page of details on that bundle.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from competition.synthetic import draw_images
 
 ROOT = Path(__file__).resolve().parents[1]
 MANY = 10_000  # images
+LARGE, LARGE_SIDE = 896, 512  # images and their pixels: 705 MB, as 224 of 1024×1024
 CLASSES = 8
 ACCURACY = 0.9  # of the predictions that are scored
 CONFIDENCE, OTHERS = 0.72, 0.04  # their probabilities: of the predicted class, and of each other class
@@ -47,6 +51,16 @@ began = time.monotonic()
 from competition.__main__ import main
 with contextlib.redirect_stdout(io.StringIO()):
     assert main([sys.argv[1], "--out", sys.argv[2], "--show-mistakes"]) == 0
+"""
+NOTHING = """
+import tensorflow as tf
+
+class model:
+    def __init__(self, path):
+        pass
+
+    def predict(self, X):
+        return tf.cast(X[:, 0, 0, 0], tf.int64) % 8
 """
 SCORE = """
 import sys, time
@@ -91,6 +105,31 @@ def own_cost(count: int, rounds: int, folder: Path) -> dict:
         "own_seconds_max": float(own.max()),
         "processes_with_tensorflow": processes.most,
     }
+
+
+def large_images(count: int, folder: Path) -> dict:
+    """Grades a submission that does nothing. Returns the megabytes of the images and of the processes, as plain values.
+
+    Raises:
+        Failed: a check of the grade failed.
+    """
+    with zipfile.ZipFile(folder / "nothing.zip", "w") as archive:
+        archive.writestr("model.py", NOTHING)
+        archive.writestr("metadata", "")
+    drawn = draw_images(CLASSES, side=LARGE_SIDE)
+    data = _write_class_folders((drawn[number % CLASSES] for number in range(count)), folder / "large")
+    own, process = [0.0], psutil.Process()
+
+    def watch(text: str) -> None:
+        if "grading: " in text and "scoring" not in text:
+            own.append(process.memory_info().rss / 1e6)
+
+    result = grade(folder / "nothing.zip", data, show=watch)
+    failed = ", ".join(check.name for check in result.checks if not check.passed)
+    if failed:
+        raise Failed(f"the submission that does nothing must pass the grade; failed: {failed}")
+    images_mb = count * 3 * LARGE_SIDE**2 / 1e6
+    return {"images": count, "images_mb": images_mb, "stage_peak_mb": result.peak_mb, "grader_mb": own[-1]}
 
 
 def many_images(folder: Path, count: int) -> dict:
@@ -142,7 +181,7 @@ def _submission_seconds(result: Grade) -> float:
     return used["load_seconds"] + preparation + used["seconds"]
 
 
-def _write_class_folders(images: np.ndarray, folder: Path) -> Path:
+def _write_class_folders(images: Iterable[np.ndarray], folder: Path) -> Path:
     """Writes images as PNG, which is lossless. Returns the folder."""
     for number, image in enumerate(images):
         path = folder / f"Species{number % CLASSES + 1}" / f"{number:05d}.png"
@@ -184,6 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         many = many_images(Path(folder), MANY)
+        large = large_images(LARGE, Path(folder))
         cost = own_cost(options.images, options.rounds, Path(folder))
     submission = f"the submission in it {cost['submission']:.1f} s"
     print(f"grade {cost['grade']:.1f} s on {cost['images']} images, {submission}")
@@ -192,7 +232,9 @@ def _run(options: argparse.Namespace) -> dict:
     for name in ("bundle", "scoring and page"):
         row = many[name]
         print(f"{name} of {many['images']:,} images: {row['seconds']:.1f} s, peak memory {row['peak_mb']:,.0f} MB")
-    return {"own_cost": cost, "many": many}
+    used = f"the stage at most {large['stage_peak_mb']:,.0f} MB, the grader {large['grader_mb']:.0f} MB"
+    print(f"{large['images']} images of {LARGE_SIDE}×{LARGE_SIDE}, {large['images_mb']:.0f} MB: {used}")
+    return {"own_cost": cost, "large": large, "many": many}
 
 
 if __name__ == "__main__":

@@ -1,59 +1,180 @@
-"""Speed of the committed model compared with Keras' `model.predict` on the same weights, without TTA, in float32.
+"""Speed of the submission compared with other ways to compute the same network, and the time to its first answer.
 
   python -m benchmarks.inference
   python -m benchmarks.inference --images 512 --rounds 9 --json inference.json
 
-The Keras model is InceptionV3 with BatchNormalization and the quasi-SVM, filled with the weights of
-submission/SubmissionModel. Its probabilities are compared with those of the committed model before anything is timed.
-`model.predict` is timed on batches and on plain arrays. On plain arrays it ends by waiting for a thread that tunes its
-pipeline.
+Each contestant runs in a process of its own, and all of them run alternately on the same images. Before anything is
+timed, the probabilities are compared. One view is timed, and test-time augmentation of a third of the images, which is
+about the share of real photographs that need it. The Keras model is InceptionV3 with BatchNormalization and the
+quasi-SVM, filled with the weights of submission/SubmissionModel. The time to the first answer is that of new processes.
 
-exit codes: 0 measured, 1 the two models differ
+exit codes: 0 measured, 1 a contestant computes something else
 """
 
 import argparse
 import importlib.util
+import json
 import os
 import re
+import resource
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.tensorflow_log import hide_tensorflow_log
 
-import keras
+hide_tensorflow_log()
+
 import numpy as np
-import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from benchmarks import Failed, benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
+from common.cli import run_command
 from common.folders import natural_key
+from common.progress import progress
 from competition.synthetic import draw_images
-from training.config.recipe import Head
-from training.data.pipeline import plain_batches
-from training.model.backbones import inception_v3
-from training.model.build import build_model
-from training.model.heads import quasi_svm_head
 
-SUBMISSION = Path(__file__).resolve().parents[1] / "submission"
-BATCH_SIZE = 32  # of Keras; the committed model has the same
-TOLERANCE = 1e-3  # of a probability, between the two models
-BASELINE = "Keras model.predict"
+if TYPE_CHECKING:
+    import keras
+
+ROOT = Path(__file__).resolve().parents[1]
+SUBMISSION = ROOT / "submission"
+BATCH_SIZE = 32  # of TensorFlow and Keras; the submission has its own
+COMPARED = 16  # images whose probabilities are compared
+UNSURE = 1 / 3  # share of the images that get test-time augmentation
+BASELINE, BASELINE_TTA = "SavedModel", "SavedModel, TTA"
+
+# Each runs in a process of its own: the first only imports, the second answers.
+STARTS = {
+    "import": "import tensorflow",
+    "first answer": f"""
+import sys
+sys.path.insert(0, {str(SUBMISSION)!r})
+import numpy as np
+from model import predict
+predict(np.zeros((1, 96, 96, 3), np.uint8))
+""",
+}
+
+PROGRAM = ("-m", "benchmarks.inference")  # of a contestant's process
+SUMMARY: dict[str, Callable] = {"median": np.median, "min": np.min, "max": np.max}
+
+Predict = Callable[[np.ndarray], np.ndarray]  # float32 [n, h, w, 3] of 0 to 255 → probabilities [n, classes]
 
 
-def committed_model() -> Any:
-    """The submission's own `model`, without test-time augmentation."""
+@dataclass(frozen=True)
+class Contestant:
+    """A way to compute the network.
+
+    Attributes:
+        prepare: loads the network. Gets the images that will be predicted, and returns the function that is timed.
+        environment: variables of its process.
+        tolerance: largest difference of a probability from those of `like`.
+        like: another contestant.
+
+    `prepare` raises an ImportError if a package is missing, or LeftOut: the contestant is then left out.
+    """
+
+    prepare: Callable[[np.ndarray], Predict]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float = 1e-3
+    like: str = BASELINE
+
+
+class LeftOut(Exception):
+    """A contestant that this machine does not have. The message says why."""
+
+
+def submission_model(images: np.ndarray, tta: bool = False) -> Predict:
+    """The submission's own `model`, with one view or with the released test-time augmentation."""
     spec: Any = importlib.util.spec_from_file_location("submitted", SUBMISSION / "model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     network = module.model(SUBMISSION)
-    network.tta_transforms = ("none",)
-    return network
+    transforms, network.tta_transforms = network.tta_transforms, network.tta_transforms[:1]
+    wanted = os.environ["SUBMISSION_PRECISION"]
+    if network.precision != wanted:
+        raise LeftOut(f"there is no {wanted} here")
+    if tta:
+        network.tta_threshold = np.quantile(network.predict_proba(images).max(axis=1), UNSURE)
+        network.tta_transforms = transforms
+    return network.predict_proba
 
 
-def keras_model() -> keras.Model:
+def saved_model(images: np.ndarray) -> Predict:
+    """The SavedModel as TensorFlow loads it, in batches."""
+    import tensorflow as tf
+
+    saved = tf.saved_model.load(str(SUBMISSION / "SubmissionModel"))
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        starts = range(0, len(images), BATCH_SIZE)
+        batches = (tf.constant(images[start : start + BATCH_SIZE]) for start in starts)
+        return np.concatenate([saved.signatures["probabilities"](pixels=b)["probabilities"].numpy() for b in batches])
+
+    return predict
+
+
+def saved_model_tta(images: np.ndarray) -> Predict:
+    """The SavedModel with test-time augmentation batch by batch: unsure images of a batch make small batches."""
+    predict_once = saved_model(images)
+    threshold = np.quantile(predict_once(images).max(axis=1), UNSURE)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[start : start + BATCH_SIZE]
+            part = predict_once(batch)
+            unsure = batch[part.max(axis=1) <= threshold]
+            swapped = unsure.swapaxes(1, 2)
+            views = [view[:, ::down, ::right] for view in (unsure, swapped) for down in (1, -1) for right in (1, -1)]
+            if len(unsure):
+                part[part.max(axis=1) <= threshold] = (
+                    predict_once(np.concatenate(views)).reshape(8, len(unsure), -1).mean(0)
+                )
+            parts.append(part)
+        return np.concatenate(parts)
+
+    return predict
+
+
+def keras_predict(images: np.ndarray) -> Predict:
+    """Keras' `model.predict` on batches."""
+    from training.data.pipeline import plain_batches
+
+    trained = keras_model()
+    return lambda images: trained.predict(plain_batches(BATCH_SIZE, images), verbose=0)
+
+
+def _with_tta(images: np.ndarray) -> Predict:
+    return submission_model(images, tta=True)
+
+
+FLOAT32, BFLOAT16 = ({"SUBMISSION_PRECISION": precision} for precision in ("float32", "bfloat16"))
+# Others are added here: a name and a Contestant.
+CONTESTANTS = {
+    BASELINE: Contestant(saved_model),
+    "submission, float32": Contestant(submission_model, FLOAT32),
+    "submission, bfloat16": Contestant(submission_model, BFLOAT16, tolerance=0.1),
+    "Keras model.predict": Contestant(keras_predict),
+    BASELINE_TTA: Contestant(saved_model_tta, tolerance=1),
+    "submission, float32, TTA": Contestant(_with_tta, FLOAT32, like=BASELINE_TTA),
+    "submission, bfloat16, TTA": Contestant(_with_tta, BFLOAT16, tolerance=0.5, like=BASELINE_TTA),
+}
+
+
+def keras_model() -> "keras.Model":
     """The same function as a Keras model with BatchNormalization, filled with the SavedModel's constants."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    from training.model.backbones import inception_v3
+    from training.model.build import build_model
+
     signature = tf.saved_model.load(str(SUBMISSION / "SubmissionModel")).signatures["probabilities"]
     constants = _Constants(convert_variables_to_constants_v2(signature).graph.as_graph_def().node)
     backbone = inception_v3("none")
@@ -74,6 +195,8 @@ class _Constants:
         node = self.by_name[name.split(":")[0]]
         while node.op != "Const":
             node = self.by_name[node.input[0].split(":")[0]]
+        import tensorflow as tf
+
         return tf.make_ndarray(node.attr["value"].tensor).astype(np.float32)
 
     def operands(self, op: str) -> list[np.ndarray]:
@@ -98,7 +221,10 @@ class _Constants:
         return self.value(next(name for name in names if "truediv" in name))
 
 
-def _filled_head(constants: _Constants) -> keras.Model:
+def _filled_head(constants: _Constants) -> "keras.Model":
+    from training.config.recipe import Head
+    from training.model.heads import quasi_svm_head
+
     mean = constants.operand("standardise", "Sub", 1).squeeze()
     variance = constants.operand("standardise", "Sqrt", 0).squeeze()
     frequencies, phase = constants.arrays("fourier")
@@ -112,8 +238,10 @@ def _filled_head(constants: _Constants) -> keras.Model:
     return head
 
 
-def _fill_backbone(backbone: keras.Model, kernels: list[np.ndarray], biases: list[np.ndarray]) -> None:
+def _fill_backbone(backbone: "keras.Model", kernels: list[np.ndarray], biases: list[np.ndarray]) -> None:
     """Fills the convolutions. Each BatchNormalization gets the bias as its shift, and changes nothing else."""
+    import keras
+
     convolutions = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
     convolutions.sort(key=lambda layer: natural_key(layer.name))
     for layer, kernel, bias in zip(convolutions, kernels, biases, strict=True):
@@ -123,30 +251,120 @@ def _fill_backbone(backbone: keras.Model, kernels: list[np.ndarray], biases: lis
         norm.set_weights([beta, mean, mean + 1 - norm.epsilon])
 
 
-def measure(images: np.ndarray, rounds: int) -> dict[str, np.ndarray]:
-    """Times the models.
+class _Process:
+    """A contestant in a process of its own, which predicts when it is told to."""
+
+    def __init__(self, name: str, images: int) -> None:
+        command = [sys.executable, *PROGRAM, "--serve", name, "--images", str(images)]
+        environment = {**os.environ, **CONTESTANTS[name].environment}
+        pipe = subprocess.PIPE
+        self.name = name
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT)
+        answer = json.loads(self._answer())
+        self.left_out = answer if isinstance(answer, str) else ""
+        self.probabilities = np.array(answer) if not self.left_out else np.empty(0)
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def __call__(self) -> None:
+        """Predicts all images once."""
+        assert self._process.stdin
+        self._process.stdin.write("predict\n")
+        self._process.stdin.flush()
+        self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise Failed(f"{self.name}: its process ended with exit code {self._process.wait()}, see above")
+        return line
+
+
+def serve(name: str, count: int) -> None:
+    """The process of a contestant.
+
+    Writes the probabilities of some images, or why it is left out. Then it predicts once for each line that it reads.
+    """
+    images = draw_images(count).astype(np.float32)
+    try:
+        predict = CONTESTANTS[name].prepare(images)
+    except (ImportError, LeftOut) as error:
+        print(json.dumps(str(error) or type(error).__name__), flush=True)
+        return
+    print(json.dumps(predict(images[:COMPARED]).tolist()), flush=True)
+    for _ in sys.stdin:
+        predict(images)
+        print("done", flush=True)
+
+
+def measure(names: Sequence[str], images: int, rounds: int) -> dict[str, np.ndarray]:
+    """Times contestants.
 
     Args:
-        images: float32 [n, h, w, 3], values 0 to 255.
+        names: keys of CONTESTANTS, the baseline first.
+        images: number of images.
         rounds: number of rounds.
 
     Returns:
         Name → seconds, float64 [rounds].
 
     Raises:
-        Failed: the two models are not the same function.
+        Failed: a contestant's probabilities are not the baseline's, or its process failed.
     """
-    committed, trained = committed_model(), keras_model()
-    difference = float(np.abs(committed.predict_proba(images) - trained.predict(images, verbose=0)).max())
-    print(f"largest difference of a probability: {difference:.1e}")
-    if difference > TOLERANCE:
-        raise Failed(f"the two models must agree to {TOLERANCE}, their largest difference is {difference:.1e}")
-    candidates = {
-        BASELINE: lambda: trained.predict(plain_batches(BATCH_SIZE, images), verbose=0),
-        f"{BASELINE}, plain arrays": lambda: trained.predict(images, batch_size=BATCH_SIZE, verbose=0),
-        "submission/model.py": lambda: committed.predict_proba(images),
+    with ExitStack() as stack:
+        processes: dict[str, _Process] = {}
+        for name in progress(names, "loading"):
+            process = stack.enter_context(_Process(name, images))
+            if process.left_out:
+                print(f"{name} is left out: {process.left_out}")
+                continue
+            processes[name] = process
+            _compare(process, processes[CONTESTANTS[name].like])
+        return time_interleaved({**processes}, rounds)
+
+
+def _compare(process: _Process, other: _Process) -> None:
+    """Raises Failed if two contestants compute different functions."""
+    difference = float(np.abs(process.probabilities - other.probabilities).max())
+    limit = CONTESTANTS[process.name].tolerance
+    print(f"{process.name}: largest difference of a probability from {other.name} {difference:.1e}")
+    if not difference <= limit:
+        raise Failed(f"{process.name} must agree with {other.name} to {limit}, they differ by {difference:.1e}")
+
+
+def measure_start(rounds: int) -> dict[str, dict[str, float]]:
+    """Times new processes: `import tensorflow`, and the submission's first answer.
+
+    Returns:
+        Medians in seconds for each of STARTS, and the ratio's median, minimum and maximum, by the clock and in
+        processor time. The clock includes what other programs take.
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in STARTS}
+    for _ in progress(range(rounds), "starting", unit="round"):
+        for name, program in STARTS.items():
+            began, used = time.perf_counter(), _children_seconds()
+            subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.DEVNULL)
+            times[name].append((time.perf_counter() - began, _children_seconds() - used))
+    alone, answered = (np.array(times[name]).T for name in STARTS)
+    return {
+        clock: {
+            "import_seconds": float(np.median(alone[row])),
+            "answer_seconds": float(np.median(answered[row])),
+            **{f"ratio_{key}": float(f(answered[row] / alone[row])) for key, f in SUMMARY.items()},
+        }
+        for row, clock in enumerate(("clock", "processor"))
     }
-    return time_interleaved(candidates, rounds)
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -154,14 +372,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("inference", __doc__)
     parser.add_argument("--images", type=int, default=256, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    return run_benchmark(parser.parse_args(arguments), _run)
+    parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.serve:
+        return run_command(lambda: serve(options.serve, options.images))
+    return run_benchmark(options, _run)
 
 
 def _run(options: argparse.Namespace) -> dict:
-    count = options.images
-    seconds = measure(draw_images(count).astype(np.float32), options.rounds)
-    print("\n".join(speed_table(seconds, count, BASELINE)))
-    return {"images": count, "rounds": options.rounds, **speed_record(seconds, count, BASELINE)}
+    seconds = measure(tuple(CONTESTANTS), options.images, options.rounds)
+    print("\n".join(speed_table(seconds, options.images, BASELINE)))
+    start = measure_start(options.rounds)
+    for clock, row in start.items():
+        ratio = f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+        print(f"first answer, {clock}: {row['answer_seconds']:.1f} s, {ratio} times import tensorflow")
+    record = speed_record(seconds, options.images, BASELINE)
+    return {"images": options.images, "rounds": options.rounds, "start": start, "speed": record}
 
 
 if __name__ == "__main__":

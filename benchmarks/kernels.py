@@ -10,14 +10,15 @@ the median distance.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.tensorflow_log import hide_tensorflow_log
+
+hide_tensorflow_log()
 
 import keras
 import numpy as np

@@ -1,64 +1,124 @@
-"""How much memory `predict` of the committed model needs in addition to its input, TensorFlow included.
+"""Peak memory of a process that predicts with the committed model, against the number of images.
 
   python -m benchmarks.memory
-  python -m benchmarks.memory --images 1000 --json memory.json
+  python -m benchmarks.memory --images 100 1000 --json memory.json --picture memory.png
 
-Measured without test-time augmentation, which takes more time but no more memory: its batches have the same size.
+Each number of images is predicted in a new process, which reads a memory-mapped file in pieces: of a file that is
+mapped as a whole, the pages that were read count as resident until the system needs them. Measured without test-time
+augmentation, which takes more time but no more memory: its batches have the same size. It takes half an hour or more,
+most of it for 100,000 images.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from benchmarks import Failed, benchmark_parser, run_benchmark
+import numpy as np
 
-SUBMISSION = Path(__file__).resolve().parents[1] / "submission"
+from benchmarks import Failed, benchmark_parser, require_folder, run_benchmark
+from common.files import atomically
+from common.progress import progress
 
-# Runs in a process of its own, so that its peak memory is that of `predict`.
+ROOT = Path(__file__).resolve().parents[1]
+SUBMISSION = ROOT / "submission"
+IMAGES = (100, 1000, 3543, 10_000, 100_000)  # 3,543 are the images of the competition
+SHAPE = (96, 96, 3)
+MANY = 10_000  # more images are predicted with the first kind only
+PIECE = 100  # images that are drawn, or mapped, at once; as float32 they are 11 MB
+KINDS = (("", "uint8"), ("float32", "uint8"), ("float32", "float32"))  # SUBMISSION_PRECISION, type of the images
+
+# Runs in a process of its own. VmHWM is the largest resident memory, in kB.
 PROGRAM = """
-import json, resource, sys
+import json, re, sys
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024 / 1e6
+import tensorflow
+imported = peak()
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-count = int(sys.argv[2])
-images = np.random.default_rng(0).integers(0, 256, (count, 96, 96, 3), np.uint8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 from model import model
 network = model(sys.argv[1])
 network.tta_transforms = network.tta_transforms[:1]
-assert network.predict(images).shape == (count,)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"images": count, "input_mb": images.nbytes / 1e6, "beyond_mb": (after - before) * 1024 / 1e6}))
+path, count, dtype, piece = sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+def images():
+    for start in range(0, count, piece):
+        yield from np.load(path, mmap_mode="r")[start : min(start + piece, count)].astype(dtype)
+assert network.predict(images()).shape == (count,)
+print(json.dumps({"precision": network.precision, "import_mb": imported, "peak_mb": peak()}))
 """
 
 
-def measure(images: int) -> dict:
-    """Predicts random images in a new process. Returns the memory in MB of 1,000,000 bytes, as plain values.
+def draw(path: Path, images: int) -> None:
+    """Writes random images to an .npy file: uint8 [n, 96, 96, 3]."""
+    rng = np.random.default_rng(0)
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (images, *SHAPE))
+    for start in range(0, images, PIECE):
+        part = array[start : start + PIECE]
+        part[:] = rng.integers(0, 256, part.shape, np.uint8)
+    array.flush()
+
+
+def measure(path: Path, images: int, dtype: str, precision: str) -> dict:
+    """Predicts the first images of a file in a new process.
+
+    Returns:
+        The number of images, the types, and in MB of 1,000,000 bytes the peak after `import tensorflow` and at the end.
 
     Raises:
         Failed: the process failed; its messages are on standard error.
     """
-    command = [sys.executable, "-c", PROGRAM, str(SUBMISSION), str(images)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", PROGRAM, str(SUBMISSION), str(path), str(images), dtype, str(PIECE)]
+    environment = {**os.environ, "SUBMISSION_PRECISION": precision}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
         raise Failed(f"the measured process ended with exit code {done.returncode}; its messages are above")
-    return json.loads(done.stdout)
+    return {"images": images, "dtype": dtype, **json.loads(done.stdout)}
+
+
+def draw_picture(rows: list[dict], path: Path) -> None:
+    """Draws the peak against the number of images, one line for each type."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    for kind in dict.fromkeys((row["precision"], row["dtype"]) for row in rows):
+        own = [row for row in rows if (row["precision"], row["dtype"]) == kind]
+        x, y = [row["images"] for row in own], [row["peak_mb"] for row in own]
+        axes.semilogx(x, y, marker="o", label=f"computed in {kind[0]}, {kind[1]} images")
+    axes.axhline(rows[0]["import_mb"], color="grey", linestyle="--", label="import tensorflow alone")
+    axes.set(xlabel="images", ylabel="largest resident memory, MB", ylim=(0, None))
+    axes.legend(loc="lower right")
+    atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    pyplot.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints. Returns the exit code."""
     parser = benchmark_parser("memory", __doc__)
-    parser.add_argument("--images", type=int, default=10_000, help="default: %(default)s")
+    parser.add_argument("--images", type=int, nargs="+", default=IMAGES, metavar="N", help="default: %(default)s")
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "img" / "memory.png", metavar="FILE")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
 def _run(options: argparse.Namespace) -> dict:
-    result = measure(options.images)
-    print(
-        f"{result['images']:,} images: {result['input_mb']:.0f} MB of input, {result['beyond_mb']:,.0f} MB in addition"
-    )
-    return result
+    require_folder(options.picture)
+    kinds = {count: KINDS if count <= MANY else KINDS[:1] for count in options.images}
+    cases = [(count, dtype, precision) for count in options.images for precision, dtype in kinds[count]]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="memory-") as folder:
+        path = Path(folder, "images.npy")
+        draw(path, max(options.images))
+        for case in progress(cases, "predicting", unit="process"):
+            rows.append(measure(path, *case))
+            print(f"{rows[-1]['images']:,} images, {case[1]}, {rows[-1]['precision']}: {rows[-1]['peak_mb']:,.0f} MB")
+    draw_picture(rows, options.picture)
+    return {"rows": rows}
 
 
 if __name__ == "__main__":

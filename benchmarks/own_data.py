@@ -1,10 +1,11 @@
-"""Compares `python -m training auto` with twenty lines of scikit-learn on any images.
+"""Compares `python -m training auto` with scripts that a user would write by hand, on any images.
 
   python -m benchmarks.own_data --data DIR/train --test DIR/test
-  python -m benchmarks.own_data --data DIR/train --test DIR/test --minutes 1.5 10 --backbone-weights FILE
+  python -m benchmarks.own_data --data DIR/train --test DIR/test --minutes 1 10 30 --epochs 8 25 --json FILE
 
-The twenty lines are logistic regression on features of a frozen InceptionV3 at 192×192. Both are trained on --data and
-measured on --test, each in a process of its own. Seconds include the start of Python and the loading of the images.
+The scripts are in benchmarks/baselines/: logistic regression on features of a frozen InceptionV3, and fine-tuning of
+the whole network. All are trained on --data and measured on --test, one after another, each in a process of its own.
+Seconds include the start of Python and the loading of the images. The result is written after each of them.
 """
 
 import argparse
@@ -13,81 +14,52 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks import Failed, benchmark_parser, run_benchmark
+from benchmarks import Failed, benchmark_parser, require_folder
+from common.cli import run_command
 from common.errors import UserError
+from common.files import write_json
 
-# Arguments: folder of training images, folder of test images, weights.
-TWENTY_LINES = """
-import sys
-import keras, numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-
-train_folder, test_folder, weights = sys.argv[1:]
-weights = None if weights == "none" else weights
-model = keras.applications.InceptionV3(include_top=False, weights=weights, pooling="avg", input_shape=(192, 192, 3))
-
-def load(folder):
-    data = keras.utils.image_dataset_from_directory(folder, image_size=(192, 192), shuffle=False, verbose=False)
-    x, y = zip(*((x.numpy(), y.numpy()) for x, y in data))
-    x = keras.applications.inception_v3.preprocess_input(np.concatenate(x))
-    return [model.predict(view, verbose=0) for view in (x, x[:, :, ::-1])], np.concatenate(y)
-
-(train, y), (test, truth) = load(train_folder), load(test_folder)
-scaler = StandardScaler().fit(np.concatenate(train))
-classifier = LogisticRegression(C=0.03, max_iter=1000).fit(scaler.transform(np.concatenate(train)), np.tile(y, 2))
-probabilities = np.mean([classifier.predict_proba(scaler.transform(view)) for view in test], axis=0)
-print((probabilities.argmax(axis=1) == truth).mean())
-"""
+BASELINES = Path(__file__).parent / "baselines"
 
 
-def twenty_lines(options: argparse.Namespace) -> dict:
-    """Runs the twenty lines. Returns their test accuracy and seconds."""
+def baseline(options: argparse.Namespace, script: str, *arguments: str) -> dict:
+    """Runs a script of `baselines/`. Returns its test accuracy and seconds."""
     began = time.monotonic()
-    command = [sys.executable, "-c", TWENTY_LINES, options.data, options.test, options.backbone_weights]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(BASELINES / script), options.data, options.test, options.backbone_weights]
+    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise Failed(f"the twenty lines ended with exit code {done.returncode}; their messages are above")
+        raise Failed(f"{script} ended with exit code {done.returncode}; its messages are above")
     return {"test_accuracy": float(done.stdout.split()[-1]), "seconds": round(time.monotonic() - began, 1)}
 
 
-def auto(options: argparse.Namespace, minutes: float, out: Path) -> dict:
-    """Runs `auto`. Returns the test and held-out accuracy of each step, and the seconds of all."""
-    began = time.monotonic()
-    command = [
-        sys.executable,
-        "-m",
-        "training",
-        "auto",
-        "--data",
-        options.data,
-        "--test",
-        options.test,
-        "--out",
-        str(out),
-    ]
-    command += ["--minutes", str(minutes), "--backbone-weights", options.backbone_weights]
-    if subprocess.run(command).returncode:
-        raise Failed("auto failed; its messages are above")
-    seconds = round(time.monotonic() - began, 1)
-    plan = json.loads((out / "plan.json").read_text("utf-8"))
-    steps = {
-        name: {
-            "held_out_accuracy": step["held_out_accuracy"],
-            "test_accuracy": json.loads((out / name / "metrics.json").read_text("utf-8"))["test"]["accuracy"],
+def auto(options: argparse.Namespace, minutes: float) -> dict:
+    """Runs `auto`. Returns the test and held-out accuracy of each step that was kept, and the seconds of all."""
+    with tempfile.TemporaryDirectory(prefix="own-data-") as folder:
+        began, out = time.monotonic(), Path(folder, "auto")
+        command = [sys.executable, "-m", "training", "auto", "--data", options.data, "--test", options.test]
+        command += ["--out", str(out), "--minutes", str(minutes), "--backbone-weights", options.backbone_weights]
+        if subprocess.run(command).returncode:
+            raise Failed("auto failed; its messages are above")
+        seconds = round(time.monotonic() - began, 1)
+        plan = json.loads((out / "plan.json").read_text("utf-8"))
+        steps = {
+            name: {"held_out_accuracy": step["held_out_accuracy"], "test_accuracy": _test_accuracy(out / name)}
+            for name, step in plan["steps"].items()
         }
-        for name, step in plan["steps"].items()
-    }
-    best = json.loads((out / "best" / "metrics.json").read_text("utf-8"))["test"]["accuracy"]
-    return {
-        "minutes": minutes,
-        "seconds": seconds,
-        "test_accuracy": best,
-        "steps": steps,
-        "decisions": plan["decisions"],
-    }
+        decisions = [line.replace(folder, "OUT") for line in plan["decisions"]]
+        return {
+            "seconds": seconds,
+            "test_accuracy": _test_accuracy(out / "best"),
+            "steps": steps,
+            "decisions": decisions,
+        }
+
+
+def _test_accuracy(run: Path) -> float:
+    return json.loads((run / "metrics.json").read_text("utf-8"))["test"]["accuracy"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,22 +67,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("own_data", __doc__)
     parser.add_argument("--data", required=True, help="class folders to train on")
     parser.add_argument("--test", required=True, help="class folders to measure on")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1.5, 10], help="default: 1.5 and 10")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 10], help="of auto (default: 1 10)")
+    parser.add_argument("--epochs", type=int, nargs="*", default=[], help="of the forty lines, for example 8 25")
     parser.add_argument("--backbone-weights", default="imagenet", help="imagenet, none, or a .weights.h5 file")
-    return run_benchmark(parser.parse_args(arguments), _run)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _run(options))
 
 
-def _run(options: argparse.Namespace) -> dict:
+def _run(options: argparse.Namespace) -> None:
+    require_folder(options.json)
     for folder in (options.data, options.test):
         if not Path(folder).is_dir():
             raise UserError(f"--data and --test must be folders of class folders; there is no folder {folder}")
-    result: dict = {"twenty lines": twenty_lines(options)}
-    with tempfile.TemporaryDirectory(prefix="own-data-") as folder:
-        for minutes in options.minutes:
-            result[f"auto, {minutes:g} minutes"] = auto(options, minutes, Path(folder) / f"{minutes:g}")
-    for name, row in result.items():
-        print(f"{name:18}  {row['test_accuracy']:.1%} on the test images, {row['seconds']:.0f} s")
-    return result
+    contestants = {"twenty lines": partial(baseline, options, "twenty_lines.py")}
+    for minutes in options.minutes:
+        contestants[f"auto, {minutes:g} minutes"] = partial(auto, options, minutes)
+    for epochs in options.epochs:
+        contestants[f"forty lines, {epochs} epochs"] = partial(baseline, options, "forty_lines.py", str(epochs))
+    result: dict = {}
+    for name, measure in contestants.items():
+        result[name] = row = measure()
+        print(f"{name:24}  {row['test_accuracy']:.1%} on the test images, {row['seconds']:.0f} s", flush=True)
+        write_json(options.json, result)
+    print(f"done: {options.json}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -24,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.tensorflow_log import hide_tensorflow_log
+
+hide_tensorflow_log()
 
 import keras
 import numpy as np

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UserError
@@ -22,7 +22,7 @@ UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Class folders that were listed.
+    """The files of each class, by class folders (`list_classes`) or by a table (`common.labels`).
 
     classes: (name, files) of each class, both in natural order.
     skipped: the hidden and system files, which are in no class.
@@ -32,6 +32,22 @@ class ClassFolders:
     classes: tuple[tuple[str, tuple[Path, ...]], ...]
     skipped: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """The number of files of all classes."""
+        return sum(len(files) for _, files in self.classes)
+
+    def limited(self, most: int) -> "ClassFolders":
+        """Returns a listing of at most `most` files, evenly spaced in each class, and of one file of each class."""
+        share = most / max(1, self.count)
+        if share >= 1:
+            return self
+        classes = []
+        for name, files in self.classes:
+            kept = max(1, int(len(files) * share))
+            classes.append((name, tuple(files[place * len(files) // kept] for place in range(kept))))
+        return replace(self, classes=tuple(classes))
 
 
 def natural_key(name: str) -> tuple:
@@ -70,11 +86,11 @@ def list_classes(folder: Path | str) -> ClassFolders:
             f"the folder of class folders must exist; there is no folder {printable(folder)}, check the path"
         )
     every = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name))
-    skipped = [file for path in every if is_hidden(path.name) for file in _walk(path)[0]]
+    skipped = [file for path in every if is_hidden(path.name) for file in walk_files(path)[0]]
     classes = []
     for path in every:
         if not is_hidden(path.name):
-            files, hidden = _walk(path)
+            files, hidden = walk_files(path)
             classes.append((path.name, tuple(files)))
             skipped += hidden
     _check_count(folder, [name for name, _ in classes])
@@ -88,10 +104,10 @@ def class_folders(folder: Path | str) -> list[tuple[str, list[Path]]]:
     return [(name, list(files)) for name, files in list_classes(folder).classes]
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(files, hidden and system files) in a folder and its subfolders, in natural order. Links to folders are skipped.
+def walk_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Returns (files, hidden and system files) of a folder and its subfolders, in natural order.
 
-    Below a hidden folder every file is hidden.
+    Links to folders are skipped. Below a hidden folder every file is hidden.
     """
     files: list[Path] = []
     hidden: list[Path] = []
@@ -106,7 +122,9 @@ def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _subfolders(folder: Path) -> set[str]:
     """The names of the visible folders in a folder that contain a visible file."""
-    return {path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name) and _walk(path)[0]}
+    return {
+        path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name) and walk_files(path)[0]
+    }
 
 
 def _check_count(folder: Path, names: list[str]) -> None:

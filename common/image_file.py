@@ -56,7 +56,8 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None) -> tuple[I
 
     Args:
         path: the file.
-        size: (height, width) in pixels to resize to, or None.
+        size: (height, width) in pixels to resize to, or None. An image of another aspect is first cropped at the
+            center, so that nothing is distorted; see `center_box`.
 
     Returns:
         (Pillow image in mode RGB, what was converted: "" or a few words).
@@ -84,6 +85,23 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> Picture:
             raise error from None
     words = ", ".join(filter(None, ("metadata not readable", picture.conversion)))
     return Picture(picture.image, picture.size, words)
+
+
+def center_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Returns the largest part in the center of an image that has the aspect of another size.
+
+    Args:
+        size: (width, height) of the image, in pixels.
+        target: (width, height) whose aspect is wanted.
+
+    Returns:
+        (left, top, right, bottom) in whole pixels.
+    """
+    width, height = size
+    inner = min(width, max(1, round(height * target[0] / target[1])))
+    upper = min(height, max(1, round(width * target[1] / target[0])))
+    left, top = (width - inner) // 2, (height - upper) // 2
+    return left, top, left + inner, top + upper
 
 
 def stored_size(path: Path) -> tuple[int, int]:
@@ -124,7 +142,7 @@ def _decode(data: bytes, size: tuple[int, int] | None) -> Picture:
     image = image.transpose(TRANSPOSE[turn]) if turn > 1 else image
     full = image.height, image.width
     if size is not None and full != size:
-        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+        image = image.resize(size[::-1], Image.Resampling.BICUBIC, center_box(image.size, size[::-1]))
     image = image.copy() if image is stored else image  # without the file
     return Picture(image, full, _words(turn, damaged, words))
 
@@ -133,7 +151,11 @@ def _decode_large(stored: ImageFile.ImageFile, size: tuple[int, int]) -> Picture
     """Decodes an open file at a scale between its own and `size`, resizes it, and only then rotates it."""
     full = stored.size
     sides = size if orientation(stored)[0] >= 5 else size[::-1]
-    wanted = round(sides[0] * REDUCING_GAP), round(sides[1] * REDUCING_GAP)
+    left, top, right, bottom = center_box(full, sides)
+    wanted = (
+        round(sides[0] * REDUCING_GAP * full[0] / (right - left)),
+        round(sides[1] * REDUCING_GAP * full[1] / (bottom - top)),
+    )
     # Only JPEG files have a draft. Its box is what belongs to the image, the last row and column may be filled up.
     drafted = stored.draft(None, wanted)
     stored.load()
@@ -141,7 +163,9 @@ def _decode_large(stored: ImageFile.ImageFile, size: tuple[int, int]) -> Picture
     if not drafted:
         full, sides = stored.size, size if turn >= 5 else size[::-1]
     image, words = _to_rgb(stored)
-    image = image.resize(sides, Image.Resampling.BICUBIC, drafted[1] if drafted else None, REDUCING_GAP)
+    scale = np.divide(drafted[1][2:], full) if drafted else np.ones(2)
+    box = tuple(np.multiply(center_box(full, sides), np.tile(scale, 2)).tolist())
+    image = image.resize(sides, Image.Resampling.BICUBIC, box, REDUCING_GAP)
     image = image.transpose(TRANSPOSE[turn]) if turn > 1 else image
     return Picture(image, full if turn >= 5 else full[::-1], _words(turn, damaged, words))
 

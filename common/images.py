@@ -14,12 +14,14 @@ import numpy as np
 
 from common.copies import copy_groups, near_copies, thumbnail
 from common.errors import UserError
-from common.folders import list_classes, printable
-from common.image_file import decode, stored_size
+from common.folders import ClassFolders, list_classes, printable
+from common.image_file import center_box, decode, stored_size
 from common.progress import progress
 
 NAMED = 20  # skipped files that are named one by one
 MAX_SIDE = 512  # pixels; images of a larger most frequent size are reduced
+SAME_ASPECT = 0.05  # relative difference of two aspects that are taken as the same
+OTHER_ASPECTS = 0.1  # share of images of another aspect, above which all images are read as squares
 REDUCED_SIDE = 384  # pixels, the longer side of reduced images; the recipes' networks use at most 299
 
 
@@ -34,6 +36,7 @@ class Images:
     notes: lines that say what was skipped, converted or found more than once.
     digests: a hash of the content of each image; empty if the images are not from files.
     scenes: names of the groups that the user gave, see `common.groups`; empty if there are none.
+    held_out: which images are the validation part that the user gave; empty if a split is drawn.
     """
 
     images: np.ndarray
@@ -43,6 +46,7 @@ class Images:
     notes: tuple[str, ...] = ()
     digests: tuple[bytes, ...] = ()
     scenes: tuple[str, ...] = ()
+    held_out: tuple[bool, ...] = ()
 
     @property
     def groups(self) -> np.ndarray:
@@ -51,10 +55,35 @@ class Images:
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Images":
         """Returns the images of the given row numbers, without the notes."""
-        paths = tuple(self.paths[i] for i in index)
-        digests = tuple(self.digests[i] for i in index) if self.digests else ()
-        scenes = tuple(self.scenes[i] for i in index) if self.scenes else ()
-        return Images(self.images[index], self.labels[index], self.names, paths, digests=digests, scenes=scenes)
+
+        def chosen(values: tuple) -> tuple:
+            return tuple(values[i] for i in index) if values else ()
+
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            paths=chosen(self.paths),
+            notes=(),
+            digests=chosen(self.digests),
+            scenes=chosen(self.scenes),
+            held_out=chosen(self.held_out),
+        )
+
+    def with_validation(self, validation: "Images") -> "Images":
+        """Returns these images and after them those of a validation part, marked as held out.
+
+        Args:
+            validation: images of the same size and class names.
+        """
+        return replace(
+            self,
+            images=np.concatenate([self.images, validation.images]),
+            labels=np.concatenate([self.labels, validation.labels]),
+            paths=self.paths + validation.paths,
+            digests=self.digests + validation.digests,
+            held_out=(False,) * len(self) + (True,) * len(validation),
+        )
 
     def with_classes(self, names: Sequence[str], what: str, whose: str) -> "Images":
         """Returns the images with labels that are positions in other class names, matched by name.
@@ -106,13 +135,18 @@ class _Photo:
 
 
 def load_folder(folder: Path | str, size: tuple[int, int] | None = None) -> Images:
-    """Loads class folders into arrays.
+    """Loads class folders into arrays. See `load_images`; a UserError also for what `list_classes` refuses."""
+    return load_images(list_classes(folder), size)
+
+
+def load_images(listed: ClassFolders, size: tuple[int, int] | None = None) -> Images:
+    """Loads the listed files of each class into arrays.
 
     Files that are not readable images are skipped and named in the notes. Images of another size or color mode are
     converted, and the notes count them, as well as copies.
 
     Args:
-        folder: contains one folder of images for each class.
+        listed: of `list_classes`, or of `common.labels.list_labelled`.
         size: (height, width) in pixels. None takes the most frequent size of the images, reduced to 384 pixels on the
             longer side if a side is longer than 512.
 
@@ -120,9 +154,8 @@ def load_folder(folder: Path | str, size: tuple[int, int] | None = None) -> Imag
         `Images`.
 
     Raises:
-        UserError: see `list_classes`; a class has no readable image; the same file has two labels; too little memory.
+        UserError: a class has no readable image; the same file has two labels; too little memory.
     """
-    listed = list_classes(folder)
     names = tuple(name for name, _ in listed.classes)
     files = [(path, label) for label, (_, paths) in enumerate(listed.classes) for path in paths]
     given = (size[0], size[1]) if size else None
@@ -131,7 +164,7 @@ def load_folder(folder: Path | str, size: tuple[int, int] | None = None) -> Imag
         images, results, used = _read_at_size(files, given)
     photos = [result for result in results if isinstance(result, _Photo)]
     notes = [result for result in results if isinstance(result, str)]
-    _check_readable(photos, names, Path(folder), [(label, r) for (_, label), r in zip(files, results, strict=True)])
+    _check_readable(photos, names, [(label, r) for (_, label), r in zip(files, results, strict=True)])
     _check_labels(photos, names)
     labels = np.array([photo.label for photo in photos], np.int64)
     if len(notes) > NAMED:
@@ -143,8 +176,19 @@ def load_folder(folder: Path | str, size: tuple[int, int] | None = None) -> Imag
 
 
 def working_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Returns the most frequent size, (height, width), reduced to `REDUCED_SIDE` if a side is above `MAX_SIDE`."""
-    (height, width), _ = Counter(sizes).most_common(1)[0]
+    """Returns the size, (height, width), at which images of several sizes are read.
+
+    It is the most frequent size, or a square of its shorter side if more than a tenth of the images have another
+    aspect: a center crop to a square loses least. It is reduced to `REDUCED_SIDE` if a side is above `MAX_SIDE`.
+
+    Args:
+        sizes: (height, width) of each image, in pixels; at least one.
+    """
+    counts = Counter(sizes)
+    (height, width), _ = counts.most_common(1)[0]
+    other = sum(count for (h, w), count in counts.items() if abs(h * width - w * height) > SAME_ASPECT * w * height)
+    if other > OTHER_ASPECTS * counts.total():
+        height = width = min(height, width)
     longer = max(height, width)
     if longer <= MAX_SIDE:
         return height, width
@@ -217,15 +261,13 @@ def _read_file(path: Path, label: int, pixels: np.ndarray) -> _Photo | str:
     return _Photo(path, label, picture.size, picture.conversion, sha256, digest.digest(), thumbnail(picture.image))
 
 
-def _check_readable(
-    photos: list[_Photo], names: tuple[str, ...], folder: Path, results: list[tuple[int, _Photo | str]]
-) -> None:
+def _check_readable(photos: list[_Photo], names: tuple[str, ...], results: list[tuple[int, _Photo | str]]) -> None:
     """Raises a UserError if a class has no readable image."""
     readable = {photo.label for photo in photos}
     for label, name in enumerate(names):
         if label not in readable:
             reason = next(note for of, note in results if of == label)
-            raise UserError(f"each class must have a readable image, {printable(folder / name)} has none: {reason}")
+            raise UserError(f"each class must have a readable image, {name} has none: {reason}")
 
 
 def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
@@ -255,12 +297,27 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], chosen: bool) -> I
     resized = sum(photo.size != size for photo in photos)
     if resized:
         yield f"resized {resized} images to {size[0]}×{size[1]}"
+    lost = [_lost(photo.size, size) for photo in photos]
+    cropped = sum(share > SAME_ASPECT for share in lost)
+    if cropped:
+        yield f"cropped {cropped} of them at the center to this aspect, which removed up to {max(lost):.0%} of an image"
     height, width = Counter(photo.size for photo in photos).most_common(1)[0][0]
-    if chosen and (height, width) != size:
+    if chosen and size[0] == size[1] and height != width:
+        yield (
+            f"the images have several aspects, so they are read as squares of {size[0]}×{size[1]}; training takes "
+            "another size with --size"
+        )
+    elif chosen and (height, width) != size:
         yield (
             f"the most frequent size {height}×{width} is reduced, because a side is longer than {MAX_SIDE} pixels; "
             "training takes another with --size"
         )
+
+
+def _lost(size: tuple[int, int], used: tuple[int, int]) -> float:
+    """The share of an image that a center crop to the aspect of another size removes."""
+    left, top, right, bottom = center_box(size[::-1], used[::-1])
+    return 1 - (right - left) * (bottom - top) / (size[0] * size[1])
 
 
 def _copies(photos: list[_Photo], labels: np.ndarray, names: tuple[str, ...]) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """Builds dist/competition.zip from labelled images: a competition to upload to Codabench without changes.
 
-Upload it under My Resources → Competitions. Beside it, competition.organizer.md says what participants can see.
+Upload it under My Resources → Competitions. Beside it, competition.organizer.md says what participants can see, and
+competition.starting_kit.zip is a sample submission, which the bundle also contains.
 
 examples:
-  python -m competition data/leaves/phase2 --title "Leaves, round two" --start 2026-12-01
+  python -m competition my/images --title "Groceries" --text groceries.md --logo groceries.png
+  python -m competition my/images --title "Leaves, round two" --start 2026-12-01
   python -m competition my/images --seconds 600 --per-day 3 --out dist/mine.zip
 
 exit codes: 0 built, 2 wrong input, 130 interrupted; an old file is replaced only by a complete new one
@@ -16,7 +18,8 @@ from collections.abc import Sequence
 from common.cli import argument_parser, run_command
 from common.errors import UserError
 from common.images import load_folder
-from competition.host.bundle import Settings, build, given_away, note_path
+from competition.host.appearance import read_logo, read_text
+from competition.host.bundle import Settings, build, given_away, kit_path, note_path
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -24,7 +27,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__, prog="python -m competition")
     parser.add_argument("data", help="folder with one folder of images for each class")
     parser.add_argument("--out", default="dist/competition.zip", help="default: %(default)s")
-    parser.add_argument("--title", default=Settings.title)
+    parser.add_argument("--title", default=Settings.title, help="default: %(default)s")
+    parser.add_argument("--text", metavar="FILE.md", help="first text of the page Overview (default: a neutral one)")
+    parser.add_argument("--logo", metavar="FILE.png", help="PNG or JPEG picture (default: a neutral one)")
     parser.add_argument(
         "--start",
         default="",
@@ -57,6 +62,8 @@ def run(options: argparse.Namespace) -> None:
         in_all=options.in_all,
         docker_image=options.docker_image,
         show_mistakes=options.show_mistakes,
+        text=read_text(options.text) if options.text else "",
+        logo=read_logo(options.logo) if options.logo else b"",
     )
     images = load_folder(options.data)
     for note in images.notes:
@@ -68,6 +75,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"cannot write {options.out}: {reason}; free the disk or give another --out") from error
     print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
     print(f"{note_path(path)}  what participants can see, and what you decide on the server")
+    print(f"{kit_path(path)}  a sample submission; python grade_submission.py grades it with --data")
     if settings.show_mistakes:
         print(f"--show-mistakes gives away {given_away(settings, images)}")
 

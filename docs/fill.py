@@ -49,7 +49,7 @@ SPECIES = [
 
 def values() -> dict[str, str]:
     """Name → text, for every number that the documentation may use."""
-    found = {**_grade(), **_held_out(), **_runs(), **_benchmarks()}
+    found = {**_grade(), **_held_out(), **_runs(), **_benchmarks(), **_tables()}
     found["result.table"] = _result_table(found)
     found["structure"] = "\n```\n" + "\n".join(measure()[0]) + "\n```\n"
     return found
@@ -173,11 +173,8 @@ def _benchmarks() -> dict[str, str]:
     training, accuracy, kernels = (_load(f"benchmarks/{name}.json") for name in ("training", "accuracy", "kernels"))
     images, cached = _load("benchmarks/images.json"), training["quasi_svm_head"]["cached"]
     found = {
-        "inference.ratio": _ratio(inference["submission/model.py"]),
-        "inference.plain": _ratio(inference["Keras model.predict, plain arrays"]),
-        "memory.beyond": f"{memory['beyond_mb']:,.0f} MB",
-        "memory.images": f"{memory['images']:,}",
-        "memory.input": f"{memory['input_mb']:,.0f} MB",
+        **_inference(inference),
+        **_memory(memory["rows"]),
         "grading.own": f"{grading['own_cost']['own_seconds']:.1f} s",
         "grading.all": f"{grading['own_cost']['grade']:.0f} s",
         "training.pipeline": _ratio(training["tf.data pipeline"]),
@@ -195,9 +192,44 @@ def _benchmarks() -> dict[str, str]:
     return found
 
 
+def _tables() -> dict[str, str]:
+    """The tables of benchmarks that may not have been run yet, which the documentation then says."""
+    found = {}
+    tables = {"peers": _peer_rows, "profile": _profile_rows, "growth": _growth_rows, "aspect": _aspect_rows}
+    for name, rows in tables.items():
+        measured = (RESULTS / "benchmarks" / f"{name}.json").is_file()
+        found[f"{name}.rows"] = rows(_load(f"benchmarks/{name}.json")) if measured else "\nNot measured yet.\n"
+    return found
+
+
 def _ratio(contestant: dict, digits: int = 2) -> str:
     median, low, high = (contestant[f"ratio_{key}"] for key in ("median", "min", "max"))
     return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _inference(result: dict) -> dict[str, str]:
+    """A table of the contestants, and the time to the first answer."""
+    lines = ["| | images/s | ratio to the SavedModel |", "| --- | --- | --- |"]
+    for name, row in result["speed"].items():
+        lines.append(f"| {name} | {row['images_per_second']:.0f} | {_ratio(row)} |")
+    clock, processor = result["start"]["clock"], result["start"]["processor"]
+    return {
+        "inference.rows": "\n" + "\n".join(lines) + "\n",
+        "inference.start": f"{clock['answer_seconds']:.1f} s",
+        "inference.start_ratio": _ratio(clock),
+        "inference.start_processor": _ratio(processor),
+    }
+
+
+def _memory(rows: list[dict]) -> dict[str, str]:
+    """The peak of each type for the images of the competition, and how much the number of images changes it."""
+    found = {"memory.import": f"{max(row['import_mb'] for row in rows):,.0f} MB"}
+    for precision in ("float32", "bfloat16"):
+        own = [row for row in rows if row["precision"] == precision]
+        if own:
+            found[f"memory.{precision}"] = f"{max(row['peak_mb'] for row in own):,.0f} MB"
+    found["memory.images"] = " to ".join(f"{f(row['images'] for row in rows):,}" for f in (min, max))
+    return found
 
 
 def _accuracy_rows(rows: dict) -> str:
@@ -215,6 +247,54 @@ def _own_data_rows(rows: dict) -> str:
         held_out = max((step["held_out_accuracy"] for step in row.get("steps", {}).values()), default=None)
         held_out_text = "–" if held_out is None else percent(held_out)
         lines.append(f"| {name} | {percent(row['test_accuracy'])} | {held_out_text} | {row['seconds']:.0f} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _peer_rows(result: dict) -> str:
+    fastest = result["fastest"].partition(", ")[2]
+    lines = [f"| | images/s (min to max) | the submission in {fastest} is so many times as fast | same labels |"]
+    lines.append("| --- | --- | --- | --- |")
+    for name, row in result["contestants"].items():
+        speed, low, high = (row[f"images_per_second{key}"] for key in ("", "_min", "_max"))
+        ours = _ratio({f"ratio_{key}": row[f"ours_{key}"] for key in ("median", "min", "max")})
+        lines.append(f"| {name} | {speed:.0f} ({low:.0f} to {high:.0f}) | {ours} | {percent(row['same_labels'])} |")
+    lines += [f"| {name} | not measured: {reason} | – | – |" for name, reason in result["not_measured"].items()]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _profile_rows(result: dict) -> str:
+    rows = result["precisions"]
+    lines = [f"| seconds of an epoch of `{result['recipe']}` | {' | '.join(rows)} |", "| --- |" + " --- |" * len(rows)]
+    for part in next(iter(rows.values()))["parts"]:
+        cells = (f"{r['parts'][part]:.1f} ({percent(r['parts'][part] / r['epoch_seconds'])})" for r in rows.values())
+        lines.append(f"| {part} | {' | '.join(cells)} |")
+    lines.append("| whole epoch | " + " | ".join(f"{row['epoch_seconds']:.0f}" for row in rows.values()) + " |")
+    shares = (" to ".join(percent(row[f"bare_share_{key}"]) for key in ("min", "max")) for row in rows.values())
+    medians = (percent(row["bare_share"]) for row in rows.values())
+    cells = (f"{median} ({share})" for median, share in zip(medians, shares, strict=True))
+    lines.append("| share of the bare step | " + " | ".join(cells) + " |")
+    lines.append("| times as fast | " + " | ".join(map(_ratio, rows.values())) + " |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _growth_rows(result: dict) -> str:
+    lines = ["| | against | exponent of the seconds | of the peak memory | at the last point |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for row in result["series"]:
+        seconds, memory = (
+            f"{row[f'{name}_exponent']:.2f} ({row[f'{name}_last_exponent']:.2f})" for name in ("seconds", "peak_mb")
+        )
+        last = f"{row['at'][-1]:,.0f} {row['axis']}: {row['seconds'][-1]:.0f} s, {row['peak_mb'][-1]:,.0f} MB"
+        lines.append(f"| {row['task']} | {row['axis']} | {seconds} | {memory} | {last} |")
+    return "\n![growth of time and memory](img/growth.png)\n\n" + "\n".join(lines) + "\n"
+
+
+def _aspect_rows(result: dict) -> str:
+    """The held-out accuracy of each way, for each kind of shapes."""
+    ways = list(next(iter(result.values())))
+    lines = [f"| shapes | {' | '.join(ways)} |", f"| --- |{' --- |' * len(ways)}"]
+    for shapes, rows in result.items():
+        lines.append(f"| {shapes} | {' | '.join(percent(rows[way]['accuracy']) for way in ways)} |")
     return "\n" + "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ exit codes: 0 within the limits, 1 a limit is exceeded, 2 wrong input
 import ast
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ ORDER = ("common", "submission", "competition", "training", "benchmarks", "docs"
 FORBIDDEN = {
     "common": ("sklearn", "tensorflow", "keras"),
     "competition": ("training", "sklearn"),
-    "training": ("competition",),
+    "training": ("competition.grade", "competition.upload", "competition.host"),
 }
 STAGES = (
     ("images", "class folders of image files", ""),
@@ -85,10 +85,16 @@ def wrong_imports() -> list[str]:
     for package in PACKAGES:
         later = ORDER[ORDER.index(package) + 1 :] if package in ORDER else ()
         for path in sources(package):
-            for name in sorted({module.partition(".")[0] for module in imports(path)}):
+            for name in sorted(_with_parents(imports(path))):
                 if name in FORBIDDEN.get(package, ()) or name in later:
                     wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     return wrong
+
+
+def _with_parents(modules: Iterable[str]) -> set[str]:
+    """Modules and the packages that they are in."""
+    parts = [module.split(".") for module in modules]
+    return {".".join(names[: count + 1]) for names in parts for count in range(len(names))}
 
 
 def circles() -> list[str]:

@@ -11,12 +11,18 @@ The competition's server calls it like this:
 X: images [n, h, w, 3] with values 0 to 255 (numpy array, tensor or list; any integer or float dtype). Also accepted:
 one image [h, w, c], grey images [n, h, w, 1], images with alpha [n, h, w, 4], any size, the path of an image file, a
 Pillow image, and a list or generator of paths, Pillow images or arrays [h, w, c], which may differ in size.
+
+The network computes in bfloat16 where the processor is faster in it, else in float32. The environment variable
+SUBMISSION_PRECISION, set to float32 or bfloat16, decides it instead.
 """
 
+import ctypes
 import io
+import itertools
 import os
 import sys
 import threading
+import time
 import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,7 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 FOLDER = "SubmissionModel"
-BATCH_SIZE = 32  # images per forward pass; limits the memory
+BATCH_SIZE = 16  # images per forward pass; limits the memory. 32 are hardly faster on a processor.
 TTA_TRANSFORMS = {  # name: (swap rows and columns?, axes that are reversed afterwards); axis 0 is the batch
     "none": (False, ()),
     "horizontal": (False, (2,)),
@@ -37,6 +43,11 @@ TTA_TRANSFORMS = {  # name: (swap rows and columns?, axes that are reversed afte
     "antidiagonal": (True, (1, 2)),
 }
 OLD_KEYS = {"flips": "tta_transforms", "sure": "tta_threshold"}  # keys of earlier exports, the committed model's too
+PRECISION = "SUBMISSION_PRECISION"  # environment variable
+MIN_SPEEDUP = 1.2  # of a convolution: bfloat16 is used from here on
+BFLOAT16_PASS = "auto_mixed_precision_onednn_bfloat16"  # of TensorFlow's graph optimizer
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # in /proc/cpuinfo
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 EXPECTED = "expected images [n, height, width, 3] (or one image, or 1 or 4 channels) with values 0 to 255"
 ORIENTATION = 274  # EXIF tag
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -69,10 +80,12 @@ class model:  # lower case: the competition's server requires this name
         tta_transforms: test-time augmentation (TTA): the flips and rotations over which probabilities are averaged.
         tta_threshold: images whose top-1 confidence under the first transform exceeds this value skip the other
             transforms.
+        precision: "float32" or "bfloat16", in which the network is computed. Input and output are float32 in both.
 
     Raises:
         FileNotFoundError: the folder contains no `SubmissionModel`.
         RuntimeError: the SavedModel cannot be loaded.
+        ValueError: the environment variable SUBMISSION_PRECISION is neither float32 nor bfloat16.
     """
 
     def __init__(self, path):
@@ -80,13 +93,13 @@ class model:  # lower case: the competition's server requires this name
         fix = "unpack the whole submission.zip again, model.py and {} side by side".format(FOLDER)
         if not os.path.isfile(os.path.join(folder, "saved_model.pb")):
             raise FileNotFoundError("no saved_model.pb in {}; {}".format(folder, fix))
+        precision = _choose_precision(os.environ.get(PRECISION, ""))
         try:
-            self._saved = tf.saved_model.load(folder)
-            self._probabilities = self._saved.signatures["probabilities"]
-            about = {OLD_KEYS.get(key, key): value.numpy() for key, value in self._saved.signatures["about"]().items()}
+            about, self._network, self.precision = _load(folder, precision)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RuntimeError("cannot load {} ({}); {}".format(folder, reason, fix)) from error
+        about = {OLD_KEYS.get(key, key): value for key, value in about.items()}
         self.names = tuple(name.decode() for name in about["names"])
         self.tta_transforms = tuple(name.decode() for name in about["tta_transforms"])
         self.tta_threshold = float(about.get("tta_threshold", 1.0))  # the first exports have no threshold
@@ -111,34 +124,212 @@ class model:  # lower case: the competition's server requires this name
 
     def predict_proba(self, X):
         """Returns the class probabilities: float32 array [n, classes]. Accepts the same X as `predict`."""
-        parts, batch, cleaned = [np.empty((0, len(self.names)), np.float32)], [], {}
-        for row, image in enumerate(_as_images(X)):
-            batch.append(_resize(_as_pixels(image, row, cleaned), self._size))
-            if len(batch) == BATCH_SIZE:
-                parts.append(self._predict_batch(np.stack(batch)))
-                batch = []
-        if batch:
-            parts.append(self._predict_batch(np.stack(batch)))
+        parts, views, uncertain, cleaned = [], [], [], {}
+        others = self.tta_transforms[1:]
+        pixels = (_resize(_as_pixels(image, row, cleaned), self._size) for row, image in enumerate(_as_images(X)))
+        for batch in iter(lambda: list(itertools.islice(pixels, BATCH_SIZE)), []):
+            start = len(parts) * BATCH_SIZE
+            parts.append(self._forward(_transform(np.stack(batch), self.tta_transforms[0])))
+            for place in np.flatnonzero(parts[-1].max(axis=-1) <= self.tta_threshold) if others else ():
+                uncertain.append(start + place)
+                views.extend((start + place, _transform(batch[place][None], name)) for name in others)
+            while len(views) >= BATCH_SIZE:
+                self._add(views[:BATCH_SIZE], parts)
+                del views[:BATCH_SIZE]
+        if views:
+            self._add(views, parts)
         for reason, rows in cleaned.items():
             more = " and {} more".format(len(rows) - 10) if len(rows) > 10 else ""
             warnings.warn("rows {}{}: {}".format(", ".join(map(str, rows[:10])), more, reason), stacklevel=2)
-        return np.concatenate(parts)
-
-    def _predict_batch(self, pixels):
-        """Applies the first transform to all images and the others only to those with low confidence."""
-        probabilities = self._forward(_transform(pixels, self.tta_transforms[0]))
-        uncertain = np.flatnonzero(probabilities.max(axis=-1) <= self.tta_threshold)
-        if len(uncertain) and len(self.tta_transforms) > 1:
-            pending = [(row, name) for name in self.tta_transforms[1:] for row in uncertain]
-            for start in range(0, len(pending), BATCH_SIZE):
-                part = pending[start : start + BATCH_SIZE]
-                others = self._forward(np.concatenate([_transform(pixels[row : row + 1], name) for row, name in part]))
-                np.add.at(probabilities, [row for row, _ in part], others)
-            probabilities[uncertain] /= len(self.tta_transforms)
+        probabilities = np.concatenate([np.empty((0, len(self.names)), np.float32)] + parts)
+        probabilities[uncertain] /= len(self.tta_transforms)
+        if self.precision == "bfloat16":  # in which softmax rounds to three digits
+            probabilities /= probabilities.sum(axis=-1, keepdims=True)
         return probabilities
 
+    def _add(self, views, parts):
+        """Adds the probabilities of transformed images, [(row, pixels [1, h, w, 3]), …], to those of their rows."""
+        found = self._forward(np.concatenate([pixels for _, pixels in views]))
+        for place, (row, _) in enumerate(views):
+            parts[row // BATCH_SIZE][row % BATCH_SIZE] += found[place]
+
     def _forward(self, pixels):
-        return np.array(self._probabilities(pixels=tf.constant(pixels))["probabilities"])
+        return np.array(self._network(pixels))
+
+
+def _choose_precision(wanted):
+    """Returns "float32" or "bfloat16", the wanted one if that is possible. Without a wish "", the faster one."""
+    if wanted not in ("", "float32", "bfloat16"):
+        raise ValueError("{} must be float32 or bfloat16, got {!r}; change or unset it".format(PRECISION, wanted))
+    if wanted == "float32":
+        return wanted
+    obstacle = _bfloat16_obstacle()
+    speedup = 0.0 if obstacle else _bfloat16_speedup()
+    if wanted and not speedup:
+        reason = obstacle or "TensorFlow computes in float32 all the same"
+        warnings.warn("{}=bfloat16 is not possible, float32 is used: {}".format(PRECISION, reason), stacklevel=4)
+    return "bfloat16" if speedup >= MIN_SPEEDUP or (wanted and speedup) else "float32"
+
+
+def _bfloat16_obstacle():
+    """Returns why the network cannot be computed in bfloat16, or None."""
+    if tf.config.list_physical_devices("GPU"):
+        return "the network runs on a GPU"
+    if not hasattr(tf.compat.v1.ConfigProto().graph_options.rewrite_options, BFLOAT16_PASS):
+        return "TensorFlow {} has no {}".format(tf.__version__, BFLOAT16_PASS)
+    if not BFLOAT16_FLAGS & _processor_flags():
+        return "the processor has none of {}".format(", ".join(sorted(BFLOAT16_FLAGS)))
+    return None
+
+
+def _processor_flags():
+    """Returns the words of /proc/cpuinfo; none on other systems than Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return set(file.read().split())
+    except OSError:
+        return set()
+
+
+def _bfloat16_speedup():
+    """Returns how many times as fast a small convolution is in bfloat16. 0: TensorFlow computes it in float32."""
+    values = np.random.default_rng(0).normal(size=(4 * 24 * 24 + 9 * 128, 128)).astype(np.float32)
+    with tf.Graph().as_default() as graph:
+        pixels = tf.compat.v1.placeholder(tf.float32, [None, 24, 24, 128], name="pixels")
+        kernel = tf.constant(values[-9 * 128 :].reshape(3, 3, 128, 128))
+        tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(pixels, kernel, 1, "SAME")), (1, 2), name="means")
+    networks = [_Network(graph, "pixels:0", "means:0", precision) for precision in ("float32", "bfloat16")]
+    pixels = values[: -9 * 128].reshape(4, 24, 24, 128)
+    first, second = [network(pixels) for network in networks]
+    if np.array_equal(first, second):
+        return 0.0
+    seconds = [[_seconds(network, pixels) for network in networks] for _ in range(5)]
+    return float(np.divide(*np.min(seconds, axis=0)))  # the minima: other programs may be running
+
+
+def _seconds(network, pixels):
+    began = time.perf_counter()
+    network(pixels)
+    return time.perf_counter() - began
+
+
+class _Network:
+    """A tensor of a graph as a function of another, with a precision of its own.
+
+    It is a session, because a session has its own options of the graph optimizer: nothing else in the process computes
+    differently, not even at the same time. Only the passes that make the network faster are run. With all passes the
+    results are the same to the bit, but the first call takes three times as long, and 500 MB more.
+
+    Args:
+        graph: `tf.Graph`.
+        source, result: names of the two tensors.
+        precision: "float32" or "bfloat16".
+    """
+
+    def __init__(self, graph, source, result, precision):
+        config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+        config.intra_op_parallelism_threads = tf.config.threading.get_intra_op_parallelism_threads()
+        config.inter_op_parallelism_threads = tf.config.threading.get_inter_op_parallelism_threads()
+        config.experimental.optimize_for_static_graph = True
+        if not tf.config.list_physical_devices("GPU"):
+            options = config.graph_options.rewrite_options
+            options.optimizers.extend([BFLOAT16_PASS] if precision == "bfloat16" else [])
+            options.optimizers.extend(["constfold", "remap"])
+            options.meta_optimizer_iterations = options.ONE
+            config.graph_options.optimizer_options.opt_level = tf.compat.v1.OptimizerOptions.L0
+        self._session = tf.compat.v1.Session(graph=graph, config=config)
+        self._source, self._result, self._optimized = source, result, False
+
+    def __call__(self, pixels):
+        if not self._optimized:  # the first call makes several copies of the constants: no batch is in memory meanwhile
+            self._optimized = True
+            self(pixels[:1])
+            _release_memory()
+        return self._session.run(self._result, {self._source: pixels})
+
+
+def _release_memory():
+    """Returns freed memory to the system. Only the GNU C library has this function and needs it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass
+
+
+def _load(folder, precision):
+    """Loads a SavedModel.
+
+    Returns:
+        What its signature `about` returns: {name: array}. A function: float32 [b, h, w, 3] → float32 [b, classes].
+        The precision of that function.
+    """
+    try:
+        return _load_directly(folder, precision) + (precision,)
+    except Exception as error:  # variables inside, or a TensorFlow with other internals
+        saved = tf.saved_model.load(folder)
+        about = {key: value.numpy() for key, value in saved.signatures["about"]().items()}
+        warnings.warn("loading takes longer and float32 is used: {}".format(error), stacklevel=4)
+
+    def network(pixels):
+        return saved.signatures["probabilities"](pixels=tf.constant(pixels))["probabilities"].numpy()
+
+    return about, network, "float32"
+
+
+def _load_directly(folder, precision):
+    """`_load` without the tracing and the copies of `tf.saved_model.load`. Needs a SavedModel without variables."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
+        saved = saved_model_pb2.SavedModel.FromString(file.read())
+    signatures, graph = saved.meta_graphs[0].signature_def, saved.meta_graphs[0].graph_def
+    functions = {function.signature.name: function for function in graph.library.function}
+    nodes = {node.name: node for node in graph.node}
+    flat, source, result = _flatten(
+        nodes[signatures["probabilities"].outputs["probabilities"].name.split(":")[0]], functions
+    )
+    outputs = {key: output.name for key, output in signatures["about"].outputs.items()}
+    about = tf.compat.v1.GraphDef(versions=graph.versions)
+    about.node.extend(nodes[name] for name in {tensor.split(":")[0] for tensor in outputs.values()})
+    about.library.function.extend(functions.values())
+    with tf.compat.v1.Session(graph=_as_graph(about)) as session:
+        settings = session.run(outputs)
+    network = _Network(_as_graph(flat), source, result, precision)
+    del saved, signatures, graph, functions, nodes, flat, about
+    _release_memory()
+    return settings, network
+
+
+def _flatten(node, functions):
+    """The graph of the function that a node calls. Functions that only call another are skipped.
+
+    Args:
+        node: NodeDef of the call.
+        functions: {name: FunctionDef}. Those that were flattened or skipped are removed.
+
+    Returns:
+        GraphDef, the name of its input tensor, the name of its output tensor.
+    """
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
+
+    calls = [node]
+    while len(calls) == 1:
+        function = functions.pop(calls[0].attr["f"].func.name)
+        if len(function.signature.input_arg) != 1 or len(function.signature.output_arg) != 1:
+            raise ValueError("the network is not a function of one tensor, without variables")
+        others = [node for node in function.node_def if node.op not in ("Identity", "NoOp")]
+        calls = others if others[0].op in CALLS else []
+    graph, names = function_def_to_graph_def(function)
+    if any(value.HasField("func") or value.list.func for node in graph.node for value in node.attr.values()):
+        graph.library.function.extend(functions.values())  # not otherwise: TensorFlow then keeps the whole GraphDef
+    result = function.ret[function.signature.output_arg[0].name]
+    return graph, function.signature.input_arg[0].name + ":0", names[result]
+
+
+def _as_graph(graph_def):
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(graph_def, name="")
+    return graph
 
 
 def _transform(pixels, name):
@@ -237,10 +428,20 @@ def _clean(pixels, is_float, row, cleaned):
 
 
 def _resize(pixels, size):
-    """Resizes to the resolution of the training images. The network itself enlarges its input afterwards."""
+    """Resizes to the resolution of the training images. Another aspect is first cropped at the center."""
     if pixels.shape[:2] == size:
         return pixels.astype(np.float32)
-    return np.clip(tf.image.resize(pixels, size, method="bicubic", antialias=True).numpy(), 0, 255)
+    center = _center(pixels, size)
+    return np.clip(tf.image.resize(center, size, method="bicubic", antialias=True).numpy(), 0, 255)
+
+
+def _center(pixels, size):
+    """Returns the largest part in the center that has the aspect of a size (height, width)."""
+    height, width = pixels.shape[:2]
+    inner = min(width, max(1, round(height * size[1] / size[0])))
+    upper = min(height, max(1, round(width * size[0] / size[1])))
+    left, top = (width - inner) // 2, (height - upper) // 2
+    return pixels[top : top + upper, left : left + inner]
 
 
 def _read(path):

@@ -16,18 +16,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.tensorflow_log import hide_tensorflow_log
+
+hide_tensorflow_log()
 
 from common.cli import argument_parser, print_listing, run_command
 from common.errors import InUse, UserError
-from training.recipes import load_recipe, recipe_names, recipe_summary
+from training.recipes import load_recipe, recipe_groups, recipe_names, recipe_summary
 
 if TYPE_CHECKING:
     from training.config.recipe import Recipe
-    from training.run import Inputs
+    from training.inputs import Inputs
 
 EXAMPLES = """examples:
   python -m training auto --data my/images --minutes 30 --out runs/mine
+  python -m training auto --data my/images --labels my/train.csv --validation my/validation
   python -m training list
   python -m training run inception_svm --data data/leaves/train --out runs/first
   python -m training run inception_svm --data data/leaves/train --set finetune.batch_size=16
@@ -37,15 +40,23 @@ EXAMPLES = """examples:
   python -m training run released --data data/leaves/train --backend jax
   python -m training crossval released --folds 5 --data data/leaves/train
   python -m training mistakes runs/released --data data/leaves/train --out mistakes.png
+  python -m training label-errors --data my/images --out label_errors.html
   python -m training compare runs/*
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
   python -m training deepweeds --images images --labels labels.csv --out data/leaves
+  python -m training predict --data my/photos --out predictions.csv
 
 exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (repeat the command to continue the run)
 """
+START = """Start here
+  python -m training auto --data DIR --minutes 30    your own images
+  python -m training run inception_svm --data DIR    the report's final model
+  python -m training run released --data DIR         the most accurate recipe
+"""
 BACKENDS = ("tensorflow", "jax")
 MAX_SIZE = 4096  # pixels
+SHOWN_ERRORS = 20  # likely label errors that are printed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         _choose_backend(getattr(options, "backend", None))
         options.command(options)
 
-    return run_command(command, "interrupted; finished epochs are kept")
+    return run_command(command, "interrupted; what is finished is kept, repeat the command to continue")
 
 
 def _choose_backend(name: str | None) -> None:
@@ -87,13 +98,17 @@ def _list(options: argparse.Namespace) -> None:
     ours, report = measured(), reported()
 
     def lines() -> Iterator[str]:
-        for name in recipe_names():
-            yield name
-            yield f"    {recipe_summary(name)}"
-            if name in report:
-                yield f"    Report: {report[name].result}"
-            if name in ours:
-                yield f"    Ours: {ours[name]}"
+        yield START
+        for title, names in recipe_groups(list(report)):
+            yield title
+            for name in names:
+                yield f"  {name}"
+                yield f"      {recipe_summary(name)}"
+                if name in report:
+                    yield f"      Report: {report[name].result}"
+                if name in ours:
+                    yield f"      Ours: {ours[name]}"
+            yield ""
 
     print_listing(lines())
 
@@ -144,12 +159,11 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
 
 
 def _inputs(options: argparse.Namespace, require_reuse: bool = False) -> "Inputs":
-    from training.run import Inputs
+    from training.inputs import Inputs
 
-    reuse = tuple(getattr(options, "reuse", ()))
-    test, size = getattr(options, "test", None), getattr(options, "size", None)
-    groups = getattr(options, "groups", None)
-    return Inputs(options.data, options.backbone_weights, test, reuse, require_reuse, groups, size)
+    names = ("backbone_weights", "test", "groups", "size", "labels", "label_columns", "validation_folder", "max_images")
+    given = {name.removesuffix("_folder"): getattr(options, name) for name in names if hasattr(options, name)}
+    return Inputs(options.data, reuse=tuple(getattr(options, "reuse", ())), require_reuse=require_reuse, **given)
 
 
 def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path) -> None:
@@ -162,7 +176,7 @@ def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path) -> None:
 
 
 def _auto(options: argparse.Namespace) -> None:
-    from training.auto import auto
+    from training.auto.search import auto
 
     out = Path(options.out)
     auto(_inputs(options), out, options.minutes)
@@ -190,7 +204,17 @@ def _crossval(options: argparse.Namespace) -> None:
 def _mistakes(options: argparse.Namespace) -> None:
     from training.evaluate.mistakes import draw_mistakes
 
-    print("\n".join(draw_mistakes(options.folder, options.data, options.out, options.count)))
+    print("\n".join(draw_mistakes(options.folder, _inputs(options), options.out, options.count)))
+    print(f"done: {options.out}")
+
+
+def _label_errors(options: argparse.Namespace) -> None:
+    from training.evaluate.label_errors import label_errors
+
+    folder = Path(options.folder) if options.folder else None
+    lines = label_errors(_inputs(options), folder, Path(options.out), Path(options.cache))
+    print("\n".join(lines[:SHOWN_ERRORS]))
+    print(f"{len(lines)} labels are likely wrong; all are in the page and in {Path(options.out).with_suffix('.csv')}")
     print(f"done: {options.out}")
 
 
@@ -219,7 +243,7 @@ def _tune(options: argparse.Namespace) -> None:
 def _split(options: argparse.Namespace) -> None:
     from training.data.split import copy_split
 
-    print("\n".join(copy_split(Path(options.data), Path(options.out), options.validation, options.seed)))
+    print("\n".join(copy_split(_inputs(options), Path(options.out), options.validation, options.seed)))
 
 
 def _deepweeds(options: argparse.Namespace) -> None:
@@ -235,27 +259,40 @@ def _deepweeds(options: argparse.Namespace) -> None:
     print(f"done: {Path(options.out) / 'train'} for training, phase1 and phase2 for testing")
 
 
+def _predict(options: argparse.Namespace) -> None:
+    from training.predict_folder.cluster import Cluster
+    from training.predict_folder.command import Job, describe, predict_folder
+    from training.predict_folder.submitted import SOURCE
+
+    if options.workers is not None and not options.ray:
+        raise UserError("--workers has no effect without --ray; add it, or leave out --workers")
+    cluster = Cluster(options.ray, options.workers) if options.ray else None
+    model, run = Path(options.model or SOURCE), Path(options.run) if options.run else None
+    job = Job(Path(options.data), Path(options.out), model, run, options.shard_size, options.top, cluster)
+    print(describe(job, predict_folder(job)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__, "python -m training", EXAMPLES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="list the recipes")
     command.set_defaults(command=_list)
-    for add in (_add_auto, _add_run, _add_crossval, _add_mistakes, _add_compare, _add_tune, _add_split, _add_deepweeds):
+    experiments = (_add_run, _add_crossval, _add_mistakes, _add_label_errors, _add_compare, _add_tune)
+    for add in (_add_auto, *experiments, _add_split, _add_deepweeds, _add_predict):
         add(commands)
     return parser
 
 
 def _add_auto(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("auto", help="train the best model for any images within a number of minutes")
-    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
+    _add_data(command)
     command.add_argument("--minutes", type=float, default=30, help="time for everything (default: %(default)s)")
     command.add_argument("--out", default="runs/auto", help="new folder, gets the best run (default: %(default)s)")
     command.add_argument("--test", help="class folders that are reported on and used for nothing else")
-    command.add_argument(
-        "--backbone-weights", default="imagenet", help="imagenet (the default, downloaded), a .weights.h5 file, or none"
-    )
+    _add_weights(command)
     _add_size(command)
     _add_groups(command)
+    _add_validation(command)
     command.set_defaults(command=_auto)
 
 
@@ -276,7 +313,11 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     _add_training_options(command)
     _add_size(command)
+    command.add_argument(
+        "--max-images", type=_whole, metavar="N", help="at most so many images of --data, evenly from each class"
+    )
     _add_groups(command)
+    _add_validation(command)
     command.set_defaults(command=_run)
 
 
@@ -289,16 +330,35 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
     _add_training_options(command)
     _add_size(command)
     _add_groups(command)
+    command.add_argument("--validation", dest="validation_folder", help=argparse.SUPPRESS)  # refused with a reason
     command.set_defaults(command=_crossval)
 
 
 def _add_mistakes(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("mistakes", help="draw the worst mistakes of a run or a cross-validation")
     command.add_argument("folder", help="a finished run with a validation part, or the folder of a cross-validation")
-    command.add_argument("--data", required=True, help="the class folders that it was trained on")
+    _add_data(command, "the images that it was trained on")
+    _add_validation(command)
     command.add_argument("--out", default="mistakes.png", help="the picture (default: %(default)s)")
     command.add_argument("--count", type=int, default=15, help="thumbnails at most (default: %(default)s)")
     command.set_defaults(command=_mistakes)
+
+
+def _add_label_errors(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("label-errors", help="list images whose label is likely wrong (needs cleanlab)")
+    _add_data(command, "the labelled images")
+    command.add_argument(
+        "--folder",
+        metavar="RUN",
+        help="a cross-validation, or a run with a validation part, whose predictions are used (default: logistic "
+        "regression on features of the pretrained backbone, in five folds)",
+    )
+    _add_weights(command)
+    _add_validation(command)
+    _add_size(command)
+    command.add_argument("--out", default="label_errors.html", help="the page (default: %(default)s)")
+    command.add_argument("--cache", default="runs/.features", help="folder of cached features (default: %(default)s)")
+    command.set_defaults(command=_label_errors)
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
@@ -320,8 +380,8 @@ def _add_tune(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_split(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("split", help="copy class folders into a training and a validation folder")
-    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
+    command = commands.add_parser("split", help="copy images into class folders for training and for validation")
+    _add_data(command)
     command.add_argument("--out", required=True, help="new folder, gets train/ and validation/")
     command.add_argument("--validation", type=float, default=0.2, help="share held out (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -335,6 +395,66 @@ def _add_deepweeds(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--download", metavar="FOLDER", help="download both into this folder (about 470 MB)")
     command.add_argument("--out", required=True, help="new folder, gets train/, phase1/ and phase2/")
     command.set_defaults(command=_deepweeds)
+
+
+def _add_data(command: argparse.ArgumentParser, what: str = "the labelled images") -> None:
+    command.add_argument(
+        "--data", required=True, help=f"{what}: a folder with one folder for each class, or any folder with --labels"
+    )
+    command.add_argument("--labels", metavar="FILE", help="CSV file with the labels of the images in --data")
+    command.add_argument(
+        "--label-columns",
+        type=_columns,
+        metavar="FILES,LABELS",
+        help="names of two columns of --labels, for example image_id,species (default: recognized)",
+    )
+
+
+def _columns(text: str) -> tuple[str, str]:
+    """(column of files, column of labels) from a text such as image_id,species."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(
+            f"must be the names of two columns, got {text!r}; for example image_id,species"
+        )
+    return names[0], names[1]
+
+
+def _add_validation(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--validation",
+        dest="validation_folder",
+        metavar="DIR",
+        help="class folders that are the validation part; all of --data is then trained on (default: a split)",
+    )
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("predict", help="predict every image of a folder, also millions, into a table")
+    command.add_argument("--data", required=True, help="folder of images, with any subfolders")
+    command.add_argument("--out", required=True, help="new table, FILE.csv or FILE.parquet (the latter needs pyarrow)")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--model", help="a submission.zip or its unpacked folder (default: the committed submission/)")
+    source.add_argument("--run", help="folder of a finished run")
+    command.add_argument("--top", type=int, metavar="K", help="columns of the K best classes only (default: of all)")
+    command.add_argument(
+        "--shard-size",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="images that are kept together; an interruption loses N at most (default: %(default)s)",
+    )
+    command.add_argument(
+        "--ray", metavar="ADDRESS", help="predict on a Ray cluster: its address, or local for a new one on this machine"
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="processes of --ray (default: one on each machine)")
+    command.set_defaults(command=_predict)
+
+
+def _add_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--backbone-weights", default="imagenet", help="imagenet (the default, downloaded), a .weights.h5 file, or none"
+    )
 
 
 def _add_groups(command: argparse.ArgumentParser) -> None:
@@ -353,6 +473,13 @@ def _add_size(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _whole(text: str) -> int:
+    """A whole number from 1."""
+    if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
 def _size(text: str) -> tuple[int, int]:
     """(height, width) from a text such as 128 or 96x128."""
     match = re.fullmatch(r"(\d{1,4})(?:[x×](\d{1,4}))?", text)
@@ -366,10 +493,8 @@ def _size(text: str) -> tuple[int, int]:
 
 def _add_training_options(command: argparse.ArgumentParser) -> None:
     """The options of every command that trains."""
-    command.add_argument("--data", required=True, help="folder with one folder of images for each class")
-    command.add_argument(
-        "--backbone-weights", default="imagenet", help="imagenet (the default, downloaded), a .weights.h5 file, or none"
-    )
+    _add_data(command)
+    _add_weights(command)
     command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field; repeatable")
     command.add_argument("--backend", choices=BACKENDS, help="Keras' backend (default: KERAS_BACKEND, else tensorflow)")
 

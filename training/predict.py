@@ -11,6 +11,7 @@ import numpy as np
 from common.errors import UserError
 from training.config.checks import Check
 from training.data.pipeline import plain_batches
+from training.fit.precision import PRECISIONS, precision
 
 BATCH_SIZE = 32
 
@@ -35,6 +36,7 @@ class Prediction:
     # flips and rotations whose predictions are averaged; the first one is always computed
     tta_transforms: tuple = ("none",)
     tta_threshold: float = 1.0  # images whose first prediction has a higher top-1 confidence get no further transforms
+    precision: str = "float32"  # or "bfloat16", of the run's own evaluation; model.py chooses by the processor
 
     def __post_init__(self) -> None:
         check = Check("prediction", self)
@@ -43,6 +45,7 @@ class Prediction:
         )
         check("tta_transforms", known, f"some of {', '.join(TTA_TRANSFORMS)}")
         check("tta_threshold", 0 <= self.tta_threshold <= 1, "a probability from 0 to 1")
+        check.one_of("precision", PRECISIONS)
 
     def check_image_shape(self, image_shape: tuple) -> None:
         """Raises a UserError if a transform swaps height and width of images that are not square."""
@@ -75,17 +78,18 @@ def predict_proba(model: keras.Model, images: np.ndarray, prediction: Prediction
     Args:
         model: `keras.Model`, [b, h, w, 3] of 0 to 255 → [b, classes].
         images: uint8 [n, h, w, 3].
-        prediction: `tta_transforms` and `tta_threshold`.
+        prediction: see `Prediction`.
 
     Returns:
         float32 [n, classes].
     """
     first, *others = prediction.tta_transforms
-    probabilities = _predict(model, transform(images, first))
-    rows = np.flatnonzero(probabilities.max(axis=-1) <= prediction.tta_threshold)
-    if len(rows) and others:
-        more = [_predict(model, transform(images[rows], name)) for name in others]
-        probabilities[rows] = np.mean([probabilities[rows], *more], axis=0)
+    with precision(prediction.precision):
+        probabilities = _predict(model, transform(images, first))
+        rows = np.flatnonzero(probabilities.max(axis=-1) <= prediction.tta_threshold)
+        if len(rows) and others:
+            more = [_predict(model, transform(images[rows], name)) for name in others]
+            probabilities[rows] = np.mean([probabilities[rows], *more], axis=0)
     return probabilities
 
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomically, write_arrays, write_json
-from common.groups import with_groups
-from common.images import Images, load_folder
+from common.images import Images
 from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Prediction, Recipe
 from training.data.augment import precompute_augmentation
 from training.data.balance import natural, svmsmote
@@ -21,14 +20,15 @@ from training.data.split import TrainVal, split_rows
 from training.evaluate.metrics import metrics, summary
 from training.evaluate.plots import plot_confusion, plot_curves
 from training.fit.checkpoint import read_history
-from training.fit.features import FeatureSpec, layer_features
+from training.fit.features import FeatureSpec, layer_features, tta_features
 from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
 from training.fit.head import HEAD_HISTORY, Features, fit_head, fit_linear
+from training.inputs import Inputs, load_inputs
 from training.model.backbones import PRETRAINED, pooled_layers
 from training.model.build import build_model
-from training.model.heads import linear_head, quasi_svm_head, softmax_head
+from training.model.heads import averaged_head, linear_head, quasi_svm_head, softmax_head
 from training.model.trainable import freeze
-from training.predict import predict_proba, transform
+from training.predict import predict_proba
 from training.run_folder import (
     BEST,
     CACHE,
@@ -50,28 +50,6 @@ from training.run_folder import (
 SAMPLE_COUNT = 32
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads.
-
-    data: folder of class folders.
-    backbone_weights: see `training.model.backbones`.
-    test: another folder of class folders that is reported on and used for nothing else, or None.
-    reuse: folders of finished runs whose fine-tuning is taken over if it made the same choices.
-    require_reuse: whether it is an error if none of them did.
-    groups: CSV file of images that a split keeps together, see `common.groups`, or None.
-    size: (height, width) in pixels at which the images are read; None takes that of `load_folder`.
-    """
-
-    data: Path
-    backbone_weights: str = "imagenet"
-    test: Path | None = None
-    reuse: tuple = ()
-    require_reuse: bool = False
-    groups: Path | None = None
-    size: tuple[int, int] | None = None
-
-
 def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
     """Trains one recipe, or continues an interrupted run.
 
@@ -87,10 +65,10 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
         The metrics of the validation part, as in `metrics.json`; {"images": 0, …} if nothing is held out.
 
     Raises:
-        UserError: see `load_folder`, `finetune` and `open_run`.
+        UserError: see `load_inputs`, `finetune` and `open_run`.
     """
     out = Path(out)
-    images, test = _load(inputs)
+    images, test = load_inputs(inputs)
     recipe.prediction.check_image_shape(images.images.shape[1:3])
     weights = _usable_weights(recipe, inputs.backbone_weights)
     record = make_record(name, recipe, images, weights)
@@ -117,25 +95,6 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
             result["test_images_in_training"] = test.count_in(images)
         write_json(out / METRICS, result)  # last, because it marks the run as finished
     return result
-
-
-def _load(inputs: Inputs) -> tuple[Images, Images | None]:
-    """The labelled images, and the test images at the same size with the same classes."""
-    images = load_folder(inputs.data, inputs.size)
-    print(*images.notes, sep="\n", end="\n" if images.notes else "")
-    if inputs.groups:
-        images = with_groups(images, Path(inputs.groups), Path(inputs.data))
-    if not inputs.test:
-        return images, None
-    test = load_folder(inputs.test, images.images.shape[1:3]).with_classes(images.names, "--test", "--data")
-    print(*test.notes, sep="\n", end="\n" if test.notes else "")
-    missing = [name for label, name in enumerate(test.names) if label not in test.labels]
-    if missing:
-        print(f"warning: --test has no images of {', '.join(missing)}")
-    repeated = test.count_in(images)
-    if repeated:
-        print(f"warning: {repeated} of the {len(test)} --test images are also in --data, so its accuracy is too high")
-    return images, test
 
 
 def _usable_weights(recipe: Recipe, backbone_weights: str) -> str:
@@ -200,15 +159,18 @@ def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
     backbone, cache = model.get_layer("backbone"), out.parent / CACHE
     freeze(backbone)
     layers, precision = recipe.head.feature_layers, recipe.head.feature_precision
-    spec = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
-    plain = FeatureSpec(size, precision=precision)
-    features = layer_features(cache, backbone, layers, train.images, spec)
-    views = [transform(val.images, name) for name in recipe.prediction.tta_transforms]
-    val_features = np.concatenate([layer_features(cache, backbone, layers, view, plain) for view in views])
+    plain, names = FeatureSpec(size, precision=precision), recipe.prediction.tta_transforms
+    if recipe.head.views:
+        spec = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
+        features = layer_features(cache, backbone, layers, train.images, spec)
+    else:
+        features = tta_features(cache, backbone, layers, train.images, plain, names)
+    val_features = tta_features(cache, backbone, layers, val.images, plain, names)
     arrays = {"train": features, "train_labels": train.labels, "val": val_features, "val_labels": val.labels}
     write_arrays(out / FEATURES, **arrays)
     fit = fit_linear if recipe.head.kind == LINEAR else fit_head
     head = fit(recipe, Features(features, train.labels, val_features[0], val.labels, train.names), out)
+    head = averaged_head(head, model.get_layer("softmax_head"), recipe.head.softmax_share)
     model = build_model(pooled_layers(backbone, layers), head, train.images.shape[1:3], size)
     atomically(out / HEAD_WEIGHTS[recipe.head.kind], model.save_weights)
     return model
@@ -264,10 +226,12 @@ def _effort(recipe: Recipe, out: Path) -> dict:
 
 
 def _head(recipe: Recipe, width: int, classes: int) -> keras.Model:
-    """A quasi-SVM or linear head without its weights."""
+    """A quasi-SVM or linear head without its weights, averaged with a softmax if the recipe says so."""
     if recipe.head.kind == LINEAR:
-        return linear_head(width, classes)
-    return quasi_svm_head(recipe.head, width, classes, 1.0, recipe.seed)
+        head = linear_head(width, classes)
+    else:
+        head = quasi_svm_head(recipe.head, width, classes, 1.0, recipe.seed)
+    return averaged_head(head, softmax_head(recipe.finetune, width, classes), recipe.head.softmax_share)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Record:
 
 def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str) -> Record:
     """The record of a run that is about to start."""
-    backend = keras.backend.backend()
+    backend, held_together = keras.backend.backend(), list(images.scenes or images.held_out)
     return Record(
         name=name,
         recipe=recipe,
@@ -74,7 +74,7 @@ def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str
         images=len(images),
         data_sha256=digest(images.images, images.labels),
         backbone_weights=Path(backbone_weights).name,
-        groups_sha256=digest(list(images.scenes)) if images.scenes else "",
+        groups_sha256=digest(held_together) if held_together else "",
         versions={
             "python": platform.python_version(),
             "keras": keras.__version__,

@@ -23,7 +23,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomically, digest, locked, write_json
-from common.images import Images, load_folder
+from common.images import Images
 from training.config.override import change
 from training.config.recipe import Recipe
 from training.config.record import to_json
@@ -31,8 +31,8 @@ from training.data.split import split_rows
 from training.fit.features import FeatureSpec, cached_features
 from training.fit.finetune import make_backbone, warmup_schedule
 from training.fit.head import Features, fit_on_features
+from training.inputs import Inputs, load_inputs
 from training.model.heads import softmax_head
-from training.run import Inputs
 from training.run_folder import CACHE, LOCK
 
 BEST = 10  # trials that are described
@@ -175,10 +175,7 @@ class _Job:
 
 
 def _load(base: Recipe, inputs: Inputs, cache: Path, trials: int) -> _Job:
-    images = load_folder(inputs.data)
-    test = None
-    if inputs.test:
-        test = load_folder(inputs.test, images.images.shape[1:3]).with_classes(images.names, "--test", "--data")
+    images, test = load_inputs(inputs)
     train_rows, val_rows = split_rows(base.data, images)
     if not len(val_rows):
         raise UserError(

@@ -6,9 +6,7 @@ returns a `Grade`. Both stages run the competition's own programs, in the folder
 
 import contextlib
 import json
-import math
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -23,9 +21,18 @@ import numpy as np
 from common.errors import DISK_ERRORS, UserError
 from common.files import atomically, no_space, require_space, write_json
 from common.images import Images, load_folder
+from competition.grade.journal import (
+    JOURNAL,
+    STEPS,
+    is_regular_file,
+    printable,
+    read_journal,
+    without_starting_lines,
+)
 from competition.grade.labels import by_class_name
 from competition.grade.sandbox import Isolation, interpreter_path, isolation
-from competition.grade.worker import Limits, Outcome, run, walk
+from competition.grade.status import Steps
+from competition.grade.worker import Limits, Outcome, free_memory, run, walk
 from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
 from competition.package.archive import LIMIT_MB, MODEL_NAME, Check, extract, inspect, unpacked_bytes
 from competition.package.class_names import class_names
@@ -33,26 +40,14 @@ from competition.synthetic import draw_images
 
 TIME_LIMIT = 300  # seconds, CodaLab's default
 MEMORY_LIMIT_MB = 8000
+CALL_BYTES = 500_000_000  # of the float32 images of one call of `predict`, as in the ingestion program
 DISK_MARGIN = 10_000_000  # bytes, for the programs and what they write
 GRACE_SECONDS = 15  # that the ingestion program may take in addition to the submission's time
 SYNTHETIC_IMAGES = 64
 SYNTHETIC_NAMES = tuple(f"Species{number}" for number in range(1, 9))
 LAYOUTS = {"codalab": "model", "codabench": "model", "an2dl2024": "Model"}  # layout → the class that model.py must have
-STEPS = (
-    "import and constructor",
-    "one image",
-    "odd batch",
-    "all images",
-    "independence of neighbours",
-    "row permutation",
-    "repeatability",
-    "uint8 images",
-)
 REQUIRED_STEPS = STEPS[:4]  # after a failure of one of these the later steps are not run
-USED = ("images", "load_seconds", "first_seconds", "seconds", "peak_mb")
-JOURNAL = "checks.json"
 PREDICTIONS = ("predictions.txt", "probabilities.npy")
-MAX_JOURNAL_BYTES = 1_000_000
 SEE_LOG = "see the log below"
 # A word of the exceeded limit's message → the fix.
 STOP_FIXES = {
@@ -115,16 +110,19 @@ class Rules:
     layout: str = "codalab"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Job:
-    """What both stages need to know: the arguments of `grade`, the loaded images and their secret order."""
+    """What both stages need to know: the arguments of `grade`, the loaded images and their secret order.
+
+    The only reference to the images is here, so that their memory is free while the submission runs.
+    """
 
     zip: Path
     data: Path | None
     rules: Rules
     python: str
     html: Path | None
-    tick: Callable[[float], Any]
+    show: Callable[[str], Any]
     images: Images
     order: np.ndarray
 
@@ -135,7 +133,7 @@ def grade(
     rules: Rules | None = None,
     python: str | Path = sys.executable,
     html: str | Path | None = None,
-    tick: Callable[[float], Any] = lambda elapsed: None,
+    show: Callable[[str], Any] = lambda text: None,
 ) -> Grade:
     """Grades a zip.
 
@@ -146,34 +144,36 @@ def grade(
         rules: the server's limits and contract; the default is CodaLab's.
         python: the interpreter that runs the submission, for example one with the server's TensorFlow version.
         html: where to write the scoring program's `detailed_results.html`, if the images are labelled.
-        tick: called about ten times a second with the elapsed seconds.
+        show: called about ten times a second with one line that says what is being done, or with "" for nothing.
 
     Returns:
         The grade. Whatever the submission does is a failed check there, never an exception.
 
     Raises:
-        UserError: `data` or `python` cannot be used, a folder of `data` is none of the model's classes, or the disk of
-            temporary files is full.
+        UserError: `data` or `python` cannot be used, a folder of `data` is none of the model's classes, the images need
+            more memory than there is, or the disk of temporary files is full.
     """
     rules, python = rules or Rules(), _find_interpreter(python)
     images = load_folder(data) if data else _synthetic_images()
-    notes = (*_missing_protection(isolation(python)), *images.notes)
-    result = Grade(str(path), len(images), bool(data), images.names, notes)
-    result.checks = inspect(path, rules.limit_mb)
-    if not result.passed:
-        return result
     job = _Job(
         zip=Path(path),
         data=Path(data) if data else None,
         rules=rules,
         python=python,
         html=Path(html) if html else None,
-        tick=tick,
+        show=show,
         images=images,
         order=shuffled(len(images)),
     )
-    with _temporary_folder() as folder, _local_disk(folder, job):
-        _run_stages(job, folder, result)
+    del images
+    notes = (*_missing_protection(isolation(python)), *job.images.notes)
+    result = Grade(str(path), len(job.images), bool(data), job.images.names, notes)
+    show("grading: checking the zip")
+    result.checks = inspect(path, rules.limit_mb)
+    if result.passed:
+        _require_memory(job.images.images, rules)
+        with _temporary_folder() as folder, _local_disk(folder, _disk_bytes(job)):
+            _run_stages(job, folder, result)
     return result
 
 
@@ -205,23 +205,53 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
         return
     names = class_names(stage / "ingested_program" / MODEL_NAME / "saved_model.pb")
     if names and not job.data:  # synthetic images have the classes of the zip
-        job, result.names = replace(job, images=replace(job.images, names=names)), names
+        job.images, result.names = replace(job.images, names=names), names
     if job.data:
-        images, notes = by_class_name(job.images, names)
-        job, result.names, result.notes = replace(job, images=images), images.names, (*result.notes, *notes)
+        job.images, notes = by_class_name(job.images, names)
+        result.names, result.notes = job.images.names, (*result.notes, *notes)
     write_input(stage / "input_data", job.images, job.order)
+    job.images = _release(job, folder)
     outcome = _predict(job, stage, result)
     if job.data:
+        job.show("")  # the thumbnails have a progress bar of their own
         # The labels are written only now, when the submission's processes have ended.
         _lay_out_scoring(job, folder / "scoring", stage / "output", outcome, result)
         _score(job, folder / "scoring", result)
 
 
+def _release(job: _Job, folder: Path) -> Images:
+    """Returns the images without their pixels in memory. The page of details needs them later: it gets a file."""
+    pixels = np.empty((0, *job.images.images.shape[1:]), np.uint8)
+    if job.html and job.data:
+        np.save(folder / "pixels.npy", job.images.images)
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    return replace(job.images, images=pixels)
+
+
+def _require_memory(images: np.ndarray, rules: Rules) -> None:
+    """Raises a UserError unless the limit and this machine have the memory that any submission needs.
+
+    While the submission runs, the images are in memory once as uint8, and those of one call also as float32. TensorFlow
+    needs up to three copies as uint8 to make these.
+    """
+    call = min(CALL_BYTES, 4 * images.nbytes)
+    needed = images.nbytes + call + 3 * call // 4
+    what = f"{len(images)} images of {images.shape[1]}×{images.shape[2]} need {needed / 1e9:.1f} GB of memory"
+    if needed > rules.memory_limit_mb * 1e6:
+        raise UserError(f"{what}, --memory-limit-mb is {rules.memory_limit_mb:,.0f}; raise it, or give fewer images")
+    free = free_memory() + images.nbytes  # those of this process are released before
+    if needed > free:
+        raise UserError(f"{what}, {free / 1e9:.1f} GB are free; end other programs, or give fewer images")
+
+
+def _disk_bytes(job: _Job) -> int:
+    """Bytes of temporary files: the unpacked zip, the images, and for the page of details again and as thumbnails."""
+    return unpacked_bytes(job.zip) + (3 if job.html else 1) * job.images.images.nbytes + DISK_MARGIN
+
+
 @contextlib.contextmanager
-def _local_disk(folder: Path, job: _Job) -> Iterator[None]:
+def _local_disk(folder: Path, needed: int) -> Iterator[None]:
     """Reports a disk of temporary files that is full or becomes full as what it is: no fault of the zip."""
-    # Unpacked, the images, and at most as much again for the thumbnails.
-    needed = unpacked_bytes(job.zip) + 2 * job.images.images.nbytes + DISK_MARGIN
     require_space(folder, needed, "grading")
     try:
         yield
@@ -236,9 +266,11 @@ def _predict(job: _Job, stage: Path, result: Grade) -> Outcome:
     before = _listing(stage)
     hidden = [path for path in (job.data, job.zip) if path]
     limits = Limits(job.rules.time_limit + GRACE_SECONDS, job.rules.memory_limit_mb)
-    outcome = run(stage, limits, job.python, hidden, job.tick)
-    records, result.used = _read_journal(stage / "output" / JOURNAL)
-    result.seconds, result.peak_mb, result.log = round(outcome.seconds, 1), round(outcome.peak_mb), outcome.log
+    steps_line = Steps(stage / "output" / JOURNAL, len(job.images), job.rules.time_limit)
+    outcome = run(stage, limits, job.python, hidden, lambda elapsed: job.show(steps_line.line(elapsed)))
+    records, result.used = read_journal(stage / "output" / JOURNAL)
+    result.seconds, result.peak_mb = round(outcome.seconds, 1), round(outcome.peak_mb)
+    result.log = without_starting_lines(outcome.log)
     steps = list(_step_checks(records, outcome))
     if outcome.code and all(check.passed for check in steps):
         fix = "exit with code 0, otherwise the server does not score"
@@ -298,65 +330,15 @@ def _files_check(stage: Path, before: set[str], records: dict[str, dict]) -> Che
     return Check("no files left", False, f"it wrote {', '.join(unexpected[:3])}{more}", fix)
 
 
-def _read_journal(path: Path) -> tuple[dict[str, dict], dict[str, float]]:
-    """Reads the ingestion program's journal.
-
-    The journal is not trusted: if the submission was stopped early, it can have written the file itself.
-
-    Returns:
-        (name → record, what was used); both empty if the file is not a valid journal.
-    """
-    try:
-        if not _is_regular_file(path) or path.stat().st_size > MAX_JOURNAL_BYTES:
-            return {}, {}
-        saved = json.loads(path.read_text("utf-8", "replace"))
-        records = {str(record["name"]): _checked_record(record) for record in saved["checks"]}
-        return records, {key: _finite(value) for key, value in saved["used"].items() if key in USED}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return {}, {}
-
-
-def _checked_record(record: dict) -> dict:
-    return {
-        "passed": record["passed"] if record["passed"] is None else record["passed"] is True,
-        "reason": _printable(str(record["reason"])[:1000]),
-        "fix": _printable(str(record["fix"])[:1000]),
-        "seconds": _finite(record["seconds"]),
-        "timed_out": record.get("timed_out") is True,
-    }
-
-
-def _finite(value: Any) -> float:
-    """Converts to a number. Raises ValueError for NaN and infinity."""
-    if not math.isfinite(float(value)):
-        raise ValueError(value)
-    return float(value)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _is_regular_file(path: Path) -> bool:
-    """Whether there is a file that is no link, folder or pipe. Adds missing permissions to it and to its folder."""
-    with contextlib.suppress(OSError):
-        for part, kind in ((path.parent, stat.S_ISDIR), (path, stat.S_ISREG)):
-            if not kind(part.lstat().st_mode):
-                return False
-            part.chmod(0o700)
-        return True
-    return False
-
-
 def _lay_out_scoring(job: _Job, stage: Path, output: Path, outcome: Outcome, result: Grade) -> None:
     """Creates the scoring stage: reference data, predictions, and the worker's note on the prediction stage."""
     _lay_out(stage, "scoring_program", ("input", "output"))
     reference, predictions = stage / "input" / "ref", stage / "input" / "res"
     (reference / "images").mkdir(parents=True)
     predictions.mkdir()
-    write_reference(reference, job.images, job.order, show_mistakes=True)
+    write_reference(reference, job.images, job.order, show_mistakes=bool(job.html), file_names=True)
     for name in PREDICTIONS:
-        if _is_regular_file(output / name):
+        if is_regular_file(output / name):
             shutil.copyfile(output / name, predictions / name, follow_symlinks=False)
     checks = [asdict(check) for check in result.checks]
     write_json(predictions / JOURNAL, {"checks": checks, "used": {**result.used, "peak_mb": result.peak_mb}})
@@ -365,6 +347,7 @@ def _lay_out_scoring(job: _Job, stage: Path, output: Path, outcome: Outcome, res
 
 def _score(job: _Job, stage: Path, result: Grade) -> None:
     """Runs the scoring stage, and adds its check and scores to `result`. Copies the page of details to `job.html`."""
+    job.show("grading: scoring")
     scoring = run(stage, Limits(TIME_LIMIT, MEMORY_LIMIT_MB))
     if scoring.code == 0:
         result.checks.append(Check("scoring", True))
@@ -389,7 +372,7 @@ def _lay_out(stage: Path, program: str, folders: tuple[str, ...]) -> None:
 def _listing(stage: Path) -> set[str]:
     """Returns the files of a stage, except in home and tmp, which belong to the submission and are deleted."""
     files = (Path(entry.path).relative_to(stage) for entry in walk(stage) if not entry.is_dir(follow_symlinks=False))
-    return {_printable(str(path)) for path in files if path.parts[0] not in ("home", "tmp")}
+    return {printable(str(path)) for path in files if path.parts[0] not in ("home", "tmp")}
 
 
 @contextlib.contextmanager

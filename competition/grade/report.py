@@ -1,7 +1,7 @@
 """A grade as text for a terminal and as JSON."""
 
-import sys
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +9,12 @@ from competition.grade.grade import Grade
 
 LOG_LINES = 15  # of the log's end, shown if a check failed
 FAILURES = "\nfailed checks:\n"  # in the log, above what the ingestion program prints of each failed check
+WIDTH = 100  # columns of a terminal that the tables fit
+NAME_COLUMNS = 30  # of a class name
+CLASS_ROWS = 20  # of the table of classes
+CONFUSION_ROWS = 10
+CLASS_HEAD = "  precision  recall     F1  images"
+COUNTS_HEAD = "  predicted as"
 ZIP_CHECKS = ("names", "unpacked size")  # that the server does not make
 TIME_REASON = "ran longer"  # of the limits, the server has that of time
 
@@ -27,7 +33,7 @@ def report(grade: Grade) -> str:
         log_lines = _printable_lines(log.strip())[-LOG_LINES:]
         lines += ["", "the end of its log:", *("  " + line for line in log_lines)]
     if grade.scores:
-        lines += ["", *_class_table(grade)]
+        lines += ["", *_class_table(grade), *_confusions(grade)]
     lines += ["", *_summary(grade)]
     return "\n".join(lines)
 
@@ -40,22 +46,6 @@ def as_json(grade: Grade) -> dict[str, Any]:
         "verdict": verdict(grade),
         "log": "" if grade.passed else grade.log,
     }
-
-
-def progress_on_terminal(time_limit: float) -> Callable[[float], None]:
-    """Returns a `tick` for `grade` that shows the elapsed seconds on a terminal and nothing elsewhere."""
-
-    def tick(elapsed: float) -> None:
-        if elapsed > 2 and sys.stderr.isatty():
-            print(f"\rgrading: {elapsed:.0f} s of at most {time_limit:g} s", end="", file=sys.stderr, flush=True)
-
-    return tick
-
-
-def clear_progress() -> None:
-    """Moves the cursor back to the start of the progress line."""
-    if sys.stderr.isatty():
-        print("\r", end="", file=sys.stderr)
 
 
 def _hanging(lead: str, text: str) -> list[str]:
@@ -73,13 +63,77 @@ def _printable_lines(text: str) -> list[str]:
 
 
 def _class_table(grade: Grade) -> Iterator[str]:
-    names, scores = grade.names, grade.scores
-    width = max(map(len, names))
-    yield f"{'':{width}}  precision  recall     F1   predicted as {' '.join(f'{n + 1:>4}' for n in range(len(names)))}"
-    for row, name in enumerate(names):
+    """Yields the table of classes, of many only the worst, with the confusion counts if they fit the width."""
+    names, scores = _short_names(grade), grade.scores
+    every = range(len(names))
+    rows = every if len(names) <= CLASS_ROWS else _worst_classes(grade)
+    wide, cell = max(_columns(names[row]) for row in rows), max(4, len(str(scores["images"])))
+    has_counts = wide + len(CLASS_HEAD) + len(COUNTS_HEAD) + (cell + 1) * len(names) <= WIDTH
+    heads = COUNTS_HEAD + "".join(f" {number + 1:>{cell}}" for number in every) if has_counts else ""
+    if len(rows) < len(names):
+        yield f"the {len(rows)} classes with the lowest F1:"
+    yield " " * wide + CLASS_HEAD + heads
+    for row in rows:
+        counts = _counts(grade, row)
         precision, recall, f1 = (scores[f"{key}_{row}"] for key in ("precision", "recall", "f1"))
-        counts = " ".join(f"{scores[f'confusion_{row}_{column}']:>4}" for column in range(len(names)))
-        yield f"{name:{width}}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}                {counts}"
+        line = f"{_padded(names[row], wide)}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}  {sum(counts):6}"
+        shown = " " * len(COUNTS_HEAD) + "".join(f" {count:>{cell}}" for count in counts) if has_counts else ""
+        yield line + shown
+    if len(rows) < len(names):
+        yield f"… and {len(names) - len(rows)} more classes, see --html"
+
+
+def _worst_classes(grade: Grade) -> list[int]:
+    """Returns the classes of the lowest F1. Those that have no image come last."""
+    every = range(len(grade.names))
+    return sorted(every, key=lambda row: (not sum(_counts(grade, row)), grade.scores[f"f1_{row}"]))[:CLASS_ROWS]
+
+
+def _confusions(grade: Grade) -> Iterator[str]:
+    """Yields the pairs of a true and a wrongly predicted class with the most images."""
+    names = _short_names(grade)
+    table = [_counts(grade, row) for row in range(len(names))]
+    pairs = [(-count, row, column) for row, counts in enumerate(table) for column, count in enumerate(counts) if count]
+    wrong = sorted(pair for pair in pairs if pair[1] != pair[2])
+    if not wrong:
+        return
+    yield from ("", "largest confusions:")
+    wide = max(_columns(names[row]) for _, row, _ in wrong[:CONFUSION_ROWS])
+    for count, row, column in wrong[:CONFUSION_ROWS]:
+        yield f"  {-count:>5} of {sum(table[row]):>5}  {_padded(names[row], wide)}  taken for  {names[column]}"
+    if len(wrong) > CONFUSION_ROWS:
+        yield f"  … and {len(wrong) - CONFUSION_ROWS} more pairs, see --html"
+
+
+def _counts(grade: Grade, row: int) -> list[int]:
+    """Returns how many images of a class were predicted as each class."""
+    return [int(grade.scores[f"confusion_{row}_{column}"]) for column in range(len(grade.names))]
+
+
+def _short_names(grade: Grade) -> list[str]:
+    """Returns the class names, the long ones shortened in the middle, because names often differ at their end."""
+    return [_shortened(line) for name in grade.names for line in _printable_lines(name)[:1]]
+
+
+def _shortened(name: str) -> str:
+    if _columns(name) <= NAME_COLUMNS:
+        return name
+    start = end = name
+    while _columns(start) > NAME_COLUMNS // 2:
+        start = start[:-1]
+    while _columns(end) >= NAME_COLUMNS // 2:
+        end = end[1:]
+    return f"{start}…{end}"
+
+
+def _columns(text: str) -> int:
+    """Returns how many columns of a terminal a text takes. Letters of Chinese, Japanese and Korean take two."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.combining(letter) > 0 for letter in text)
+
+
+def _padded(text: str, columns: int) -> str:
+    return text + " " * (columns - _columns(text))
 
 
 def verdict(grade: Grade) -> str:

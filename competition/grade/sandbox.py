@@ -18,22 +18,22 @@ SYSTEM_PATHS = (
 ROOT = ".root"  # mount point of the new root file system, in the parent of the stage
 
 # Arguments: new root, stage, paths to show, "--", paths to hide, "--", the program with its arguments.
+# - Links and single files, which are small, are copied, because each mount takes time.
 # - Everything shown is read-only except the stage; of the stage, program and input data are read-only too.
 # - /proc is read-only: its settings apply to the whole machine, and root can write them even without capabilities.
 # - /dev/shm has Docker's default size.
 ENTER_ROOT = """
 set -e
-root=$1 stage=$2; shift 2
+root=$1 stage=$2 files=; shift 2
 mount -t tmpfs -o size=16m,mode=755 tmpfs "$root"
 while [ "$1" != -- ]; do
-  mkdir -p "$root${1%/*}"
-  if [ -L "$1" ]; then ln -s "$(readlink "$1")" "$root$1"
-  elif [ -d "$1" ]; then mkdir -p "$root$1"; mount --rbind "$1" "$root$1"
-  elif [ -e "$1" ]; then : > "$root$1"; mount --bind "$1" "$root$1"
+  if [ -d "$1" ] && [ ! -L "$1" ]; then mkdir -p "$root$1"; mount --rbind "$1" "$root$1"
+  else files="$files $1"  # of the system, without spaces
   fi
   shift
 done
 shift
+[ -z "$files" ] || cp -P --parents $files "$root"
 while [ "$1" != -- ]; do
   if [ -d "$root$1" ]; then mount -t tmpfs -o size=4k tmpfs "$root$1"
   elif [ -e "$root$1" ]; then mount --bind /dev/null "$root$1"
@@ -42,7 +42,7 @@ while [ "$1" != -- ]; do
 done
 shift
 while read -r _ point _; do
-  point=$(printf %b "$point")
+  case "$point" in *\\\\*) point=$(printf %b "$point"); esac
   case "$point" in "$root"/*) mount -o remount,bind,ro "$point";; esac
 done < /proc/self/mounts
 cd "$root"

@@ -3,11 +3,12 @@
 import datetime
 import io
 import json
+import os
 import secrets
+import textwrap
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
 
 import numpy as np
 import yaml
@@ -15,17 +16,28 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import atomically, write_text
+from common.folders import printable
 from common.images import Images
 from common.progress import progress
-from competition.synthetic import draw_leaf
+from competition.host.appearance import neutral_logo
+from competition.host.files import Folder, ZipFolder, write_lines
+from competition.host.image_files import write_image_files
 
 PAGES_FOLDER = Path(__file__).resolve().parent / "pages"
 PROGRAMS_FOLDER = PAGES_FOLDER.parents[1]  # competition/
 PROGRAMS = ("ingestion_program", "scoring_program")
-PAGES = (("Overview", "overview.md"), ("Data", "data.md"), ("Evaluation", "evaluation.md"))
+PAGES = (
+    ("Overview", "overview.md"),
+    ("Data", "data.md"),
+    ("Evaluation", "evaluation.md"),
+    ("Starting kit", "starting_kit.md"),
+)
 TERMS = "terms.md"
 ORGANIZER_NOTE = "organizer.md"  # a text for the organizer, beside the bundle and not in it
 LOGO = "logo.png"
+KIT = "starting_kit.zip"  # a sample submission; its files are in the folder below, classes.txt is added
+KIT_FOLDER = PAGES_FOLDER.with_name("starting_kit")
+TEXT = "Which class does an image show? There are {classes} classes, which the page *Data* lists."
 DOCKER_IMAGE = "tensorflow/tensorflow:2.15.0"
 COLUMNS = (  # of the leaderboard: title, key in scores.json, digits
     ("Accuracy", "accuracy", 4),
@@ -42,13 +54,7 @@ DETAILS_WITH_MISTAKES = """The page of details shows your scores for each class,
 JPEG_QUALITY = 90  # of the thumbnails
 MAX_TITLE = 255  # characters
 MAX_DOCKER_IMAGE = 128  # characters
-EXTRA_SECONDS = 60  # of the server's time limit, so that the ingestion program's own limit comes first
-
-
-class Folder(Protocol):
-    """A folder to write to: a `Path`, or a folder inside of an open zip."""
-
-    def __truediv__(self, name: str, /) -> Any: ...
+EXTRA_SECONDS = 120  # of the server's time limit: to read the images, and the program's own limit must come first
 
 
 @dataclass(frozen=True)
@@ -62,18 +68,22 @@ class Settings:
     in_all: submissions of one participant in all.
     docker_image: has TensorFlow and NumPy; at most 128 characters.
     show_mistakes: show participants hidden images that they got wrong, with their labels.
+    text: Markdown, the first text of the page Overview; "" is a neutral one.
+    logo: a PNG file; empty for a neutral one.
 
     Raises:
         UserError: a value is out of its range.
     """
 
-    title: str = "Leaves"
+    title: str = "Image classification"
     start: str = ""
     seconds: int = 300
     per_day: int = 5
     in_all: int = 100
     docker_image: str = DOCKER_IMAGE
     show_mistakes: bool = False
+    text: str = ""
+    logo: bytes = b""
 
     def __post_init__(self):
         for flag, value, longest in (
@@ -98,12 +108,14 @@ def _is_date(text: str) -> bool:
 
 
 def build(images: Images, settings: Settings, out: str | Path) -> Path:
-    """Writes the bundle, and beside it the organizer's note. An old file is replaced only by a complete new one.
+    """Writes the bundle, and beside it the organizer's note and the starting kit.
+
+    An old file is replaced only by a complete new one.
 
     Args:
         images: labelled images.
         settings: the organizer's decisions.
-        out: path of the zip; the note is at `note_path(out)`.
+        out: path of the zip; the note is at `note_path(out)`, the kit at `kit_path(out)`.
 
     Returns:
         Path of the zip.
@@ -113,6 +125,7 @@ def build(images: Images, settings: Settings, out: str | Path) -> Path:
     note = page(ORGANIZER_NOTE, settings, images)
     atomically(out, lambda temporary: _write(images, settings, temporary))
     write_text(note_path(out), note)
+    atomically(kit_path(out), lambda temporary: temporary.write_bytes(starting_kit(images)))
     return out
 
 
@@ -121,19 +134,35 @@ def note_path(out: str | Path) -> Path:
     return Path(out).with_suffix(f".{ORGANIZER_NOTE}")
 
 
+def kit_path(out: str | Path) -> Path:
+    """Returns the place of the starting kit beside a bundle."""
+    return Path(out).with_suffix(f".{KIT}")
+
+
+def starting_kit(images: Images) -> bytes:
+    """Returns a sample submission as a zip: model.py, metadata and the class names. It tells nothing about labels."""
+    files = {name: (KIT_FOLDER / name).read_text("utf-8") for name in ("model.py", "metadata")}
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in {**files, "classes.txt": "".join(f"{name}\n" for name in images.names)}.items():
+            archive.writestr(name, text)
+    return data.getvalue()
+
+
 def _write(images: Images, settings: Settings, path: Path) -> None:
     order = shuffled(len(images))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         archive.writestr("competition.yaml", description(settings))
-        archive.writestr(LOGO, logo())
+        archive.writestr(LOGO, settings.logo or neutral_logo())
+        archive.writestr(KIT, starting_kit(images))
         for name in (TERMS, *(file for _, file in PAGES)):
             archive.writestr(name, page(name, settings, images))
         for program in PROGRAMS:
             for file in program_files(program):
                 archive.write(file, f"{program}/{file.name}")
         archive.writestr("ingestion_program/contract.json", contract(settings.seconds))
-        write_input(_ZipFolder(archive, "input_data"), images, order)
-        write_reference(_ZipFolder(archive, "reference_data"), images, order, settings.show_mistakes)
+        write_image_files(ZipFolder(archive, "input_data"), images, order)
+        write_reference(ZipFolder(archive, "reference_data"), images, order, settings.show_mistakes)
 
 
 def shuffled(count: int) -> np.ndarray:
@@ -142,7 +171,7 @@ def shuffled(count: int) -> np.ndarray:
 
 
 def write_input(folder: Folder, images: Images, order: np.ndarray) -> None:
-    """Writes what the submission may see: `images.npy`, uint8 [n, h, w, 3], and the class names.
+    """Writes what the submission may see for the local grader: images.npy, uint8 [n, h, w, 3], and the class names.
 
     Args:
         folder: an existing folder.
@@ -157,7 +186,9 @@ def write_input(folder: Folder, images: Images, order: np.ndarray) -> None:
     write_lines(folder / "classes.txt", images.names)
 
 
-def write_reference(folder: Folder, images: Images, order: np.ndarray, show_mistakes: bool = False) -> None:
+def write_reference(
+    folder: Folder, images: Images, order: np.ndarray, show_mistakes: bool = False, file_names: bool = False
+) -> None:
     """Writes what only the scoring stage sees: the labels and the class names.
 
     Args:
@@ -165,21 +196,19 @@ def write_reference(folder: Folder, images: Images, order: np.ndarray, show_mist
         images: labelled images.
         order: as for `write_input`.
         show_mistakes: also write a thumbnail of each image, and let the page of details show them with their labels.
+        file_names: also write the names of the image files, and let the page show them too. Not for a server.
     """
     write_lines(folder / "labels.txt", images.labels[order])
     write_lines(folder / "classes.txt", images.names)
     if not show_mistakes:
         return
     write_lines(folder / "details.json", [json.dumps({"mistakes": True})])
+    if file_names and all(images.paths):  # synthetic images have none
+        top = os.path.commonpath(images.paths)
+        write_lines(folder / "files.txt", [printable(os.path.relpath(images.paths[row], top)) for row in order])
     for number, row in enumerate(progress(order, "thumbnails", unit="image")):
         with (folder / "images" / f"{number:05d}.jpg").open("wb") as file:
             Image.fromarray(images.images[row]).save(file, "JPEG", quality=JPEG_QUALITY)
-
-
-def write_lines(path: Any, values: Any) -> None:
-    """Writes one value a line in UTF-8."""
-    with path.open("wb") as file:
-        file.write("".join(f"{value}\n" for value in values).encode())
 
 
 def program_files(program: str) -> list[Path]:
@@ -211,6 +240,7 @@ def description(settings: Settings) -> str:
         "max_submissions_per_day": settings.per_day,
         "max_submissions": settings.in_all,
         "tasks": [0],
+        "starting_kit": KIT,
     }
     value = {
         "version": 2,
@@ -238,6 +268,8 @@ def page(name: str, settings: Settings, images: Images) -> str:
         .read_text("utf-8")
         .format(
             title=settings.title,
+            text=settings.text or TEXT.format(classes=classes),
+            model_code=textwrap.indent((KIT_FOLDER / "model.py").read_text("utf-8"), "    ").rstrip(),
             count=len(images),
             height=height,
             width=width,
@@ -264,23 +296,3 @@ def given_away(settings: Settings, images: Images) -> str:
         f"probabilities: a participant can collect {learned:,} of the {len(images):,} labels with "
         f"{settings.in_all:,} submissions"
     )
-
-
-def logo(side: int = 300) -> bytes:
-    """Returns a synthetic leaf as PNG, `side` pixels wide and high."""
-    data = io.BytesIO()
-    draw_leaf(3, np.random.default_rng(3), side).save(data, "PNG")
-    return data.getvalue()
-
-
-class _ZipFolder:
-    """A folder inside of an open zip with the part of the interface of `Path` that writing needs."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str):
-        self.archive, self.name = archive, name
-
-    def __truediv__(self, name: str) -> "_ZipFolder":
-        return _ZipFolder(self.archive, f"{self.name}/{name}")
-
-    def open(self, mode: str) -> IO[bytes]:
-        return self.archive.open(self.name, "w", force_zip64=True)

@@ -2,7 +2,7 @@
 
     python3 ingestion.py INPUT_DATA OUTPUT PROGRAM INGESTED_PROGRAM
 
-Reads INPUT_DATA/images.npy (uint8 [n, h, w, 3]), INPUT_DATA/classes.txt (one name a line) and PROGRAM/contract.json
+Reads the images of INPUT_DATA (see load_images), INPUT_DATA/classes.txt (one name a line) and PROGRAM/contract.json
 (the name of the class in model.py, and the time limit in seconds). Writes to OUTPUT:
 
 - predictions.txt: one class number a line, if there is a prediction for every image;
@@ -13,6 +13,9 @@ Each failed check is also printed to standard error, with its reason and its fix
 
 The submission runs in a process of its own (runner.py). It gets the images through a pipe, in a new secret order at
 each run, so that no row number means the same image twice. Its responses are untrusted bytes that are validated here.
+
+Memory: the images are kept once, as uint8. A call of `predict` gets all of them as one float32 array if that has at
+most CALL_BYTES, else as many as fit, so that large images need no more memory than small ones.
 
 The default worker of Codabench lets a submission write to every folder of this stage. Therefore everything is read
 before the submission starts, and nothing is imported or started afterwards. At the end all its processes are killed,
@@ -42,11 +45,12 @@ MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SECONDS = 64, 3, 0.5
 MAX_HEADER_BYTES = 65536
 MAX_CLASSES = 10_000
 MAX_FILES = 100_000  # that are listed
-BLOCK_ROWS = 64  # images that are copied at a time when they are sent
+CALL_BYTES = 500_000_000  # of the float32 images of one call: 4,521 images of 96×96, 39 of 1024×1024
 METADATA = ("metadata.yaml", "metadata")  # the first one that exists is read by the server
 METADATA_KEYS = ("description", "command")
 MAX_METADATA_BYTES = 10_000
 NO_METADATA = "there is no metadata (it marks a code submission; without it CodaLab never runs the code)"
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}  # TensorFlow prints what fails, not how it computes
 PIPE_MISUSE = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
 JOURNAL = "checks.json"
 FILES_CHECK = "no files left"
@@ -66,17 +70,16 @@ class Contract:
     """What the organizer decided, read before the submission starts.
 
     Attributes:
-        images: uint8 [n, h, w, 3], in the order in which the submission gets them.
-        order: int64 [n], the row in INPUT_DATA of each image.
+        images: uint8 [n, h, w, 3], in the order of INPUT_DATA.
+        order: int64 [n], the row in INPUT_DATA of each image that the submission gets.
         classes: number of classes.
         class_name: name of the class in model.py.
         seconds: time limit.
     """
 
     def __init__(self, input_data, program):
-        images = np.load(os.path.join(input_data, "images.npy"), allow_pickle=False)
-        self.order = np.random.default_rng(secrets.randbits(128)).permutation(len(images))
-        self.images = images[self.order]
+        self.images = load_images(input_data)
+        self.order = np.random.default_rng(secrets.randbits(128)).permutation(len(self.images))
         with open(os.path.join(input_data, "classes.txt"), encoding="utf-8") as file:
             self.classes = len(file.read().splitlines())
         with open(os.path.join(program, "contract.json"), encoding="utf-8") as file:
@@ -84,23 +87,44 @@ class Contract:
         self.class_name, self.seconds = contract["class"], contract["seconds"]
 
     def restore(self, values):
-        """Returns values [n, …] for the images, in the order of INPUT_DATA."""
+        """Returns values [n, …] in the submission's order, in the order of INPUT_DATA."""
         restored = np.empty_like(values)
         restored[self.order] = values
         return restored
+
+
+def load_images(input_data):
+    """All images, uint8 [n, h, w, 3]. They are in memory, because the submission may be able to change the files.
+
+    The local grader writes an array. A bundle has image files: decoder.py, a process that ends here, decodes them.
+    """
+    array = os.path.join(input_data, "images.npy")
+    if os.path.isfile(array):
+        return np.load(array, allow_pickle=False)
+    with open(os.path.join(input_data, "shape.json"), encoding="utf-8") as file:
+        images = np.empty(json.load(file), np.uint8)
+    decoder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "decoder.py")
+    command = [sys.executable, "-I", "-B", decoder, os.path.join(input_data, "images")]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        count = process.stdout.readinto(memoryview(images).cast("B"))
+        more = process.stdout.read(1)
+    if process.returncode or more or count != images.nbytes:
+        raise RuntimeError("the competition's images cannot be decoded; tell its organizer, with the lines above")
+    return images
 
 
 class Submission:
     """The submission's process and the two pipes to it."""
 
     def __init__(self, runner, folder, contract):
-        self.images, self.seconds = contract.images, contract.seconds
+        self.images, self.order, self.seconds = contract.images, contract.order, contract.seconds
         self.deadline = time.monotonic() + self.seconds
         their_requests, self._requests = os.pipe()
         self._responses, their_responses = os.pipe()
         arguments = [runner, folder, contract.class_name, str(their_requests), str(their_responses)]
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B"] + arguments,
+            env={**QUIET, **os.environ},
             pass_fds=(their_requests, their_responses),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -114,7 +138,7 @@ class Submission:
         """Sends a request and reads the header of its response.
 
         Args:
-            request: {} constructs the model; {"rows": list of row numbers, or None for all, "dtype": name} predicts.
+            request: {} constructs the model; {"rows": row numbers, "dtype": name} predicts.
 
         Raises:
             Failed: there is no response, it is not valid, or it is an error.
@@ -139,11 +163,11 @@ class Submission:
         if not request:
             self._write(b"{}\n")
             return
-        rows = np.arange(len(self.images)) if request["rows"] is None else np.array(request["rows"], np.int64)
+        rows = self.order[request["rows"]]
         header = {"shape": [len(rows)] + list(self.images.shape[1:]), "dtype": request["dtype"]}
         self._write(json.dumps(header).encode() + b"\n")
-        for start in range(0, len(rows), BLOCK_ROWS):
-            self._write(self.images[rows[start : start + BLOCK_ROWS]].tobytes())
+        for row in rows:
+            self._write(np.ascontiguousarray(self.images[row]).reshape(-1))
 
     def _write(self, data):
         data = memoryview(data)
@@ -326,7 +350,7 @@ def main(input_data, output, program, ingested_program):
     if journal.check("metadata", lambda: check_metadata(ingested_program)):
         submission = Submission(os.path.join(program, "runner.py"), ingested_program, contract)
         try:
-            predictions, probabilities = run_checks(submission, journal, len(contract.images), contract.classes)
+            predictions, probabilities = run_checks(submission, journal, contract)
         finally:
             submission.end()
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -366,16 +390,17 @@ def check_metadata(folder):
     return True
 
 
-def run_checks(submission, journal, count, classes):
+def run_checks(submission, journal, contract):
     """Runs the checks in order and records them.
 
     Returns:
-        (predictions int64 [count], probabilities float32 [count, classes] or None), or (None, None) if there is no
-        prediction for every image.
+        (predictions int64 [n], probabilities float32 [n, classes] or None), or (None, None) if there is no prediction
+        for every image.
     """
+    count, classes = len(contract.images), contract.classes
 
     def predict(rows):
-        return predictions_of(submission, {"rows": rows, "dtype": "float32"}, count, classes)
+        return predictions_of(submission, {"rows": rows, "dtype": "float32"}, classes)
 
     first = len(journal.records)
     if journal.check("import and constructor", lambda: submission.request({})) is None:
@@ -384,7 +409,7 @@ def run_checks(submission, journal, count, classes):
     odd = journal.check("odd batch", lambda: predict(list(range(min(ODD_BATCH_SIZE, count)))))
     if one is None and odd is None:
         return None, None
-    every = journal.check("all images", lambda: predict(None))
+    every = journal.check("all images", lambda: predict_calls(predict, calls_of(contract.images.shape), journal))
     if every is None:
         return None, None
     load, one_image, _, seconds = (record["seconds"] for record in journal.records[first:])
@@ -393,6 +418,29 @@ def run_checks(submission, journal, count, classes):
     journal.check("independence of neighbours", lambda: compare_parts(every[0], parts))
     check_consistency(submission, journal, every[0], classes)
     return every
+
+
+def calls_of(shape):
+    """The rows of each call that predicts all images of a shape [n, h, w, 3]: as few calls as CALL_BYTES allows."""
+    most = max(1, CALL_BYTES // (4 * int(np.prod(shape[1:]))))
+    return [list(range(start, min(start + most, shape[0]))) for start in range(0, shape[0], most)]
+
+
+def predict_calls(predict, calls, journal):
+    """Predicts the rows of each call, and records after each how many images are done.
+
+    Returns:
+        (predictions int64 [n], probabilities float32 [n, classes], or None if a call had none).
+    """
+    parts = []
+    for rows in calls:
+        parts.append(predict(rows))
+        journal.records[-1]["done"] = rows[-1] + 1
+        journal.try_write()
+    predictions = np.concatenate([part[0] for part in parts])
+    if any(part[1] is None for part in parts):
+        return predictions, None
+    return predictions, np.concatenate([part[1] for part in parts])
 
 
 def check_consistency(submission, journal, expected, classes):
@@ -407,7 +455,7 @@ def check_consistency(submission, journal, expected, classes):
 
     def compare(dtype, reason):
         request = {"rows": sample.tolist(), "dtype": dtype}
-        assert_equal(predictions_of(submission, request, count, classes)[0], expected[sample], reason)
+        assert_equal(predictions_of(submission, request, classes)[0], expected[sample], reason)
 
     changed = "the predictions change with the order or number of the rows"
     journal.check("row permutation", lambda: compare("float32", changed))
@@ -415,12 +463,11 @@ def check_consistency(submission, journal, expected, classes):
     journal.check("uint8 images", lambda: compare("uint8", "uint8 images get other predictions than float32"))
 
 
-def predictions_of(submission, request, total, classes):
+def predictions_of(submission, request, classes):
     """The submission's predictions for some rows, after validation.
 
     Args:
-        request: {"rows": list of row numbers, or None for all, "dtype": name}.
-        total: number of all images.
+        request: {"rows": row numbers, "dtype": name}.
         classes: number of classes.
 
     Returns:
@@ -430,7 +477,7 @@ def predictions_of(submission, request, total, classes):
         Failed: the response is not an integer tensor [rows] with values from 0 to classes - 1.
     """
     header = submission.request(request)
-    count = total if request["rows"] is None else len(request["rows"])
+    count = len(request["rows"])
     validate_header(header, count)
     values = submission.array("<i8", (count,))
     if count and not (0 <= values.min() and values.max() < classes):

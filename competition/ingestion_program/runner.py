@@ -33,11 +33,13 @@ def main(folder, class_name, requests, responses):
                 if pixels is None:
                     network = construct(folder, class_name)
                 else:
-                    header, payload = predict(network, pixels.astype(request["dtype"]), class_name)
+                    pixels = as_input(pixels, request["dtype"], class_name)  # the uint8 pixels are freed here
+                    header, payload = predict(network, pixels)
             except Refused as error:
                 header = {"error": error.args[0], "fix": error.args[1]}
             except Exception as error:
                 header = _describe(error)
+            pixels = None  # so that the images of two requests are never in memory at once
             sink.write(json.dumps(header).encode() + b"\n" + payload)
             sink.flush()
     return 0
@@ -64,29 +66,38 @@ def construct(folder, class_name):
     return model.Model() if class_name == "Model" else model.model(folder)
 
 
-def predict(network, pixels, class_name):
+def as_input(pixels, dtype, class_name):
+    """The images as `predict` gets them: a TensorFlow tensor for the class "model", a NumPy array for "Model".
+
+    Args:
+        pixels: uint8 [n, h, w, 3].
+        dtype: name of the images' type, "float32" or "uint8".
+    """
+    if class_name == "Model":
+        return pixels.astype(dtype, copy=False)
+    import tensorflow as tf
+
+    return tf.cast(tf.constant(pixels), dtype)  # TensorFlow copies constants, here a fourth of the bytes
+
+
+def predict(network, images):
     """One response: (header, payload).
 
     Args:
         network: what `construct` returned.
-        pixels: float or integer images [n, h, w, 3] with values 0 to 255.
-        class_name: "model" gets a TensorFlow tensor, "Model" a NumPy array.
+        images: float or integer images [n, h, w, 3] with values 0 to 255, see `as_input`.
     """
-    if class_name == "Model":
-        returned = network.predict(pixels)
-    else:
-        import tensorflow as tf
-
-        returned = network.predict(tf.constant(pixels))
+    count = len(images)
+    returned = network.predict(images)
     values = returned.numpy() if hasattr(returned, "numpy") else returned
     if not isinstance(values, np.ndarray):
         return {"kind": type(returned).__name__}, b""
     header = {"kind": "tensor", "dtype": str(values.dtype), "shape": list(values.shape), "has_probabilities": False}
-    if values.dtype.kind not in "iu" or values.shape != (len(pixels),):
+    if values.dtype.kind not in "iu" or values.shape != (count,):
         return header, b""
     payload = values.astype("<i8").tobytes()
     kept = getattr(network, "probabilities", None)
-    if isinstance(kept, np.ndarray) and kept.ndim == 2 and len(kept) == len(pixels) and kept.dtype.kind == "f":
+    if isinstance(kept, np.ndarray) and kept.ndim == 2 and len(kept) == count and kept.dtype.kind == "f":
         header.update(has_probabilities=True, classes=int(kept.shape[1]))
         payload += kept.astype("<f4").tobytes()
     return header, payload

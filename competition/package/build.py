@@ -1,19 +1,21 @@
-"""Packs a trained model as the zip that a competition's server expects, or predicts the CSV file for Kaggle."""
+"""Packs a trained model as a competition's server expects it: as a zip, or for Kaggle as a CSV file or a notebook."""
 
 import hashlib
-import importlib.util
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from common.errors import CommandError
 from common.files import atomically
 from common.folders import is_hidden
-from competition.package.archive import LIMIT_MB, MODEL_NAME, inspect
+from competition.package.archive import LIMIT_MB, MODEL_NAME, UNPACKED_LIMIT_MB, inspect
 from competition.package.class_names import class_names
 from competition.package.kaggle import plan, write_csv
+from competition.package.kaggle_code import CodeCompetition, commands, inputs_of, write_folders
+from competition.package.kaggle_kernel import load_code
 
 SOURCE = Path(__file__).resolve().parents[2] / "submission"
 TIMESTAMP = (2022, 11, 1, 0, 0, 0)  # of every zip entry: the same files give the same bytes
@@ -82,7 +84,7 @@ def predict_csv(
     sample: Path | str,
     model_folder: Path | str | None = None,
     out: Path | str = "dist/submission.csv",
-    labels: str | None = None,
+    told: str | None = None,
 ) -> tuple[Path, list[str]]:
     """Predicts a folder of test images in the format of a Kaggle competition's sample_submission.csv.
 
@@ -91,7 +93,7 @@ def predict_csv(
         sample: the competition's sample_submission.csv.
         model_folder: folder of the SavedModel, named SubmissionModel; None selects the committed one.
         out: the CSV file.
-        labels: what the sample's answers are, see `competition.package.kaggle.plan`.
+        told: what the sample's answers are, see `competition.package.kaggle.plan`.
 
     Returns:
         (path of the CSV file, notes for the user; the first says which answer stands for which class).
@@ -104,13 +106,51 @@ def predict_csv(
     _collect(folder)  # raises if a file is missing
     names = class_names(folder / "saved_model.pb")
     if names:  # TensorFlow needs seconds to load the model, a wrong sample is found at once
-        plan(images, sample, names, labels)
+        plan(images, sample, names, told)
     try:
-        return write_csv(_load_model_code().model(folder.parent), images, sample, out, labels)
-    except RuntimeError as error:
-        raise Refused(str(error)) from error
+        return write_csv(_load(folder), images, sample, out, told)
     except OSError as error:
         raise _not_writable(out, error) from error
+
+
+def write_code(
+    images: Path | str,
+    sample: Path | str,
+    target: CodeCompetition,
+    model_folder: Path | str | None = None,
+    out: Path | str = "dist/kaggle",
+    told: str | None = None,
+) -> list[str]:
+    """Writes the dataset and the notebook of a Kaggle code competition.
+
+    Args:
+        images: folder of the public test images, as the competition calls it. It may be empty.
+        sample: the competition's sample_submission.csv.
+        target: the competition and the user.
+        model_folder: see `predict_csv`.
+        out: folder for the folders `dataset` and `kernel`.
+        told: see `predict_csv`.
+
+    Returns:
+        Lines for the user: what the answers are, and the client's commands.
+
+    Raises:
+        Refused: the model is missing or damaged, or `out` cannot be written.
+        UserError: the sample or the images are invalid, see `competition.package.kaggle.plan`, or `out` has other
+            files.
+    """
+    out, folder = Path(out), _model_folder(model_folder)
+    _collect(folder)  # raises if a file is missing
+    names = class_names(folder / "saved_model.pb") or _load(folder).names
+    read, _, notes = plan(images, sample, names, told, hidden=True)
+    settings = {**inputs_of(Path(images), Path(sample)), "names": list(names), "form": read.form()}
+    try:
+        with tempfile.TemporaryDirectory(prefix="kaggle-") as temporary:
+            archive = build(folder, Path(temporary) / "submission.zip", UNPACKED_LIMIT_MB)
+            write_folders(out, archive, target, settings, notes[0])
+    except OSError as error:
+        raise _not_writable(out, error) from error
+    return [*notes, *commands(out, target)]
 
 
 def pack(files: Mapping[str, Path | bytes], path: Path | str) -> None:
@@ -193,13 +233,12 @@ def _apply_layout(files: dict[str, Path | bytes], layout: str) -> dict[str, Path
     return files
 
 
-def _load_model_code() -> ModuleType:
-    """Returns submission/model.py as a module."""
-    spec = importlib.util.spec_from_file_location("submitted", SOURCE / "model.py")
-    assert spec is not None and spec.loader is not None  # holds for every .py file
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _load(folder: Path) -> Any:
+    """Returns the submission's `model` with the SavedModel of a folder. Raises `Refused` if it cannot be loaded."""
+    try:
+        return load_code(SOURCE / "model.py").model(folder.parent)
+    except RuntimeError as error:
+        raise Refused(str(error)) from error
 
 
 def _require_accepted(path: Path, limit_mb: float) -> None:

@@ -1,33 +1,11 @@
 """Finds the image file of each id of a Kaggle sample."""
 
-import re
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
 from common.folders import is_hidden, printable
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _without_case(text: str) -> str:
-    return _composed(text).casefold()
-
-
-def _without_zeros(text: str) -> str:
-    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", _without_case(text))
-
-
-# How an id and a file name are compared. A looser form is used only for ids that no stricter one matches.
-FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("", str),
-    ("another encoding of accents", _composed),
-    ("other upper and lower case", _without_case),
-    ("other leading zeros", _without_zeros),
-)
+from competition.package.kaggle_kernel import FORMS, ImageIndex
 
 
 class ImageIds:
@@ -46,10 +24,10 @@ class ImageIds:
             raise UserError(f"--images: no folder at {printable(folder)}; give the folder of the test images")
         relative = (path.relative_to(self.folder) for path in sorted(self.folder.rglob("*")) if path.is_file())
         self.files = [path for path in relative if not any(map(is_hidden, path.parts))]
-        self._by_form: list[dict[str, list[Path]]] = []
+        self._index = ImageIndex(self.files)
 
     def __contains__(self, name: object) -> bool:
-        return bool(self._matches(str(name))[1])
+        return bool(self._index.matches(str(name))[1])
 
     def find(self, ids: Sequence[str]) -> tuple[list[Path], list[str]]:
         """Finds the file of each id.
@@ -63,7 +41,7 @@ class ImageIds:
         Raises:
             UserError: an id matches no file or several files, or two ids match one file.
         """
-        matches = [self._matches(name) for name in ids]
+        matches = [self._index.matches(name) for name in ids]
         missing = [name for name, (_, files) in zip(ids, matches, strict=True) if not files]
         if missing:
             count = f"{len(missing)} of the sample's {len(ids)} ids"
@@ -83,27 +61,6 @@ class ImageIds:
                     f"{printable(self.folder / files[0])}; add the missing image"
                 )
         return [self.folder / files[0] for _, files in matches], self._notes(ids, matches)
-
-    def _matches(self, name: str) -> tuple[int, list[Path]]:
-        """(the strictest form in which an id matches, the files that match)."""
-        for number, (_, form) in enumerate(FORMS):
-            files = self._index(number).get(form(name))
-            if files:
-                return number, files
-        return 0, []
-
-    def _index(self, number: int) -> dict[str, list[Path]]:
-        """{id in a form: files}."""
-        while len(self._by_form) <= number:
-            form = FORMS[len(self._by_form)][1]
-            index: dict[str, list[Path]] = {}
-            for path in self.files:
-                for key in {path.name, path.stem, path.as_posix(), path.with_suffix("").as_posix()}:
-                    files = index.setdefault(form(key), [])
-                    if path not in files[-1:]:
-                        files.append(path)
-            self._by_form.append(index)
-        return self._by_form[number]
 
     def _notes(self, ids: Sequence[str], matches: Sequence[tuple[int, list[Path]]]) -> list[str]:
         notes = []

@@ -1,6 +1,5 @@
 """Fills in a competition's sample_submission.csv with the model's predictions for a folder of test images."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,14 @@ from common.folders import printable
 from common.image_file import read_image
 from common.progress import progress
 from competition.package.image_ids import ImageIds
+from competition.package.kaggle_kernel import write_answers
 from competition.package.sample import Sample, read_sample
 
 BATCH_SIZE = 32  # images that are read and predicted at once
-DIGITS = 9  # of a probability
-SMALLEST = 1000  # 1e-6 in units of the last digit: a log-loss is infinite for 0
 
 
 def plan(
-    folder: Path | str, sample_path: Path | str, names: Sequence[str], labels: str | None = None
+    folder: Path | str, sample_path: Path | str, names: Sequence[str], told: str | None = None, hidden: bool = False
 ) -> tuple[Sample, list[Path], list[str]]:
     """Reads a sample and finds its images, before anything is predicted.
 
@@ -29,7 +27,8 @@ def plan(
         folder: the test images.
         sample_path: the competition's sample_submission.csv.
         names: the model's class names.
-        labels: what the answers are, one of `sample.LABELS`; None decides it from the names and the sample.
+        told: what the answers are, see `read_sample`; None decides it from the names and the sample.
+        hidden: the folder may be empty, because its images are on Kaggle only.
 
     Returns:
         (the sample, the image of each id, notes for the user).
@@ -38,13 +37,16 @@ def plan(
         UserError: see `read_sample` and `ImageIds`.
     """
     images = ImageIds(folder)
-    sample = read_sample(sample_path, names, images, labels)
+    sample = read_sample(sample_path, names, images, told)
+    if hidden and not images.files:
+        note = f"{printable(folder)} is empty: whether ids and images match is first seen on Kaggle"
+        return sample, [], [sample.mapping(names), note]
     paths, notes = images.find(sample.ids)
     return sample, paths, [sample.mapping(names), *notes]
 
 
 def write_csv(
-    model: Any, folder: Path | str, sample_path: Path | str, out: Path | str, labels: str | None = None
+    model: Any, folder: Path | str, sample_path: Path | str, out: Path | str, told: str | None = None
 ) -> tuple[Path, list[str]]:
     """Predicts every image of a sample and writes the answers in the sample's format and order.
 
@@ -53,7 +55,7 @@ def write_csv(
         folder: the test images.
         sample_path: the competition's sample_submission.csv.
         out: the CSV file; an existing file is replaced only if all images could be predicted.
-        labels: see `plan`.
+        told: see `plan`.
 
     Returns:
         (path of the CSV file, notes for the user; the first says which answer stands for which class).
@@ -62,24 +64,13 @@ def write_csv(
         UserError: see `plan`; or an image cannot be read.
     """
     out = Path(out)
-    sample, paths, notes = plan(folder, sample_path, model.names, labels)
+    sample, paths, notes = plan(folder, sample_path, model.names, told)
     starts = progress(range(0, len(paths), BATCH_SIZE), "predicting", unit="batch")
     probabilities = np.concatenate([_predict(model, paths[start : start + BATCH_SIZE]) for start in starts])
     if not np.isfinite(probabilities).all():
         raise UserError("the model must return probabilities, got NaN or infinity; train it again")
-
-    def save(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if sample.header:
-                writer.writerow(sample.header)
-            for name, row in zip(sample.ids, probabilities, strict=True):
-                cells = _cells(row, sample)
-                cells.insert(sample.id_column, name)
-                writer.writerow(cells)
-
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomically(out, save)
+    atomically(out, lambda temporary: write_answers(temporary, sample.ids, probabilities, sample.form()))
     return out, notes
 
 
@@ -95,18 +86,3 @@ def _read_pixels(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # each decoder of Pillow raises exceptions of its own
         raise UserError(f"{printable(path)} cannot be read as an image ({error}); replace or remove it") from error
-
-
-def _cells(row: np.ndarray, sample: Sample) -> list[str]:
-    """Returns the answers for one image, from its probabilities [classes]."""
-    if sample.labels:
-        return [sample.labels[int(row.argmax())]]
-    written = _written_probabilities(row)
-    return [written[column] for column in sample.columns]
-
-
-def _written_probabilities(row: np.ndarray) -> list[str]:
-    """Returns probabilities of at least 1e-6 and at most 1 - 1e-6 that sum to exactly 1 as they are written."""
-    units = np.maximum(np.rint(row.astype(np.float64) * 10**DIGITS), SMALLEST).astype(np.int64)
-    units[row.argmax()] += 10**DIGITS - units.sum()
-    return [f"{unit / 10**DIGITS:.{DIGITS}f}" for unit in units]

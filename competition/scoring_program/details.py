@@ -1,8 +1,9 @@
 """detailed_results.html: one page with the results of a submission. No script, no external address, light and dark.
 
-If single images may be shown, the page has the calibration diagram and the wrong predictions with their images.
-Otherwise the labels are hidden: the page then depends on them only through the scores. The calibration diagram is left
-out too, because a submission chooses its probabilities, and could learn from each bin whether one image is correct.
+If single images may be shown, the page has the calibration diagram, the wrong predictions with their images, and a list
+of them if the names of the files are known. Otherwise the labels are hidden: the page then depends on them only through
+the scores. The calibration diagram is left out too, because a submission chooses its probabilities, and could learn
+from each bin whether one image is correct.
 """
 
 import base64
@@ -12,13 +13,18 @@ import os
 import numpy as np
 
 BINS = 10  # of the calibration diagram
-MISTAKES = 15  # how many are shown
+MISTAKES = 15  # how many are shown with their images
+LISTED = 500  # mistakes in the list of files
+CONFUSIONS = 15  # rows of the table above the matrix
+WHOLE = 40  # rows of a table that is shown in its whole height
 
 STYLE = """
 :root { color-scheme: light dark;
-  --ink: #1a1f1c; --soft: #5b655f; --paper: #fff; --line: #d9dfdb; --leaf: #1d7a46; --wrong: #b3372b; }
+  --ink: #1a1f1c; --soft: #5b655f; --paper: #fff; --line: #d9dfdb; --leaf: #1d7a46; --wrong: #b3372b;
+  --right-rgb: 29, 122, 70; --wrong-rgb: 179, 55, 43; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8ece9; --soft: #a3ada7; --paper: #131715; --line: #323a35; --leaf: #5cc58b; --wrong: #f0877b; }
+  :root { --ink: #e8ece9; --soft: #a3ada7; --paper: #131715; --line: #323a35; --leaf: #5cc58b; --wrong: #f0877b;
+    --right-rgb: 92, 197, 139; --wrong-rgb: 240, 135, 123; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper); color: var(--ink);
@@ -29,11 +35,28 @@ p { margin: .25rem 0; } .soft { color: var(--soft); }
 .refusal { overflow-wrap: anywhere; border-left: .3rem solid var(--wrong); padding: .5rem 1rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 1rem 0; }
 .facts b { display: block; font-size: 1.15rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.scroll { overflow: auto; max-height: 85vh; } .whole { max-height: none; }
+.scroll tr:first-child th { position: sticky; top: 0; z-index: 1; background: var(--paper); }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:first-child, td:first-child { text-align: left; } .checks td { text-align: left; }
-.pass, .fail { white-space: nowrap; } .pass { color: var(--leaf); } .fail { color: var(--wrong); font-weight: 700; }
+th:first-child, td:first-child, .texts th, .texts td { text-align: left; }
+.texts .number { text-align: right; }
+.texts td, .classes td:first-child { overflow-wrap: anywhere; min-width: 4rem; } .texts td.number { min-width: 0; }
+.matrix td { min-width: 2.1rem; padding: .2rem .3rem; border-right: 1px solid var(--line); font-size: .8rem; }
+.matrix th { font-size: .8rem; font-weight: 400; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.matrix th:first-child { position: sticky; left: 0; z-index: 1; max-width: 14rem; background: var(--paper); }
+.matrix tr:first-child th { padding: .25rem .1rem; vertical-align: bottom; }
+.matrix tr:first-child th:first-child { z-index: 2; padding-left: .5rem; white-space: normal; }
+.matrix th span { display: inline-block; max-height: 10rem; overflow: hidden; text-overflow: ellipsis;
+  writing-mode: vertical-rl; transform: rotate(180deg); }
+@media (max-width: 37rem) {
+  th, td { padding: .25rem .3rem; font-size: .85rem; }
+  .matrix td { min-width: 1.8rem; padding: .2rem; }
+  .matrix th:first-child { max-width: 7rem; } .matrix th span { max-height: 7rem; }
+  .files tr { display: grid; grid-template-columns: 1fr 1fr 5.5rem; border-bottom: 1px solid var(--line); }
+  .files tr:first-child { position: sticky; top: 0; background: var(--paper); }
+  .files th, .files td { border: 0; } .files th:first-child, .files td:first-child { grid-column: 1 / -1; }
+}
 svg { display: block; width: 100%; height: auto; max-width: 34rem; }
 svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; padding: 0;
@@ -64,6 +87,7 @@ class Results:
         names: class names.
         labels: int64 [n].
         thumbnails: folder with 00000.jpg, 00001.jpg, …; None if no single image may be shown.
+        files: name of each image file; empty if they may not be shown or are not known.
         predictions: int64 [n], or None if nothing was scored.
         probabilities: float32 [n, classes], or None.
         scores: what `score.scores` returned; empty if nothing was scored.
@@ -72,8 +96,8 @@ class Results:
         refusal: why nothing was scored, or "".
     """
 
-    def __init__(self, names, labels, thumbnails):
-        self.names, self.labels, self.thumbnails = names, labels, thumbnails
+    def __init__(self, names, labels, thumbnails, files=()):
+        self.names, self.labels, self.thumbnails, self.files = names, labels, thumbnails, files
         self.predictions = self.probabilities = None
         self.scores, self.checks, self.used, self.refusal = {}, [], {}, ""
 
@@ -154,7 +178,7 @@ def _checks(checks):
         verdict = '<td class="pass">✓ pass</td>' if passed else '<td class="fail">✗ fail</td>'
         text = html.escape(reason) + ("" if passed or not fix else "<br>→ " + html.escape(fix))
         rows.append("<tr><td>{}</td>{}<td>{}</td></tr>\n".format(html.escape(name), verdict, text))
-    return '<h2>Checks</h2>\n<div class="scroll"><table class="checks">\n{}</table></div>\n'.format("".join(rows))
+    return '<h2>Checks</h2>\n<div class="scroll whole"><table class="texts">\n{}</table></div>\n'.format("".join(rows))
 
 
 def _classes(scores, names):
@@ -166,10 +190,15 @@ def _classes(scores, names):
         )
         images = sum(_confusion_row(scores, row, names))
         rows.append("<tr><td>{}</td>{}<td>{:,}</td></tr>\n".format(html.escape(name), cells, images))
-    return (
-        '<h2>Classes</h2>\n<div class="scroll"><table>\n'
-        "<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>images</th></tr>\n{}</table></div>\n"
-    ).format("".join(rows))
+    head = "<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>images</th></tr>\n"
+    return "<h2>Classes</h2>\n" + _scrolled("classes", "classes", head, rows)
+
+
+def _scrolled(kind, label, head, rows):
+    """A table in an area of its own. A long or wide one scrolls there, below its head."""
+    size = " whole" if len(rows) <= WHOLE and kind != "matrix" else ""
+    area = '<div class="scroll{}" tabindex="0" role="region" aria-label="{}"><table class="{}">\n{}{}</table></div>\n'
+    return area.format(size, label, kind, head, "".join(rows))
 
 
 def _confusion_row(scores, row, names):
@@ -177,34 +206,56 @@ def _confusion_row(scores, row, names):
 
 
 def _confusion(scores, names):
-    """The confusion matrix: one square for each pair of classes, as dark as its share of the true class's images."""
-    side, left, top = 40, 110, 24
-    size = len(names) * side
-    text = '<text x="{}" y="{}" text-anchor="{}">{}</text>\n'
-    view = '<svg viewBox="0 0 {} {}" role="img" aria-label="confusion matrix">\n'
-    parts = [view.format(left + size + 2, top + size + 2)]
-    for row, name in enumerate(names):
-        counts = _confusion_row(scores, row, names)
-        total = max(1, sum(counts))
-        y = top + row * side
-        parts.append(text.format(left - 6, y + 25, "end", html.escape(_shortened(name))))
-        for column, count in enumerate(counts):
-            title = "{} images of {} predicted as {}".format(count, name, names[column])
-            parts.append("<g><title>{}</title>".format(html.escape(title)))
-            parts.append(_square(left + column * side, y, side, count / total, row == column))
-            number = '<text x="{}" y="{}" text-anchor="middle" data-score="confusion_{}_{}" data-value="{}">{}</text>'
-            parts.append(number.format(left + column * side + side / 2, y + 25, row, column, count, count or ""))
-            parts.append("</g>\n")
-    for column in range(len(names)):
-        parts.append(text.format(left + (column + 0.5) * side, top - 8, "middle", column + 1))
-    caption = '<p class="soft">Rows: true class; columns: predicted class, in the same order.</p>\n'
-    return "<h2>Confusion</h2>\n" + caption + "".join(parts) + "</svg>\n"
+    """The largest confusions as a table, and the confusion matrix."""
+    counts = [_confusion_row(scores, row, names) for row in range(len(names))]
+    return "<h2>Confusion</h2>\n" + _largest_confusions(counts, names) + _matrix(counts, names)
 
 
-def _square(x, y, side, share, correct):
-    color, depth = ("var(--leaf)", share) if correct else ("var(--wrong)", share**0.5)  # few mistakes must be visible
-    square = '<rect x="{}" y="{}" width="{}" height="{}" fill="{}" fill-opacity="{:.3f}" stroke="var(--line)"/>'
-    return square.format(x, y, side, side, color, 0.5 * depth)
+def _largest_confusions(counts, names):
+    """The pairs of a true and a wrongly predicted class with the most images."""
+    pairs = [(-count, row, column) for row, line in enumerate(counts) for column, count in enumerate(line) if count]
+    wrong = sorted(pair for pair in pairs if pair[1] != pair[2])
+    if not wrong:
+        return '<p class="soft">No image was taken for another class.</p>\n'
+    rows = [
+        '<tr><td>{}</td><td>{}</td><td class="number">{:,}</td><td class="number">{:.0%}</td></tr>\n'.format(
+            html.escape(names[row]), html.escape(names[column]), -count, -count / sum(counts[row])
+        )
+        for count, row, column in wrong[:CONFUSIONS]
+    ]
+    number = '<th class="number">{}</th>'
+    head = "<tr><th>true class</th><th>predicted class</th>{}{}</tr>\n".format(
+        number.format("images"), number.format("share")
+    )
+    text = "<p>The largest {} of {:,} pairs of classes that were confused. Share: of the true class's images.</p>\n"
+    return text.format(min(CONFUSIONS, len(wrong)), len(wrong)) + _scrolled("texts", "confusions", head, rows)
+
+
+def _matrix(counts, names):
+    """One cell for each pair of classes, as dark as its share of the true class's images; empty where there is none."""
+    heads = "".join(
+        '<th title="{0}"><span>{1} {0}</span></th>'.format(html.escape(name), number)
+        for number, name in enumerate(names, 1)
+    )
+    rows = []
+    for row, line in enumerate(counts):
+        name, total = names[row], max(1, sum(line))
+        cells = "".join(_cell(row, column, count, count / total, names) for column, count in enumerate(line))
+        rows.append('<tr><th title="{0}">{1} {0}</th>{2}</tr>\n'.format(html.escape(name), row + 1, cells))
+    caption = '<p class="soft">Rows: true class; columns: predicted class.</p>\n'
+    return caption + _scrolled(
+        "matrix", "confusion matrix", "<tr><th>true ↓ predicted →</th>{}</tr>\n".format(heads), rows
+    )
+
+
+def _cell(row, column, count, share, names):
+    if not count:
+        return "<td></td>"
+    color, depth = ("right", share) if row == column else ("wrong", share**0.5)  # few mistakes must be visible
+    title = "{:,} images of {} predicted as {}".format(count, names[row], names[column])
+    cell = '<td style="background:rgba(var(--{}-rgb),{:.2f})" title="{}" data-score="{}" data-value="{}">{}</td>'
+    key = "confusion_{}_{}".format(row, column)
+    return cell.format(color, 0.5 * depth, html.escape(title), key, count, count)
 
 
 def _calibration(confidence, correct):
@@ -250,14 +301,38 @@ def _mistakes(results):
     order = wrong if confidence is None else wrong[np.argsort(-confidence[wrong], kind="stable")]
     items = []
     for row in order[:MISTAKES]:
-        true, predicted = results.names[results.labels[row]], results.names[results.predictions[row]]
-        text = "true {}<br>predicted {}".format(html.escape(true), html.escape(predicted))
+        true, predicted = _true_and_predicted(results, row)
+        text = "true {}<br>predicted {}".format(true, predicted)
         if confidence is not None:
             text += ", confidence {:.0%}".format(confidence[row])
+        if results.files:
+            text += "<br>" + html.escape(results.files[row])
         items.append("<li>{}<span>{}</span></li>\n".format(_thumbnail(results.thumbnails, row), text))
     which = "The first" if confidence is None else "The most confident"
     head = "<h2>Mistakes</h2>\n<p>{} {} of {:,}.</p>\n".format(which, min(MISTAKES, len(wrong)), len(wrong))
-    return head + '<ul class="mistakes">\n{}</ul>\n'.format("".join(items))
+    return head + '<ul class="mistakes">\n{}</ul>\n'.format("".join(items)) + _files(results, order)
+
+
+def _files(results, order):
+    """The wrong predictions with the names of their files, if these are known."""
+    if not results.files:
+        return ""
+    rows, confidence = [], results.confidence
+    for row in order[:LISTED]:
+        cells = "<td>{}</td><td>{}</td><td>{}</td>".format(
+            html.escape(results.files[row]), *_true_and_predicted(results, row)
+        )
+        known = "" if confidence is None else '<td class="number">{:.0%}</td>'.format(confidence[row])
+        rows.append("<tr>{}{}</tr>\n".format(cells, known))
+    last = "" if confidence is None else '<th class="number">confidence</th>'
+    head = "<tr><th>file</th><th>true class</th><th>predicted class</th>{}</tr>\n".format(last)
+    text = "<p>The files of {} of {:,} mistakes, in the same order.</p>\n".format(len(rows), len(order))
+    return text + _scrolled("texts files", "files of mistakes", head, rows)
+
+
+def _true_and_predicted(results, row):
+    """The names of both classes of an image, escaped."""
+    return [html.escape(results.names[number]) for number in (results.labels[row], results.predictions[row])]
 
 
 def _thumbnail(folder, row):
@@ -267,7 +342,3 @@ def _thumbnail(folder, row):
     except OSError:
         return ""
     return '<img alt="image {}" src="data:image/jpeg;base64,{}">'.format(row, data)
-
-
-def _shortened(name):
-    return name if len(name) <= 16 else name[:15] + "…"

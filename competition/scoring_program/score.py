@@ -3,9 +3,9 @@
     python3 score.py INPUT OUTPUT
 
 Reads INPUT/ref: labels.txt (one class number a line), classes.txt (one name a line), and if the page may show single
-images details.json and images/ (00000.jpg, …, a thumbnail of each image); INPUT/res: predictions.txt, checks.json, and
-if present probabilities.npy and the worker's metadata. Writes to OUTPUT: scores.json and scores.txt (finite numbers
-only) and detailed_results.html.
+images details.json, images/ (00000.jpg, …, a thumbnail of each image) and perhaps files.txt (the name of each file);
+INPUT/res: predictions.txt, checks.json, and if present probabilities.npy and the worker's metadata. Writes to OUTPUT:
+scores.json and scores.txt (finite numbers only) and detailed_results.html.
 
 Nothing is scored if a check in checks.json failed. Each failed check is printed to standard error with its reason and
 its fix. The files of the prediction stage are not trusted: they are parsed as plain numbers and text, and their count
@@ -19,6 +19,8 @@ import os
 import re
 import sys
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads are not needed, and take time to start
+
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -30,7 +32,8 @@ MAX_CHECKS_BYTES = 1_000_000
 def main(input_folder, output):
     """Scores one submission. Returns 0, or 1 if it cannot be scored, with the reason on standard error."""
     reference, result = os.path.join(input_folder, "ref"), os.path.join(input_folder, "res")
-    results = details.Results(*read_reference(reference), thumbnails=thumbnails(reference))
+    shown = thumbnails(reference)
+    results = details.Results(*read_reference(reference), shown, file_names(reference) if shown else ())
     results.checks, results.used = read_checks(os.path.join(result, "checks.json"))
     images, classes = len(results.labels), len(results.names)
     try:
@@ -65,6 +68,15 @@ def thumbnails(folder):
         return None
     with open(path, encoding="utf-8") as file:
         return os.path.join(folder, "images") if json.load(file)["mistakes"] is True else None
+
+
+def file_names(folder):
+    """The name of each image file, or () if they are not known."""
+    path = os.path.join(folder, "files.txt")
+    if not os.path.isfile(path):
+        return ()
+    with open(path, encoding="utf-8") as file:
+        return file.read().splitlines()
 
 
 def refuse_failed_checks(checks):

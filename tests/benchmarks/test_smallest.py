@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from benchmarks import Failed, grading, inference, memory, training
@@ -19,36 +18,86 @@ def measured(module, folder, *options):
 
 @pytest.mark.slow
 def test_memory(tmp_path):
-    result = measured(memory, tmp_path, "--images", "8")
-    assert result["images"] == 8
-    assert result["input_mb"] == pytest.approx(8 * 96 * 96 * 3 / 1e6)
-    assert result["beyond_mb"] > 0
+    picture = tmp_path / "memory.png"
+    rows = measured(memory, tmp_path, "--images", "8", "20", "--picture", str(picture))["rows"]
+    assert [row["images"] for row in rows] == [8, 8, 8, 20, 20, 20]
+    assert {(row["precision"], row["dtype"]) for row in rows[1:3]} == {("float32", "uint8"), ("float32", "float32")}
+    assert all(0 < row["import_mb"] < row["peak_mb"] for row in rows)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_memory_names_the_missing_folder_of_the_picture(tmp_path, capsys):
+    picture = tmp_path / "no" / "memory.png"
+    assert memory.main(["--json", str(tmp_path / "memory.json"), "--picture", str(picture)]) == 2
+    assert "no folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_inference(tmp_path):
-    result = measured(inference, tmp_path, "--images", "4", "--rounds", "1")
-    assert result["Keras model.predict"]["ratio_median"] == 1
-    assert result["submission/model.py"]["images_per_second"] > 0
+    result = measured(inference, tmp_path, "--images", "16", "--rounds", "1")
+    speed = result["speed"]
+    assert speed[inference.BASELINE]["ratio_median"] == 1
+    assert set(inference.CONTESTANTS) - set(speed) <= {"submission, bfloat16", "submission, bfloat16, TTA"}
+    assert all(row["images_per_second"] > 0 for row in speed.values())
+    assert set(result["start"]) == {"clock", "processor"}
+    assert result["start"]["processor"]["answer_seconds"] > result["start"]["processor"]["import_seconds"] > 0
 
 
-def test_inference_refuses_models_that_differ(monkeypatch):
-    class Other:
-        def predict_proba(self, images):
-            return np.full((len(images), 8), 1 / 8)
+# --- contestants, as processes that import neither TensorFlow nor Keras
 
-        def predict(self, images, verbose):
-            return np.eye(8)[np.zeros(len(images), int)]
 
-    monkeypatch.setattr(inference, "committed_model", Other)
-    monkeypatch.setattr(inference, "keras_model", Other)
-    with pytest.raises(Failed, match="must agree"):
-        inference.measure(np.zeros((2, 96, 96, 3), np.float32), 1)
+CONTESTANTS = """
+import sys
+import numpy as np
+from benchmarks import inference
+from benchmarks.inference import Contestant, LeftOut
+
+def constant(value):
+    return Contestant(lambda images: lambda batch: np.full((len(batch), 2), value), like="half")
+
+def absent(images):
+    raise LeftOut("there is no such processor")
+
+def missing(images):
+    import a_package_that_nobody_has
+
+def broken(images):
+    raise ValueError("broken")
+
+inference.CONTESTANTS = {
+    "half": constant(0.5), "another": constant(0.5), "different": constant(0.7),
+    "absent": Contestant(absent), "missing": Contestant(missing), "broken": Contestant(broken),
+}
+"""
+
+
+@pytest.fixture
+def stub_contestants(monkeypatch):
+    """Contestants that take no time; each process gets them by `python -c`."""
+    monkeypatch.setattr(inference, "CONTESTANTS", inference.CONTESTANTS)  # which the next line replaces
+    exec(CONTESTANTS, {})
+    program = CONTESTANTS + "\nsys.exit(inference.main(sys.argv[1:]))"
+    monkeypatch.setattr(inference, "PROGRAM", ("-c", program))
+
+
+def test_contestants_run_in_turn_and_absent_ones_are_named(stub_contestants, capsys):
+    seconds = inference.measure(("half", "another", "absent", "missing"), images=16, rounds=3)
+    assert {name: values.shape for name, values in seconds.items()} == {"half": (3,), "another": (3,)}
+    out = capsys.readouterr().out
+    assert "absent is left out: there is no such processor" in out
+    assert "missing is left out: No module named 'a_package_that_nobody_has'" in out
+
+
+@pytest.mark.parametrize(("name", "reason"), [("different", "must agree with half"), ("broken", "its process ended")])
+def test_contestants_that_differ_or_fail_are_refused(stub_contestants, name, reason):
+    with pytest.raises(Failed, match=reason):
+        inference.measure(("half", name), images=16, rounds=1)
 
 
 @pytest.mark.slow
 def test_grading(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "MANY", 80)
+    monkeypatch.setattr(grading, "LARGE", 16)
     result = measured(grading, tmp_path, "--images", "16")
     assert result["own_cost"]["processes_with_tensorflow"] == 1
     assert 0 < result["own_cost"]["own_seconds"] < result["own_cost"]["grade"]

@@ -1,11 +1,12 @@
 """Class folders are listed without hidden and system files, and folders that are no classes are refused."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from common.folders import class_folders, is_hidden, list_classes, natural_key, printable
+from common.folders import ClassFolders, class_folders, is_hidden, list_classes, natural_key, printable
 
 pytestmark = pytest.mark.unit
 
@@ -189,3 +190,19 @@ def test_two_classes_that_look_the_same_are_refused(tmp_path):
 def test_text_is_printable(text, shown):
     assert printable(text) == shown
     assert printable(text).encode()
+
+
+@pytest.mark.parametrize(("most", "expected"), [(100, (9, 3)), (12, (9, 3)), (8, (6, 2)), (4, (3, 1)), (1, (1, 1))])
+def test_limited_listing_keeps_the_shares_of_the_classes(most, expected):
+    files = tuple(Path(f"{number}.png") for number in range(9))
+    listed = ClassFolders((("Oak", files), ("Ash", files[:3])), ())
+    limited = listed.limited(most)
+    assert tuple(len(kept) for _, kept in limited.classes) == expected
+    assert set(limited.classes[0][1]) <= set(files)
+    assert limited.count == sum(expected)
+
+
+def test_limited_listing_is_spread_over_a_class():
+    files = tuple(Path(f"{number}.png") for number in range(9))
+    kept = ClassFolders((("Oak", files), ("Ash", files)), ()).limited(6).classes[0][1]
+    assert kept == (files[0], files[3], files[6])

@@ -69,16 +69,36 @@ def test_conversions_are_counted_in_the_notes(leaf_folder):
         Image.fromarray(leaf).convert("L").save(leaf_folder / "Species1" / f"{name}.png")
     Image.fromarray(LEAF).resize((50, 40)).save(leaf_folder / "Species2" / "large.png")
     images = load_folder(leaf_folder)
-    assert images.notes == ("converted 2 images: L to RGB", "resized 1 images to 32×32")
+    assert images.notes == (
+        "converted 2 images: L to RGB",
+        "resized 1 images to 32×32",
+        "cropped 1 of them at the center to this aspect, which removed up to 20% of an image",
+    )
     assert images.images.shape == (27, 32, 32, 3)
 
 
 def test_given_size_is_height_and_width(leaf_folder):
     images = load_folder(leaf_folder, (20, 28))
     assert images.images.shape == (24, 20, 28, 3)
-    expected = Image.open(images.paths[5]).resize((28, 20), Image.BICUBIC)
+    center = (0, 4, 32, 27)  # 32 × 23 pixels have the aspect of 28 × 20
+    expected = Image.open(images.paths[5]).resize((28, 20), Image.BICUBIC, center)
     np.testing.assert_array_equal(images.images[5], np.asarray(expected))
-    assert images.notes == ("resized 24 images to 20×28",)
+    assert images.notes[0] == "resized 24 images to 20×28"
+    assert "cropped 24 of them" in images.notes[1]
+
+
+def test_images_of_several_aspects_are_read_as_squares(tmp_path):
+    for name, sides in (("Oak", ((30, 20), (20, 30))), ("Ash", ((30, 20), (40, 20)))):
+        (tmp_path / name).mkdir()
+        for number, (width, height) in enumerate(sides):
+            pixels = draw_images(1, seed=len(name) + number, side=64)[0] // (1 + (name == "Ash"))
+            Image.fromarray(pixels[:height, :width]).save(tmp_path / name / f"{number}.png")
+    images = load_folder(tmp_path)
+    assert images.images.shape == (4, 20, 20, 3)
+    assert any("several aspects" in note and "20×20" in note for note in images.notes)
+    assert any("removed up to 50%" in note for note in images.notes)
+    stored = np.asarray(Image.open(images.paths[0]))
+    np.testing.assert_array_equal(images.images[0], stored[:, (stored.shape[1] - 20) // 2 :][:, :20])
 
 
 def test_unreadable_files_are_skipped_and_named(leaf_folder):
@@ -285,7 +305,11 @@ def test_unknown_classes_are_refused_and_both_sides_are_named():
         ([(513, 513)], (384, 384)),
         ([(5, 100_000)], (1, 384)),
         ([(3000, 4000), (96, 96), (96, 96)], (96, 96)),
-        ([(20, 30), (3000, 4000)], (20, 30)),
+        ([(20, 30), (3000, 4000)], (20, 20)),
+        ([(20, 30)] * 9 + [(30, 20)], (20, 30)),
+        ([(20, 30)] * 8 + [(30, 20)], (20, 20)),
+        ([(333, 500), (500, 333), (400, 600)], (333, 333)),
+        ([(600, 900), (900, 600)], (384, 384)),
     ],
 )
 def test_most_frequent_size_is_taken_if_it_is_small(sizes, expected):

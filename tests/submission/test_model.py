@@ -192,19 +192,25 @@ def test_size_of_a_uniform_image_does_not_matter(classifier, side, no_warnings):
 
 
 def test_other_sizes_are_resized_like_pillow(classifier, leaf_images, leaf_probabilities, no_warnings):
-    large = [np.asarray(Image.fromarray(image).resize((210, 150), Image.BICUBIC)) for image in leaf_images[:8]]
+    large = [np.asarray(Image.fromarray(image).resize((150, 150), Image.BICUBIC)) for image in leaf_images[:8]]
     shrunk = [np.asarray(Image.fromarray(image).resize((96, 96), Image.BICUBIC)) for image in large]
     got = classifier.predict_proba(np.stack(large))
     np.testing.assert_allclose(got, classifier.predict_proba(np.stack(shrunk)), atol=0.03)
     np.testing.assert_allclose(got, leaf_probabilities[:8], atol=0.15)
 
 
+@pytest.mark.parametrize("pads", [((0, 0), (31, 32)), ((40, 41), (0, 0))], ids=["wide", "high"])
+def test_another_aspect_is_cropped_at_the_center(classifier, leaf_images, leaf_probabilities, no_warnings, pads):
+    framed = np.stack([np.pad(image, (*pads, (0, 0)), constant_values=99) for image in leaf_images[:8]])
+    np.testing.assert_allclose(classifier.predict_proba(framed), leaf_probabilities[:8], atol=1e-4)
+
+
 def test_shrinking_is_antialiased(classifier, no_warnings):
     """Without antialiasing, a large noisy image would stay noisy instead of becoming grey."""
-    noise = np.random.default_rng(0).integers(0, 256, (4, 480, 384, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 480, 480, 3), np.uint8)
     shrunk = np.stack([np.asarray(Image.fromarray(image).resize((96, 96), Image.BICUBIC)) for image in noise])
     np.testing.assert_allclose(classifier.predict_proba(noise), classifier.predict_proba(shrunk), atol=0.03)
-    assert np.abs(classifier.predict_proba(noise[:, ::5, ::4]) - classifier.predict_proba(shrunk)).max() > 0.1
+    assert np.abs(classifier.predict_proba(noise[:, ::5, ::5]) - classifier.predict_proba(shrunk)).max() > 0.1
 
 
 # --- image files
@@ -607,8 +613,10 @@ def test_only_images_with_low_confidence_are_augmented(model_code, leaf_images, 
     np.testing.assert_allclose(got[uncertain], mean[uncertain], atol=1e-5)
     np.testing.assert_allclose(got[~uncertain], first[~uncertain], atol=1e-5)
     assert np.abs(mean - first)[~uncertain].max() > 1e-3
-    assert sum(batches) == len(leaf_images) + 2 * uncertain.sum()
+    firsts, others = len(leaf_images), 2 * uncertain.sum()
+    assert sum(batches) == firsts + others
     assert max(batches) <= batch_size
+    assert len(batches) == -(-firsts // batch_size) - (-others // batch_size)  # all full but the last of each
 
 
 # --- the SavedModel

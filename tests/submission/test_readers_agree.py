@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pictures import COLOR, DAMAGED_METADATA, PICTURES, encoded
 from PIL import Image, ImageCms
 
-from common.image_file import decode
+from common.image_file import center_box, decode
 
 pytestmark = pytest.mark.integration
 
@@ -179,3 +179,17 @@ def test_readers_agree_on_any_file(reader_code, path, data):
 @hypothesis.settings(max_examples=10_000, **COMMON)
 def test_readers_agree_on_ten_thousand_files(reader_code, path, data):
     check_agreement(reader_code, path, data)
+
+
+SIDE = st.integers(1, 3000)
+
+
+@hypothesis.given(SIDE, SIDE, SIDE, SIDE)
+@hypothesis.settings(max_examples=300, derandomize=True, **COMMON)
+def test_both_crop_the_same_center(reader_code, height, width, target_height, target_width):
+    pixels = np.broadcast_to(np.arange(height)[:, None, None] * 10_000 + np.arange(width)[:, None], (height, width, 1))
+    cropped = reader_code._center(pixels, (target_height, target_width))[..., 0]
+    left, top, right, bottom = center_box((width, height), (target_width, target_height))
+    assert cropped.shape == (bottom - top, right - left)
+    assert cropped[0, 0] == top * 10_000 + left
+    assert (bottom - top == height) or (right - left == width)

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 from helpers import ROOT
 
 from training import __main__ as cli
+from training import recipes
 from training.__main__ import main
+from training.evaluate.rows import reported
 from training.recipes import recipe_names, recipe_summary
 
 pytestmark = pytest.mark.integration
@@ -42,7 +45,11 @@ def test_help_shows_examples():
     assert "exit codes" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["list", "run", "crossval", "mistakes", "compare", "tune", "split", "deepweeds"])
+EXPERIMENTS = ("auto", "compare", "crossval", "label-errors", "mistakes", "run", "tune")
+COMMANDS = (*EXPERIMENTS, "deepweeds", "list", "predict", "split")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -50,13 +57,10 @@ def test_every_command_has_help(command, capsys):
     assert f"python -m training {command}" in capsys.readouterr().out
 
 
-COMMANDS = {"_auto", "_crossval", "_list", "_mistakes", "_run", "_tune", "_compare", "_split", "_deepweeds"}
-
-
 def test_every_example_is_understood(capsys, monkeypatch):
     done = []
     for name in COMMANDS:
-        monkeypatch.setattr(cli, name, lambda options, name=name: done.append(name))
+        monkeypatch.setattr(cli, f"_{name.replace('-', '_')}", lambda options, name=name: done.append(name))
     monkeypatch.setattr(cli, "_choose_backend", done.append)
     lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("python -m training ")]
     for line in lines:
@@ -81,14 +85,68 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage: python -m training" in capsys.readouterr().err
 
 
-def test_list_names_every_recipe_with_its_summary(capsys):
+def listed(capsys):
+    """Title → names of the recipes below it, and name → its lines, as `list` prints them."""
     assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    names = [number for number, line in enumerate(lines) if not line.startswith(" ")]
-    assert [lines[number] for number in names] == recipe_names()
-    for start in names:
-        assert lines[start + 1].strip() == recipe_summary(lines[start])
-        assert len(lines[start + 1].split()) > 2
+    groups, lines_of = {}, {}
+    for line in capsys.readouterr().out.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line and not indent:
+            groups[line] = title = []
+        elif indent == 2:
+            title.append(line.strip())
+            lines_of[line.strip()] = lines = []
+        elif line:
+            lines.append(line.strip())
+    return groups, lines_of
+
+
+def test_list_has_every_recipe_once_with_its_whole_summary(capsys):
+    groups, lines_of = listed(capsys)
+    start, report, ours, ablations = groups.values()
+    assert sorted([*report, *ours, *ablations]) == recipe_names()
+    for name in recipe_names():
+        assert lines_of[name][0] == recipe_summary(name)
+        assert len(recipe_summary(name).split()) > 2
+
+
+def test_list_starts_with_three_commands_that_are_understood(capsys, monkeypatch):
+    groups, _ = listed(capsys)
+    commands = [line.split("    ")[0] for line in groups["Start here"]]
+    assert list(groups)[0] == "Start here"
+    done = []
+    for name in ("_auto", "_run"):
+        monkeypatch.setattr(cli, name, lambda options: done.append(getattr(options, "recipe", [])))
+    assert [main(shlex.split(command)[3:]) for command in commands] == [0, 0, 0]
+    assert done == [[], ["inception_svm"], ["released"]]
+
+
+def test_list_has_the_reports_recipes_in_its_order(capsys):
+    _, report, ours, ablations = listed(capsys)[0].values()
+    order = list(reported())
+    for names in (report, ablations):
+        assert names == [name for name in order if name in names]
+    assert not set(ours) & set(order)
+    assert {"scratch_vgg", "inception_svm"} <= set(report)
+    assert {"released", "inception_online"} <= set(ours) and "smote" in ablations
+
+
+@pytest.mark.parametrize(
+    ("source", "summary"),
+    [
+        ("recipe = None", "no description"),
+        ('""" """', "no description"),
+        ('"""First line\nand second.\n\nMore."""', "First line and second."),
+        ('"""A recipe"""\nrecipe = (', "no description: mine.py has a syntax error in line 2"),
+    ],
+)
+def test_a_recipe_of_ones_own_is_listed_whatever_its_docstring(source, summary, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recipes, "HERE", tmp_path)
+    (tmp_path / "mine.py").write_text(source)
+    shutil.copy(Path(recipes.__file__).with_name("ablations.py"), tmp_path)
+    groups, lines_of = listed(capsys)
+    assert groups["Ours"] == ["mine"]
+    assert lines_of["mine"] == [summary]
 
 
 @pytest.mark.parametrize(("name", "exit_code"), [("jax", 2), ("tensorflow", 0), (None, 0)])
@@ -250,6 +308,7 @@ import sys
 sys.path[:0] = sys.argv[1:3]
 from helpers import change, shrunk, tiny
 from training import __main__ as cli
+from training import recipes
 from training.config.recipe import Recipe
 from training.model import backbones
 backbones.tiny = tiny

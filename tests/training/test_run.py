@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import change, shrunk, tiny
+from helpers import change, shrunk
 
 from common.errors import UserError
 from common.files import locked
@@ -20,12 +20,11 @@ from training.config.recipe import Data, Finetune, Head, Recipe
 from training.data.augment import mix_up, rand_augment
 from training.fit import finetune
 from training.fit.checkpoint import read_history
-from training.model import backbones
 from training.predict import predict_proba
 from training.run import Inputs, finetuned_model, load_run, train
 from training.run_folder import INIT, LOCK, METRICS, RECORD, read_record
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("tiny_by_name")]
 BASE = change(
     shrunk(
         Recipe(
@@ -40,14 +39,6 @@ BASE = change(
 RECIPES = {"one": BASE, "two": change(BASE, learning_rate=2e-2), "bad": change(BASE, class_repeats={"Oak": 2})}
 FIRST = change(BASE, learning_rate=2e-2, resolution_schedule=((2, 40),))
 SECOND = change(BASE, init_from=FIRST.finetune, learning_rate=1e-5, batch_augmentations=(mix_up,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def backbone_by_name():
-    """Lets records name the tiny backbone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "tiny", tiny, raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,6 @@ from training.fit import finetune
 from training.fit.checkpoint import read_history
 from training.fit.features import FeatureSpec, extract_features
 from training.fit.schedules import constant
-from training.model import backbones
 from training.model.backbones import scratch_vgg
 from training.model.build import build_model
 from training.model.heads import softmax_head
@@ -37,7 +36,7 @@ from training.predict import predict_proba
 from training.run import Inputs, load_run, train
 from training.run_folder import INIT, LOCK, OLD_NAMES, _finetuning, make_record, read_metrics, read_record, run_file
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("tiny_by_name")]
 BASE = change(
     shrunk(
         Recipe(
@@ -50,14 +49,6 @@ BASE = change(
     dense_units=(8,),
 )
 SVM = change(BASE, kind="quasi_svm", epochs=3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_backbone_by_name():
-    """Lets records name the tiny backbone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "tiny", tiny, raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -405,8 +396,8 @@ def test_an_old_run_has_the_row_of_a_new_one(old_run, long_run, tmp_path):
 
 
 def test_the_mistakes_of_an_old_run_are_drawn(old_run, long_run, reuse_data, tmp_path):
-    lines = draw_mistakes(old_run, reuse_data / "train", tmp_path / "old.png")
-    assert lines == draw_mistakes(long_run, reuse_data / "train", tmp_path / "new.png")
+    lines = draw_mistakes(old_run, Inputs(reuse_data / "train"), tmp_path / "old.png")
+    assert lines == draw_mistakes(long_run, Inputs(reuse_data / "train"), tmp_path / "new.png")
     assert (tmp_path / "old.png").read_bytes() == (tmp_path / "new.png").read_bytes()
 
 

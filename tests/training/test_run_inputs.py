@@ -1,19 +1,36 @@
-"""What a run reads: the size of the images, and test images, which are matched by name and searched for copies."""
+"""What a run reads: the size of the images, their labels, and validation and test images of the same classes."""
 
 import argparse
 import json
+import re
 import shutil
+from dataclasses import replace
+from email.message import Message
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
+from helpers import change
 from PIL import Image
 
 from common.errors import UserError
+from common.files import digest
+from training import __main__ as cli
 from training.__main__ import _size, main
-from training.run import Inputs, _load, train
-from training.run_folder import METRICS, read_record
+from training.evaluate.mistakes import draw_mistakes
+from training.inputs import Inputs, load_inputs
+from training.model import backbones
+from training.predict import predict_proba
+from training.run import load_run, train
+from training.run_folder import METRICS, VAL, read_record
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def quick(small):
+    """A recipe that trains one epoch of small images and no quasi-SVM."""
+    return change(small, kind="softmax", resolution_schedule=((1, 48),))
 
 
 @pytest.fixture
@@ -26,7 +43,7 @@ def test_folder(leaf_folder, tmp_path):
 
 
 def test_other_test_images_of_the_same_classes_need_no_word(leaf_folder, test_folder, capsys):
-    images, test = _load(Inputs(leaf_folder, "none", test_folder))
+    images, test = load_inputs(Inputs(leaf_folder, "none", test_folder))
     assert test.count_in(images) == 0
     assert np.array_equal(test.labels, images.labels)
     assert capsys.readouterr().out == ""
@@ -34,7 +51,7 @@ def test_other_test_images_of_the_same_classes_need_no_word(leaf_folder, test_fo
 
 def test_missing_test_class_is_warned_of_and_the_others_keep_their_labels(leaf_folder, test_folder, capsys):
     shutil.rmtree(test_folder / "Species1")
-    images, test = _load(Inputs(leaf_folder, "none", test_folder))
+    images, test = load_inputs(Inputs(leaf_folder, "none", test_folder))
     assert test.names == images.names
     assert test.labels.tolist() == [1] * 8 + [2] * 8
     assert "warning: --test has no images of Species1" in capsys.readouterr().out
@@ -43,24 +60,248 @@ def test_missing_test_class_is_warned_of_and_the_others_keep_their_labels(leaf_f
 def test_renamed_test_class_is_refused_by_name(leaf_folder, test_folder):
     (test_folder / "Species1").rename(test_folder / "Species9")
     with pytest.raises(UserError, match="--data, Species1, Species2, Species3; got also Species9"):
-        _load(Inputs(leaf_folder, "none", test_folder))
+        load_inputs(Inputs(leaf_folder, "none", test_folder))
 
 
 def test_test_images_in_training_are_warned_of_and_stated_in_the_metrics(
-    leaf_folder, test_folder, small, tmp_path, capsys
+    leaf_folder, test_folder, quick, tmp_path, capsys
 ):
     for number in range(3):
         source = leaf_folder / "Species2" / f"{number:05d}.jpg"
         Image.open(source).save(test_folder / "Species2" / f"copy{number}.png")  # other bytes, the same pixels
-    train(small, "leaky", Inputs(leaf_folder, "none", test_folder), tmp_path / "leaky")
+    train(quick, "leaky", Inputs(leaf_folder, "none", test_folder), tmp_path / "leaky")
     assert "warning: 3 of the 27 --test images are also in --data" in capsys.readouterr().out
     assert json.loads((tmp_path / "leaky" / METRICS).read_text("utf-8"))["test_images_in_training"] == 3
 
 
-def test_run_without_test_images_states_nothing_of_them(leaf_folder, small, tmp_path):
-    result = train(small, "plain", Inputs(leaf_folder, "none", size=(24, 28)), tmp_path / "plain")
+def test_run_without_test_images_states_nothing_of_them(leaf_folder, quick, tmp_path):
+    result = train(quick, "plain", Inputs(leaf_folder, "none", size=(24, 28)), tmp_path / "plain")
     assert "test_images_in_training" not in result
     assert read_record(tmp_path / "plain").image_shape == (24, 28)
+
+
+# --- labels in a CSV file
+
+
+@pytest.fixture
+def flat_folder(leaf_folder, tmp_path):
+    """The same images in one folder, with `train.csv` beside it."""
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    rows = ["image_id;species"]
+    for path in sorted(leaf_folder.glob("*/*.jpg")):
+        shutil.copy(path, folder / f"{path.parent.name}_{path.name}")
+        rows.append(f"{path.parent.name}_{path.stem};{path.parent.name}")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_images_with_a_table_are_those_of_class_folders(leaf_folder, flat_folder, tmp_path, capsys):
+    images, test = load_inputs(Inputs(flat_folder, test=leaf_folder, labels=tmp_path / "train.csv"))
+    expected, _ = load_inputs(Inputs(leaf_folder))
+    assert images.names == test.names == expected.names
+    assert np.array_equal(images.images, expected.images) and np.array_equal(images.labels, expected.labels)
+    out = capsys.readouterr().out
+    assert "train.csv: column image_id has the files, column species the labels; 3 classes" in out
+    assert "warning: 24 of the 24 --test images are also in --data" in out
+
+
+def test_every_command_of_a_run_takes_a_table(flat_folder, quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_recipe", lambda name: quick)
+    data = ["--data", str(flat_folder), "--labels", str(tmp_path / "train.csv")]
+    named = [*data, "--label-columns", "image_id,species"]
+    out, folds = str(tmp_path / "run"), str(tmp_path / "folds")
+    assert main(["run", "small", *data, "--out", out, "--backbone-weights", "none"]) == 0
+    assert main(["crossval", "small", *data, "--folds", "2", "--out", folds, "--backbone-weights", "none"]) == 0
+    shutil.rmtree(tmp_path / "leaves")
+    for folder in (out, folds):
+        assert main(["mistakes", folder, *named, "--out", str(tmp_path / "mistakes.png")]) in (0, 2)
+        done = capsys.readouterr()
+        assert re.search("flat/Species._0.*: true|no mistake among", done.out + done.err)
+    assert main(["split", *named, "--out", str(tmp_path / "split")]) == 0
+    assert {path.name for path in (tmp_path / "split" / "train").iterdir()} == {"Species1", "Species2", "Species3"}
+
+
+def test_groups_name_files_of_a_flat_folder(flat_folder, tmp_path):
+    names = sorted(path.name for path in flat_folder.iterdir())
+    (tmp_path / "groups.csv").write_text("path,group\n" + "".join(f"{name},{name[-5]}\n" for name in names))
+    images, _ = load_inputs(Inputs(flat_folder, labels=tmp_path / "train.csv", groups=tmp_path / "groups.csv"))
+    assert images.scenes == tuple("01234567" * 3)
+
+
+@pytest.mark.parametrize("columns", ["image_id", "a,b,c", "a,", ","])
+def test_other_than_two_columns_are_wrong_usage(flat_folder, tmp_path, columns, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["split", "--data", "x", "--out", "y", "--labels", "z", "--label-columns", columns])
+    assert error.value.code == 2
+    assert "names of two columns" in capsys.readouterr().err
+
+
+def test_columns_without_a_table_are_refused(leaf_folder):
+    with pytest.raises(UserError, match="give --labels FILE"):
+        load_inputs(Inputs(leaf_folder, label_columns=("a", "b")))
+
+
+# --- a validation folder
+
+
+@pytest.fixture
+def validation_folder(test_folder):
+    """A third of the images of `test_folder`, as class folders."""
+    for path in test_folder.glob("*/*.jpg"):
+        if int(path.stem) % 3:
+            path.unlink()
+    return test_folder
+
+
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_a_validation_folder_is_held_out_and_all_other_images_are_trained_on(
+    leaf_folder, validation_folder, quick, tmp_path, share, capsys
+):
+    inputs = Inputs(leaf_folder, "none", validation=validation_folder)
+    result = train(change(quick, validation_split=share), "given", inputs, tmp_path / "given")
+    assert "9 --validation images are held out" in capsys.readouterr().out
+    assert (result["training_images"], result["images"]) == (24, 9)
+    images, _ = load_inputs(inputs)
+    with np.load(tmp_path / "given" / VAL) as file:
+        rows, labels, probabilities = file["rows"], file["labels"], file["probabilities"]
+    assert [images.paths[row] for row in rows] == [str(path) for path in sorted(validation_folder.glob("*/*.jpg"))]
+    assert np.array_equal(images.labels[rows], labels)
+    trained = load_run(tmp_path / "given")
+    expected = predict_proba(trained.model, images.images[rows], trained.prediction)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    # Other held-out images are other parts, even if all images are the same.
+    assert read_record(tmp_path / "given").groups_sha256 == digest([False] * 24 + [True] * 9)
+
+
+def test_mistakes_on_a_validation_folder_are_named(leaf_folder, validation_folder, quick, tmp_path):
+    folder, inputs = tmp_path / "given", Inputs(leaf_folder, "none", validation=validation_folder)
+    train(quick, "given", inputs, folder)
+    with np.load(folder / VAL) as file:
+        arrays = dict(file)
+    arrays["probabilities"] = np.roll(np.eye(3)[arrays["labels"]], 1, axis=1)  # all are wrong
+    np.savez(folder / VAL, **arrays)
+    lines = draw_mistakes(folder, inputs, tmp_path / "mistakes.png")
+    assert len(lines) == 9 and lines[0].startswith("Species1/00000.jpg: true Species1 0%, predicted Species2 100%")
+    with pytest.raises(UserError, match="with the same --labels and --validation"):
+        draw_mistakes(folder, Inputs(leaf_folder), tmp_path / "mistakes.png")
+
+
+def test_a_run_with_a_validation_folder_is_reused_by_another_only(
+    leaf_folder, validation_folder, quick, tmp_path, capsys
+):
+    inputs = Inputs(leaf_folder, "none", validation=validation_folder)
+    train(quick, "one", inputs, tmp_path / "one")
+    svm = change(quick, kind="quasi_svm")
+    reusing = replace(inputs, reuse=(tmp_path / "one",), require_reuse=True)
+    assert train(svm, "svm", reusing, tmp_path / "svm")["images"] == 9
+    assert "one: reusing" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--reuse: no run"):
+        train(svm, "split", replace(reusing, validation=None), tmp_path / "split")
+
+
+def test_copies_and_missing_classes_of_a_validation_folder_are_warned_of(leaf_folder, validation_folder, capsys):
+    shutil.rmtree(validation_folder / "Species1")
+    for number in range(2):
+        source = leaf_folder / "Species2" / f"{number:05d}.jpg"
+        Image.open(source).save(validation_folder / "Species2" / f"copy{number}.png")
+    images, _ = load_inputs(Inputs(leaf_folder, test=leaf_folder, validation=validation_folder))
+    out = capsys.readouterr().out
+    assert "warning: --validation has no images of Species1" in out
+    assert "warning: 2 of the 8 --validation images are also in --data, so its accuracy is too high" in out
+    assert "warning: 24 of the 24 --test images are also in --data or --validation" in out
+    assert sum(images.held_out) == 8
+
+
+def test_other_classes_in_a_validation_folder_are_refused(leaf_folder, validation_folder):
+    (validation_folder / "Species1").rename(validation_folder / "Species9")
+    with pytest.raises(UserError, match="--validation must have the classes of --data.*Species9"):
+        load_inputs(Inputs(leaf_folder, validation=validation_folder))
+
+
+def test_a_validation_folder_excludes_groups_folds_and_cross_validation(leaf_folder, quick, tmp_path, capsys):
+    given = Inputs(leaf_folder, "none", validation=leaf_folder)
+    with pytest.raises(UserError, match="--groups .*--validation"):
+        load_inputs(replace(given, groups=tmp_path / "groups.csv"))
+    with pytest.raises(UserError, match="data.folds .*--validation"):
+        train(change(quick, folds=2), "small", given, tmp_path / "run")
+    arguments = ["crossval", "tuned", "--data", str(leaf_folder), "--validation", str(leaf_folder)]
+    assert main([*arguments, "--out", str(tmp_path / "folds")]) == 2
+    assert re.search("crossval holds out every image.*--validation", capsys.readouterr().err)
+
+
+# --- weights that cannot be downloaded
+
+
+@pytest.mark.parametrize(
+    ("backbone", "file", "error", "reason"),
+    [
+        (
+            "inception_v3",
+            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            URLError("no network"),
+            "no network",
+        ),
+        (
+            "vgg19",
+            "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            HTTPError("", 404, "gone", Message(), None),
+            "404",
+        ),
+    ],
+)
+def test_weights_that_cannot_be_downloaded_are_named_with_their_address(
+    backbone, file, error, reason, tmp_path, monkeypatch
+):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", fail)
+    with pytest.raises(UserError) as refused:
+        getattr(backbones, backbone)("imagenet")
+    text = str(refused.value)
+    assert "\n" not in text and text.count("https://") == 1
+    assert re.search(rf"cannot be downloaded .{reason}.*download https://.*/{file} .*--backbone-weights {file}$", text)
+
+
+# --- few images and many classes
+
+
+def draw(folder, classes, images):
+    """Class folders of noise, 16×16 pixels."""
+    rng = np.random.default_rng(0)
+    for number in range(classes):
+        (folder / f"Class{number}").mkdir(parents=True)
+        for image in range(images):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"Class{number}" / f"{image}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "share", "words"),
+    [
+        (1, 4, 0.25, "at least two class folders, got only Class0; add one folder"),
+        (3, 1, 0.25, "two different images of each class, Class0 has one; .*validation_split=0"),
+        (20, 4, 0.2, "each of the 20 classes, 20% of 80 .*validation_split=0.25"),
+        (20, 4, 0.25, None),
+        (2, 2, 0.5, None),
+        (3, 1, 0.0, None),
+        pytest.param(200, 2, 0.5, None, marks=pytest.mark.slow),
+    ],
+)
+def test_few_images_and_many_classes_are_trained_on_or_refused(quick, tmp_path, classes, images, share, words):
+    data = draw(tmp_path / "data", classes, images)
+    recipe = change(quick, validation_split=share, resolution_schedule=((1, 32),), batch_size=64)
+    out = tmp_path / "run"
+    if words:
+        with pytest.raises(UserError, match=words):
+            train(recipe, "few", Inputs(data, "none"), out)
+        return
+    result = train(recipe, "few", Inputs(data, "none"), out)
+    assert result["training_images"] + result["images"] == classes * images
+    assert len(load_run(out).names) == classes
 
 
 @pytest.mark.parametrize(("text", "size"), [("128", (128, 128)), ("96x128", (96, 128)), ("96×128", (96, 128))])

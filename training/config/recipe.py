@@ -13,6 +13,7 @@ from training.config.checks import Check, is_round, is_stage, is_whole, require
 from training.data.augment import MIXING, RandomTransforms
 from training.data.balance import natural, smote, svmsmote
 from training.data.pipeline import array_batches, folder_batches
+from training.fit.precision import PRECISIONS as FEATURE_PRECISIONS
 from training.fit.schedules import WITH_WARMUP, cosine
 from training.model.backbones import inception_v3
 from training.model.fourier_features import KERNELS
@@ -20,7 +21,6 @@ from training.model.trainable import All, FirstLast, ParameterBudget
 from training.predict import Prediction
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-FEATURE_PRECISIONS = ("float32", "bfloat16")
 ACTIVATIONS = ("relu", "elu", "gelu", "selu", "silu", "tanh")
 CHECKPOINTS = ("best_val_loss", "last")
 QUASI_SVM, SOFTMAX, LINEAR = "quasi_svm", "softmax", "linear"
@@ -163,7 +163,8 @@ class Head:
     kind: str = QUASI_SVM  # or "linear", or "softmax"
     feature_layers: tuple = ()  # layers of the backbone whose pooled outputs are the features; (): its own output
     feature_precision: str = "float32"  # or "bfloat16": twice as fast on processors with AVX-512 BF16 or AMX
-    views: int = 8  # random views of each image whose features are computed
+    views: int = 8  # random views of each image whose features are computed; 0: prediction.tta_transforms
+    softmax_share: float = 0.0  # of the fine-tuning's softmax in a weighted mean with this head
     epochs: int = 60
     learning_rate: float = 3e-2  # high, because the Fourier features are as small as sqrt(2 / fourier_features)
     kernel: str = "gaussian"
@@ -181,13 +182,15 @@ class Head:
         check.one_of("kind", (QUASI_SVM, SOFTMAX, LINEAR))
         check.one_of("kernel", KERNELS)
         check.one_of("feature_precision", FEATURE_PRECISIONS)
-        check.whole(1, "views", "epochs", "fourier_features", "batch_size")
-        check.within_one("dropout")
+        check.whole(0, "views")
+        check.whole(1, "epochs", "fourier_features", "batch_size")
+        check.within_one("dropout", "softmax_share")
         check.positive("learning_rate", "kernel_scale", "c")
         check.not_negative("l2", "logit_adjustment")
         check(
             "feature_layers", self.kind != SOFTMAX or not self.feature_layers, "() with the softmax of the fine-tuning"
         )
+        check("softmax_share", not self.softmax_share or not self.feature_layers, "0 with head.feature_layers")
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,10 @@ class Recipe:
             trained or self.head.kind != SOFTMAX,
             "quasi_svm without epochs, which train no softmax",
         )
+        require(
+            "head.softmax_share", self.head.softmax_share, trained or not self.head.softmax_share, "0 without epochs"
+        )
+        require("head.views", self.head.views, self.head.views or not tune.head_warmup_epochs, "above 0 with a warm-up")
 
     def _check_file_pipeline(self) -> None:
         """folder_batches reads image files, so arrays that are no files cannot be used."""

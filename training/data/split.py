@@ -11,7 +11,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from common.errors import UserError
 from common.files import atomic_folder
-from common.images import Images, load_folder
+from common.images import Images
+from training.inputs import Inputs, load_labelled
 
 if TYPE_CHECKING:
     from training.config.recipe import Data
@@ -32,7 +33,18 @@ def saved_val_rows(file: Any, data: "Data", images: Images) -> np.ndarray:
 
 
 def split_rows(data: "Data", images: Images) -> tuple[np.ndarray, np.ndarray]:
-    """The (training rows, validation rows) of a recipe: one stratified part or one of several folds is held out."""
+    """The (training rows, validation rows) of a recipe: one stratified part or one of several folds is held out.
+
+    Images that are `held_out` are the validation part, whatever share the recipe holds out.
+
+    Raises:
+        UserError: see `split` and `split_fold`; folds of images of which some are `held_out`.
+    """
+    if images.held_out:
+        if data.folds:
+            raise UserError("data.folds splits all images, --validation holds out others; leave one of them out")
+        held_out = np.array(images.held_out)
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if data.folds:
         return split_fold(images.labels, data.folds, data.fold, data.split_seed, images.names, images.groups)
     return split(images.labels, data.validation_split, data.split_seed, images.names, images.groups)
@@ -67,7 +79,17 @@ def split(
     first, group = _first_rows(labels, groups)
     name, count = _smallest_class(labels[first], names)
     if count < 2:
-        raise UserError(f"a split needs two different images of each class, {name} has one; add images")
+        raise UserError(
+            f"a split needs two different images of each class, {name} has one; add images, or hold nothing out "
+            "(--set data.validation_split=0)"
+        )
+    classes, share = len(np.unique(labels)), validation_split
+    if 0 < share <= 0.5 and share * len(first) <= classes - 1:
+        least = np.ceil(100 * classes / len(first)) / 100
+        raise UserError(
+            f"a split holds out an image of each of the {classes} classes, {share:.0%} of {len(first)} images are "
+            f"fewer; hold out a share of {least:g} (--set data.validation_split={least:g}, or --validation of split)"
+        )
     try:
         train, val = train_test_split(
             np.arange(len(first)), test_size=validation_split, stratify=labels[first], random_state=seed
@@ -130,25 +152,31 @@ def _first_rows(labels: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarr
     return np.unique(group, return_index=True)[1], group
 
 
-def copy_split(data: Path, out: Path, validation_split: float, seed: int) -> list[str]:
-    """Copies class folders into `out/train` and `out/validation`.
+def copy_split(inputs: Inputs, out: Path, validation_split: float, seed: int) -> list[str]:
+    """Copies labelled images into class folders in `out/train` and `out/validation`.
+
+    Args:
+        inputs: its `data`, `labels` and `label_columns` are used.
+        out: a new folder.
+        validation_split, seed: see `split`.
 
     Returns:
         Lines to print: notes of the reader, and the number of images in each part.
 
     Raises:
-        UserError: `out` exists; see `load_folder` and `split`.
+        UserError: `out` exists; see `load_labelled` and `split`.
     """
     if out.exists():
         raise UserError(f"--out must be a new folder, {out} exists; give another one, or remove it first")
-    images = load_folder(data)
+    images = load_labelled(inputs)
     rows_of_parts = split(images.labels, validation_split, seed, images.names, images.groups)
     parts = dict(zip(("train", "validation"), rows_of_parts, strict=True))
     with atomic_folder(out) as temporary:
         for part, rows in parts.items():
             for row in rows:
                 source = Path(images.paths[row])
-                target = temporary / part / source.relative_to(data)
+                name = images.names[images.labels[row]] if inputs.labels else ""  # else the path has it
+                target = temporary / part / name / source.relative_to(inputs.data)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(source, target, out)
     return [*images.notes, ", ".join(f"{len(rows)} images in {out / part}" for part, rows in parts.items())]

@@ -7,12 +7,13 @@ import numpy as np
 
 from common.errors import InUse, UserError
 from common.files import write_arrays, write_json
-from common.images import Images, load_folder
+from common.images import Images
 from training.config.recipe import Recipe
 from training.data.split import saved_val_rows
 from training.evaluate.metrics import calibration, calibration_error, metrics
 from training.evaluate.plots import new_figure, plot_confusion, save_figure
-from training.run import Inputs, train
+from training.inputs import Inputs, load_labelled
+from training.run import train
 from training.run_folder import METRICS, VAL, Record, read_record, run_file
 
 OUT_OF_FOLD = "out_of_fold.npz"
@@ -39,10 +40,12 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
         The metrics as in `crossval.json`, or None if other processes are still training some folds.
 
     Raises:
-        UserError: see `train`; a folder of another cross-validation.
+        UserError: see `train`; a folder of another cross-validation; `inputs.validation`.
     """
     if folds < 2 or seeds < 1:
         raise UserError(f"crossval needs at least 2 folds and 1 seed, got --folds {folds} --seeds {seeds}")
+    if inputs.validation:
+        raise UserError("crossval holds out every image of --data once, so --validation has no use; leave it out")
     out = Path(out)
     recipe = replace(recipe, checkpoint="last", data=replace(recipe.data, folds=folds))
     missing = []
@@ -60,12 +63,12 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
     if missing:
         print(f"{len(missing)} folds are being trained by other processes; repeat the command when they are done")
         return None
-    return gather(recipe, name, inputs.data, out, seeds)
+    return gather(recipe, name, inputs, out, seeds)
 
 
-def gather(recipe: Recipe, name: str, data: Path, out: Path, seeds: int) -> dict:
+def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> dict:
     """Gathers the out-of-fold predictions of finished folds and writes their metrics and plots; see `crossval`."""
-    images = load_folder(data, read_record(out / "seed0-fold0").image_shape)
+    images = load_labelled(replace(inputs, size=read_record(out / "seed0-fold0").image_shape))
     probabilities = np.zeros((seeds, len(images), len(images.names)), np.float32)
     of_folds = []
     for seed in range(seeds):
@@ -103,11 +106,11 @@ def gather(recipe: Recipe, name: str, data: Path, out: Path, seeds: int) -> dict
 
 
 def check_classes(record: Record, images: Images, folder: Path) -> None:
-    """Raises a UserError unless the class folders have the names that a run was trained on, in the same order."""
+    """Raises a UserError unless the classes are those that a run was trained on, in the same order."""
     if record.classes != images.names:
         raise UserError(
-            f"the class folders of --data must be those that {folder} was trained on, {', '.join(record.classes)}; "
-            f"got {', '.join(images.names)}; give the folder that it was trained on"
+            f"the classes of --data must be those that {folder} was trained on, {', '.join(record.classes)}; "
+            f"got {', '.join(images.names)}; give the images that it was trained on"
         )
 
 

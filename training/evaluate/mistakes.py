@@ -1,6 +1,7 @@
 """The worst mistakes of a run or of a cross-validation, as thumbnails."""
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 from common.errors import UserError
 from common.files import digest
 from common.folders import printable
-from common.images import Images, load_folder
+from common.images import Images
 from training.data.split import saved_val_rows
 from training.evaluate.crossval import OUT_OF_FOLD, check_classes
 from training.evaluate.plots import new_figure, save_figure
+from training.inputs import Inputs, load_inputs
 from training.run_folder import VAL, read_record, run_file
 
 COLUMNS = 5  # thumbnails in a row
@@ -31,12 +33,12 @@ def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int) ->
     return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:count]
 
 
-def draw_mistakes(folder: Path, data: Path, out: Path, count: int = 15) -> list[str]:
+def draw_mistakes(folder: Path, inputs: Inputs, out: Path, count: int = 15) -> list[str]:
     """Draws the worst mistakes on images that the model was not trained on.
 
     Args:
         folder: a finished run with a validation part, or a cross-validation.
-        data: the folder of class folders that it was trained on.
+        inputs: the images that it was trained on: `data`, `labels`, `label_columns` and `validation`.
         out: the PNG file.
         count: how many thumbnails at most.
 
@@ -48,10 +50,7 @@ def draw_mistakes(folder: Path, data: Path, out: Path, count: int = 15) -> list[
     """
     if not 1 <= count <= MAX_COUNT:
         raise UserError(f"--count must be a whole number from 1 to {MAX_COUNT}, got {count}")
-    try:
-        images, rows, labels, probabilities = _predictions(Path(folder), data)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); train it again") from error
+    images, rows, labels, probabilities = read_predictions(Path(folder), inputs)
     chosen = worst_mistakes(labels, probabilities, count)
     if not len(chosen):
         raise UserError(f"no mistake among the {len(labels)} images of {folder}")
@@ -78,8 +77,22 @@ def _draw(axis: Any, images: Images, row: int, probabilities: np.ndarray) -> str
     return f"{folder}/{name}: true {true}, predicted {predicted}"
 
 
-def _predictions(folder: Path, data: Path) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
-    """(all images, rows of them, their labels, their probabilities) of a cross-validation or of a run."""
+def read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
+    """Reads the predictions of a cross-validation, or of a run's validation part.
+
+    Returns:
+        All images, the rows of those with predictions, their labels int [m], their probabilities float [m, classes].
+
+    Raises:
+        UserError: no such run, no validation part, damaged files, or other images.
+    """
+    try:
+        return _read_predictions(folder, inputs)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); train it again") from error
+
+
+def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
     is_crossval = (folder / OUT_OF_FOLD).is_file()
     run, file_name = (folder / "seed0-fold0", OUT_OF_FOLD) if is_crossval else (folder, VAL)
     path = run_file(folder, file_name)
@@ -89,11 +102,12 @@ def _predictions(folder: Path, data: Path) -> tuple[Images, np.ndarray, np.ndarr
             f"it has neither {VAL} nor {OUT_OF_FOLD}"
         )
     record = read_record(run)
-    images = load_folder(data, record.image_shape)
+    images, _ = load_inputs(replace(inputs, size=record.image_shape))
     check_classes(record, images, folder)
     if record.data_sha256 != digest(images.images, images.labels):
         raise UserError(
-            f"--data must be the images that {folder} was trained on; {len(images)} other images were given"
+            f"--data must be the images that {folder} was trained on, with the same --labels and --validation; "
+            f"{len(images)} other images were given"
         )
     with np.load(path) as file:
         labels, probabilities = file["labels"], file["probabilities"]

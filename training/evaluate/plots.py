@@ -7,6 +7,9 @@ import numpy as np
 
 from common.files import atomically
 
+MAX_SIDE = 20  # inches, of a confusion matrix
+MAX_COUNTED = 40  # classes of a confusion matrix whose cells have numbers
+
 
 def plot_curves(history: list[dict], path: Path) -> None:
     """Plots loss and accuracy of each epoch, for training and validation."""
@@ -24,18 +27,23 @@ def plot_curves(history: list[dict], path: Path) -> None:
 
 
 def plot_confusion(result: dict, path: Path) -> None:
-    """Plots the confusion matrix of `metrics`, shaded by the share of the true class."""
+    """Plots the confusion matrix of `metrics`, shaded by the share of the true class.
+
+    With more than `MAX_COUNTED` classes the cells have no numbers, which nobody could read.
+    """
     names, counts = list(result["classes"]), np.array(result["confusion"])
-    figure, axis = new_figure(1, 1, (1.5 + 0.7 * len(names), 1.2 + 0.7 * len(names)))
+    side = min(0.7, MAX_SIDE / len(names))
+    figure, axis = new_figure(1, 1, (1.5 + side * len(names), 1.2 + side * len(names)))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(share, cmap="Greens", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        if count:
+        if count and len(names) <= MAX_COUNTED:
             axis.text(
                 column, row, count, ha="center", va="center", color="white" if share[row, column] > 0.5 else "black"
             )
-    axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axis.set_yticks(range(len(names)), names)
+    size = min(10, 72 * side * 0.8)  # points
+    axis.set_xticks(range(len(names)), names, rotation=45 if len(names) <= MAX_COUNTED else 90, ha="right", size=size)
+    axis.set_yticks(range(len(names)), names, size=size)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     axis.set_title(f"accuracy {result['accuracy']:.1%} on {result['images']} images")

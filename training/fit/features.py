@@ -17,8 +17,9 @@ from training.data.augment import RandomTransforms, apply_views, draw_views
 from training.fit.precision import precision
 from training.model.backbones import pooled_layers
 from training.model.build import preprocessing
+from training.predict import transform
 
-FORMAT = 1  # increase it whenever the same arguments give other features
+FORMAT = 2  # increase it whenever the same arguments give other features
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class FeatureSpec:
     views: number of random views of each image; 1 without transforms.
     seed: with the number of the view, it decides the random numbers.
     precision: "float32" or "bfloat16", of the matrix products (TensorFlow only).
+    flip: one of `training.predict.TTA_TRANSFORMS`, applied to the images first.
     """
 
     input_size: int
@@ -37,6 +39,7 @@ class FeatureSpec:
     views: int = 1
     seed: int = 0
     precision: str = "float32"
+    flip: str = "none"
 
 
 def cached_features(cache: Path, backbone: keras.Model, images: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -52,13 +55,7 @@ def cached_features(cache: Path, backbone: keras.Model, images: np.ndarray, spec
     Returns:
         float32 [views, n, d].
     """
-    path = _path(cache, backbone, images, spec)
-    with locked(path.with_suffix(".lock"), f"the features {path}", wait=True):
-        features = _read(path, (spec.views, len(images)))
-        if features is None:
-            features = extract_features(backbone, images, spec)
-            write_arrays(path, features=features)
-    return features
+    return layer_features(cache, backbone, (), images, spec)
 
 
 def layer_features(
@@ -75,18 +72,67 @@ def layer_features(
     Returns:
         float32 [views, n, d], d of all layers together.
     """
-    models = [pooled_layers(backbone, (name,)) for name in layers] or [backbone]
-    missing = [
-        (name, model)
-        for name, model in zip(layers, models, strict=False)
-        if not _path(cache, model, images, spec).exists()
-    ]
-    if len(missing) > 1:
-        features = extract_features(pooled_layers(backbone, tuple(name for name, _ in missing)), images, spec)
-        ends = np.cumsum([model.output_shape[-1] for _, model in missing])
-        for (_, model), part in zip(missing, np.split(features, ends[:-1], axis=-1), strict=True):
-            write_arrays(_path(cache, model, images, spec), features=part)
-    return np.concatenate([cached_features(cache, model, images, spec) for model in models], axis=-1)
+    return _cached(Path(cache), _Source(backbone, layers, images), spec)
+
+
+def tta_features(
+    cache: Path, backbone: keras.Model, layers: tuple, images: np.ndarray, spec: FeatureSpec, flips: tuple
+) -> np.ndarray:
+    """`layer_features` of images under the transforms of test-time augmentation.
+
+    Args:
+        flips: names of the transforms, see `training.predict.TTA_TRANSFORMS`.
+        cache, backbone, layers, images: see `layer_features`.
+        spec: without random transforms.
+
+    Returns:
+        float32 [transforms, n, d], d of all layers together.
+    """
+    source = _Source(backbone, layers, images)
+    return np.concatenate([_cached(Path(cache), source, dataclasses.replace(spec, flip=name)) for name in flips])
+
+
+class _Source:
+    """What features are computed of, with digests that are computed once."""
+
+    def __init__(self, backbone: keras.Model, layers: tuple, images: np.ndarray) -> None:
+        self.backbone, self.images = backbone, images
+        self.models = {name: pooled_layers(backbone, (name,)) for name in layers} or {"": backbone}
+        pixels = digest(images)
+        self._digests = {name: digest(pixels, _digest(model)) for name, model in self.models.items()}
+
+    def path(self, cache: Path, layer: str, spec: FeatureSpec) -> Path:
+        """The cached file of a layer."""
+        # JSON of None is not that of a dictionary, so features without transforms have keys of their own.
+        software = FORMAT, keras.__version__, keras.backend.backend()
+        return cache / f"{digest(self._digests[layer], dataclasses.asdict(spec), *software)[:32]}.npz"
+
+    def network(self, layers: tuple) -> keras.Model:
+        """The model of the features of some layers."""
+        return self.backbone if "" in layers else pooled_layers(self.backbone, layers)
+
+
+def _digest(model: keras.Model) -> str:
+    """SHA-256 of the layers and weights of a model."""
+    layers = [[type(layer).__name__, {**layer.get_config(), "name": ""}] for layer in model.layers]
+    return digest(json.dumps(layers, default=str), *[keras.ops.convert_to_numpy(v) for v in model.weights])
+
+
+def _cached(cache: Path, source: _Source, spec: FeatureSpec) -> np.ndarray:
+    """The features of all layers, float32 [views, n, d], from the cache or computed now."""
+    cache.mkdir(parents=True, exist_ok=True)
+    paths = {layer: source.path(cache, layer, spec) for layer in source.models}
+    lock = cache / f"{digest(sorted(path.stem for path in paths.values()))[:32]}.lock"
+    with locked(lock, f"the features in {cache}", wait=True):
+        parts = {layer: _read(path, (spec.views, len(source.images))) for layer, path in paths.items()}
+        missing = tuple(layer for layer, part in parts.items() if part is None)
+        if missing:
+            features = extract_features(source.network(missing), source.images, spec)
+            ends = np.cumsum([source.models[layer].output_shape[-1] for layer in missing])
+            for layer, part in zip(missing, np.split(features, ends[:-1], axis=-1), strict=True):
+                write_arrays(paths[layer], features=part)
+                parts[layer] = part
+    return np.concatenate([part for part in parts.values() if part is not None], axis=-1)
 
 
 def extract_features(backbone: keras.Model, images: np.ndarray, spec: FeatureSpec, batch_size: int = 32) -> np.ndarray:
@@ -108,7 +154,9 @@ def extract_features(backbone: keras.Model, images: np.ndarray, spec: FeatureSpe
     ):
         for view in range(spec.views):
             for pixels in view_batches(images, spec, view, batch_size):
-                blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(pixels)))
+                missing = batch_size - len(pixels) if len(images) > batch_size else 0  # another shape is compiled anew
+                full = keras.ops.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else pixels
+                blocks.append(keras.ops.convert_to_numpy(backbone.predict_on_batch(full))[: len(pixels)])
                 bar.update(len(pixels))
     if not blocks:
         return np.zeros((spec.views, 0, backbone.output_shape[-1]), np.float32)
@@ -125,31 +173,15 @@ def view_batches(images: np.ndarray, spec: FeatureSpec, view: int, batch_size: i
     Yields:
         float32 [b, input_size, input_size, 3], values -1 to 1.
     """
-    prepare = preprocessing(spec.input_size, images.shape[1:3])
+    prepare = preprocessing(spec.input_size, transform(images[:1], spec.flip).shape[1:3])
     drawn: tuple = ()
     if spec.transforms is not None:
         rng = np.random.default_rng((spec.seed, view))
         drawn = draw_views(spec.transforms, len(images), images.shape[1:], rng).arrays()
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
-        pixels = images[part].astype(np.float32)
+        pixels = transform(images[part], spec.flip).astype(np.float32)
         yield prepare(apply_views(pixels, *(array[part] for array in drawn)) if drawn else pixels)
-
-
-def _path(cache: Path, backbone: keras.Model, images: np.ndarray, spec: FeatureSpec) -> Path:
-    """The cached file of some features. Creates its folder."""
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    return Path(cache) / f"{_key(backbone, images, spec)}.npz"
-
-
-def _key(backbone: keras.Model, images: np.ndarray, spec: FeatureSpec) -> str:
-    layers = [[type(layer).__name__, {**layer.get_config(), "name": ""}] for layer in backbone.layers]
-    weights = [keras.ops.convert_to_numpy(v) for v in backbone.weights]
-    transforms = None if spec.transforms is None else dataclasses.asdict(spec.transforms)
-    views: list = [transforms, spec.views, spec.seed, spec.input_size]
-    views += [] if spec.precision == "float32" else [spec.precision]
-    software = (FORMAT, keras.__version__, keras.backend.backend())
-    return digest(*software, json.dumps(layers, default=str), *weights, images, views)[:32]
 
 
 def _read(path: Path, shape: tuple) -> np.ndarray | None:

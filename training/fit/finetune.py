@@ -44,6 +44,7 @@ class _Job:
     state: TrainState
     backbone: keras.Model
     head: keras.Model
+    tracing_seconds: float = 0.0  # of the first steps so far, which the estimate of the time left leaves out
 
     def __post_init__(self) -> None:
         train = self.data.train
@@ -145,6 +146,18 @@ def seconds_per_image(recipe: Recipe, images: Images, backbone_weights: str, ste
     return min(times[1:]) / recipe.finetune.batch_size
 
 
+class _FirstStep(keras.callbacks.Callback):
+    """Measures the seconds of the first step of an epoch, which are mostly tracing if the model is new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.seconds = time.monotonic(), 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not self.seconds:
+            self.seconds = time.monotonic() - self.began
+
+
 def _run_epochs(job: _Job) -> None:
     """Runs the remaining epochs. The model is built again when the input size changes."""
     model, arrays = None, job.state.arrays
@@ -180,14 +193,16 @@ def _one_epoch(job: _Job, model: keras.Model, epoch: int) -> dict:
     validation = plain_batches(batch_size, val.images, one_hot(val.labels, len(val.names))) if len(val) else None
     began = time.monotonic()
     print(f"epoch {epoch + 1}/{len(job.sizes)} at {size}×{size}{_time_left(job)}", flush=True)
+    first = _FirstStep()
     logs = model.fit(
         batches,
         validation_data=validation,
         class_weight=class_weights(train.labels[job.rows]) if recipe.data.class_weights else None,
         shuffle=False,
-        callbacks=[keras.callbacks.TerminateOnNaN()],
+        callbacks=[keras.callbacks.TerminateOnNaN(), first],
         verbose="auto" if os.isatty(1) else 2,
     ).history
+    job.tracing_seconds += first.seconds
     images = -(-len(job.rows) // batch_size) * batch_size
     row = history_row(epoch, logs, began, f"finetune.learning_rate={recipe.finetune.learning_rate / 3:.1g}")
     return {"size": size, "images": images, **row}
@@ -232,13 +247,13 @@ def warmup_schedule(tune: Finetune) -> HeadSchedule:
 
 
 def _time_left(job: _Job) -> str:
-    """The time left, from the time per epoch and pixel so far."""
+    """The time left, from the time per epoch and pixel so far without tracing."""
     if not job.history:
         return ""
     pixels = [size * size for size in job.sizes]
     done = len(job.history)
-    seconds = sum(row["seconds"] for row in job.history) / sum(pixels[:done]) * sum(pixels[done:])
-    return f", about {math.ceil(seconds / 60)} min left"
+    so_far = sum(row["seconds"] for row in job.history) - job.tracing_seconds
+    return f", about {math.ceil(so_far / sum(pixels[:done]) * sum(pixels[done:]) / 60)} min of fine-tuning left"
 
 
 def before(recipe: Recipe) -> Recipe:

@@ -52,13 +52,13 @@ class HeadSchedule:
     field: str
 
 
-def fit_head(recipe: Recipe, features: Features, folder: Path) -> keras.Model:
+def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> keras.Model:
     """Trains the quasi-SVM.
 
     Args:
         recipe: its `head`, `data.class_repeats`, `data.class_weights`, `checkpoint` and `seed` are used.
         features: see `Features`.
-        folder: the run's folder; gets `head_history.csv`.
+        folder: the run's folder; gets `head_history.csv`. None: nothing is written.
 
     Returns:
         The trained head, `keras.Model` [b, d] → [b, classes].
@@ -77,7 +77,8 @@ def fit_head(recipe: Recipe, features: Features, folder: Path) -> keras.Model:
     head.get_layer("standardise").adapt(train.reshape(-1, width))
     schedule = HeadSchedule(recipe.head.epochs, recipe.head.learning_rate, recipe.head.batch_size, "head.learning_rate")
     history = fit_on_features(head, schedule, recipe, features)
-    write_history(folder / HEAD_HISTORY, history)
+    if folder:
+        write_history(folder / HEAD_HISTORY, history)
     adjust_logits(head, features.train_labels, len(features.names), recipe.head.logit_adjustment)
     return head
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+PRECISIONS = ("float32", "bfloat16")
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 OPTION = "auto_mixed_precision_onednn_bfloat16"
 

@@ -1,5 +1,7 @@
 """Backbones: functions that take pretrained weights and return a `keras.Model` from pixels to features."""
 
+import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,7 @@ def scratch_resnet(weights: str) -> keras.Model:
 PRETRAINED = (inception_v3, inception_v3_frozen, inception_v3_small_init, vgg19)
 
 
+@functools.lru_cache(maxsize=4)  # a new model would be compiled again, which takes seconds
 def pooled_layers(backbone: keras.Model, layers: tuple) -> keras.Model:
     """A backbone with other outputs: the global average pooling of some of its layers, concatenated.
 
@@ -170,7 +173,12 @@ def _pretrained(application: Any, weights: str, **arguments: Any) -> keras.Model
         return application(include_top=False, weights=source, pooling="avg", name="backbone", **arguments)
     except Exception as error:  # h5py, Keras and the download each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--backbone-weights {weights}: {reason}; give imagenet, none, or another file") from error
+        fix = "give imagenet, none, or another file"
+        if weights == "imagenet":
+            url = sys.modules[application.__module__].WEIGHTS_PATH_NO_TOP
+            reason = f"cannot be downloaded ({reason.split(f'{url}: ')[-1].removeprefix('None -- ')})"
+            fix = f"download {url} by hand and give the file: --backbone-weights {Path(url).name}"
+        raise UserError(f"--backbone-weights {weights}: {reason}; {fix}") from error
 
 
 def _pooled(pixels: Any, x: Any) -> keras.Model:

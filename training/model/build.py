@@ -26,11 +26,9 @@ def preprocessing(input_size: int, image_shape: tuple | None = None) -> keras.Mo
         input_size: side of the square that comes out, in pixels.
         image_shape: (height, width) of the images. Larger images are resized with antialiasing.
     """
-    antialias = {"antialias": True} if image_shape and max(image_shape) > input_size else {}
-    return keras.Sequential(
-        [
-            keras.layers.Resizing(input_size, input_size, interpolation="bicubic", dtype="float32", **antialias),
-            keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32"),
-        ],
-        name="preprocessing",
-    )
+    antialias = image_shape is not None and max(image_shape) > input_size
+    pixels = keras.Input((*(image_shape or (None, None)), 3))
+    # the operation, because the layer `Resizing` has no antialiasing before Keras 3.10
+    resized = keras.ops.image.resize(pixels, (input_size, input_size), interpolation="bicubic", antialias=antialias)
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32")(resized)
+    return keras.Model(pixels, scaled, name="preprocessing")

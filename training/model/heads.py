@@ -50,6 +50,22 @@ def linear_head(features: int, classes: int) -> keras.Model:
     )
 
 
+def averaged_head(head: keras.Model, softmax: keras.Model, share: float) -> keras.Model:
+    """The weighted mean of the probabilities of two heads on the same features.
+
+    Args:
+        head, softmax: `keras.Model`, float32 [b, d] → probabilities [b, classes].
+        share: weight of `softmax`, 0 to below 1.
+
+    Returns:
+        `keras.Model`, float32 [b, d] → probabilities [b, classes]; `head` itself if `share` is 0.
+    """
+    if not share:
+        return head
+    features = keras.Input(head.input_shape[1:])
+    return keras.Model(features, (1 - share) * head(features) + share * softmax(features), name="averaged")
+
+
 def quasi_svm_head(head: "Head", features: int, classes: int, scale: float, seed: int) -> keras.Model:
     """Features → standardization → random Fourier features → softmax: a kernel machine that is linear in its weights.
 

@@ -1,13 +1,14 @@
 """The report's open questions. `python -m training.questions.NAME` answers one of them; see docs/questions.md."""
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.tensorflow_log import hide_tensorflow_log
+
+hide_tensorflow_log()
 
 import keras
 import numpy as np

@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,25 @@ def recipe_names() -> list[str]:
     """The names of all recipes, sorted."""
     files = [module.name for module in pkgutil.iter_modules([str(HERE)]) if module.name != TABLE]
     return sorted([*files, *_ablation_summaries()])
+
+
+def recipe_groups(reported: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Returns all recipes in groups.
+
+    Args:
+        reported: names of the report's experiments, in the report's order.
+
+    Returns:
+        (title, names of recipes): the report's models, ours, and the rows of ablations.py.
+    """
+    order = {name: place for place, name in enumerate(reported)}
+    table = _ablation_summaries()
+    files = [name for name in recipe_names() if name not in table]
+    return [
+        ("The report's models, in its order", sorted(order.keys() & set(files), key=order.__getitem__)),
+        ("Ours", [name for name in files if name not in order]),
+        ("Ablations: the report's small comparisons", sorted(table, key=lambda name: order.get(name, len(order)))),
+    ]
 
 
 def load_recipe(name: str) -> "Recipe":
@@ -41,11 +61,14 @@ def load_recipe(name: str) -> "Recipe":
 
 
 def recipe_summary(name: str) -> str:
-    """The first line of a recipe's docstring, read without importing TensorFlow."""
+    """The first paragraph of a recipe's docstring, read without importing TensorFlow."""
     if name in _ablation_summaries():
         return _ablation_summaries()[name]
-    text = ast.get_docstring(_parsed(name)) or "no description"
-    return text.splitlines()[0]
+    try:
+        text = ast.get_docstring(_parsed(name)) or "no description"
+    except SyntaxError as error:
+        return f"no description: {name}.py has a syntax error in line {error.lineno}"
+    return " ".join(text.split("\n\n")[0].split())
 
 
 def _parsed(name: str) -> ast.Module:

@@ -1,8 +1,9 @@
 """Hostile submissions: the verdict on each, and that they leave nothing behind. Good submissions: none is refused.
 
 Each folder in attacks/ and good/ becomes a zip. Its expected.json has the checks that must fail in their order
-("failed"), a pattern for the first one's reason ("reason"), checks that may fail by chance ("may_fail"), and the rules
-("layout", "time_limit", "memory_limit_mb"). `RETURNS` has submissions that differ only in what `predict` returns.
+("failed"), a pattern for the first one's reason ("reason"), words of its fix ("fix"), checks that may fail by chance
+("may_fail"), and the rules ("layout", "time_limit", "memory_limit_mb"). `RETURNS` has submissions that differ only in
+what `predict` returns.
 """
 
 import contextlib
@@ -50,6 +51,8 @@ SEARCHES = [name for name in ATTACKS if re.search(r"\.model\(\)|answering\(", so
 MARK = f"61.{secrets.randbelow(10**9):09}"  # seconds that an attack's child sleeps, by which it is recognised
 IGNORED_FOLDERS = (".git", ".venv", "runs", "dist", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache")
 support = load_module(HERE / "attacks" / "support.py", "support")
+failed_checks = load_module(HERE / "grading.py", "grading").failed_checks
+STARTING = re.compile("oneDNN custom operations|cpu_feature_guard|absl::InitializeLog")  # TensorFlow's
 
 RETURNING = """
 import numpy as np
@@ -73,31 +76,17 @@ class model:
 Model = model
 """
 ONE, ODD = {"failed": ["one image", "scoring"]}, {"failed": ["odd batch", "scoring"]}
-# What predict returns → what is expected, as in expected.json. A tensor needs TensorFlow and thus more time and memory.
-TENSORFLOW = {"layout": "codalab", "time_limit": 60, "memory_limit_mb": 2000}
+# What predict returns → what is expected, as in expected.json. test_checks.py has more, without processes.
 RETURNS = {
-    "__import__('tensorflow').zeros((len(X), 1), 'int64')": {
-        **ONE,
-        **TENSORFLOW,
-        "reason": r"^predict returned the shape \[1, 1\] for 1 images$",
-    },
-    "(number for number in classes(X))": {**ONE, "reason": "^predict returned generator, not a tensor$"},
+    "classes(X)[:, None]": {**ONE, "reason": r"^predict returned the shape \[1, 1\] for 1 images$"},
     "lying(X)": {**ODD, "reason": "^it wrote to the pipes between the grader and itself$"},
     "classes(X) / 1.0": {**ONE, "reason": "^predict returned float64, not integers$"},
-    "classes(X) * np.nan": {**ONE, "reason": "^predict returned float64, not integers$"},
-    "classes(X) - 8": {**ONE, "reason": r"^predict returned (-\d) to \1, there are 8 classes$"},
-    "None": {**ONE, "reason": "^predict returned NoneType, not a tensor$"},
-    "np.eye(8, dtype=np.int64)[classes(X)]": {
-        **ONE,
-        "reason": r"^predict returned the shape \[1, 8\] for 1 images$",
-    },
     "classes(X) + 8": {**ONE, "reason": r"^predict returned (\d+) to \1, there are 8 classes$"},
-    "' '.join(map(str, classes(X)))": {**ONE, "reason": "^predict returned str, not a tensor$"},
+    "classes(X).tolist()": {**ONE, "reason": "^predict returned list, not a tensor$"},
     "classes(X)[: max(1, len(X) // 4 * 4)]": {
         **ODD,
         "reason": r"^predict returned the shape \[1\] for 3 images$",
     },
-    "np.append(classes(X), 0)": {**ONE, "reason": r"^predict returned the shape \[2\] for 1 images$"},
 }
 
 
@@ -213,17 +202,16 @@ def add_tools(archive, targets=None):
     archive.writestr("target.json", json.dumps({"mark": MARK, **(targets or {})}))
 
 
-def failed_checks(result):
-    return {check.name: check for check in result.checks if not check.passed}
-
-
 def is_printable(text):
     """Whether a terminal can show a text: no control characters except newlines, no half characters."""
     return not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text)
 
 
 def check_attack(path, folder, expected):
-    """Grades a hostile zip: exactly the expected checks fail, and neither report nor page is misled."""
+    """Grades a hostile zip: exactly the expected checks fail, and neither report nor page is misled.
+
+    Returns the first failed check.
+    """
     page = path.with_name("page.html")
     began, rules = time.monotonic(), rules_of(expected)
     result = grade(path, folder, rules, html=page)
@@ -232,6 +220,7 @@ def check_attack(path, folder, expected):
     names = [name for name in failed if name not in expected.get("may_fail", ())]
     assert names == expected["failed"], report(result)
     assert re.search(expected["reason"], failed[names[0]].reason)
+    assert expected.get("fix", "") in failed[names[0]].fix
     assert not result.passed
     assert result.scores == {}
     text = report(result)
@@ -241,6 +230,7 @@ def check_attack(path, folder, expected):
     if page.exists():
         assert "<script" not in page.read_text("utf-8")
         assert "onerror=alert(1)>" not in page.read_text("utf-8")
+    return failed[names[0]]
 
 
 # --- attacks
@@ -251,6 +241,7 @@ def check_attack(path, folder, expected):
 def test_attack_fails_the_expected_checks(tmp_path, monkeypatch, few_leaves, listeners, name):
     servers, addresses = listeners
     monkeypatch.setenv("LEAF_LABELS", " ".join(str(number // 2) for number in range(16)))
+    monkeypatch.setattr(worker, "FILES_LIMIT", 3000)  # 20,000 files take long
     path = tmp_path / "attack.zip"
     zip_folder("attacks", name, path, {"data": str(few_leaves), "zip": str(path), **addresses})
     check_attack(path, few_leaves, expected_of("attacks", name))
@@ -266,7 +257,8 @@ def test_wrong_return_value_fails_the_expected_checks(tmp_path, few_leaves, valu
         archive.writestr("model.py", RETURNING.format(value=value))
         archive.writestr("metadata", "")
         add_tools(archive)
-    check_attack(tmp_path / "attack.zip", few_leaves, {"layout": "an2dl2024", **RETURNS[value]})
+    failed = check_attack(tmp_path / "attack.zip", few_leaves, {"layout": "an2dl2024", **RETURNS[value]})
+    assert re.search(r"\[1\]|\[3\]|0 to 7|file descriptors", failed.fix)
 
 
 def test_searches_find_labels_where_there_are_some(few_leaves, tmp_path):
@@ -325,6 +317,7 @@ def test_good_submission_passes_every_check(tmp_path, few_leaves, name):
     path, page = zip_folder("good", name, tmp_path / "good.zip"), tmp_path / "page.html"
     result = grade(path, few_leaves, rules_of(expected), html=page)
     assert result.passed, report(result)
+    assert not STARTING.search(result.log)
     assert len(result.scores) == 5 + 3 * 8 + 64
     assert all(math.isfinite(value) for value in result.scores.values())
     assert ("keeps no probabilities" in page.read_text("utf-8")) != bool(expected.get("calibration"))

@@ -24,7 +24,6 @@ EARLY = {
     "no class": ("class model: pass", "^model.py has no class Model$"),
     "imports training": ("import training", "^model.py cannot be imported: No module named 'training'$"),
     "imports the grader": ("import competition", "^model.py cannot be imported: No module named 'competition'$"),
-    "exits with code 0": ("import os\nos._exit(0)", "exited with code 0$"),
     "raises SystemExit": ("raise SystemExit(0)", "exited with code 0$"),
     "kills itself": ("import os\nos.kill(os.getpid(), 9)", "killed by signal 9$"),
     "several lines": ("raise ValueError('one\\ntwo')", "^ValueError: one"),
@@ -46,7 +45,7 @@ stage = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 folders = ("input_data", "output", "program", "ingested_program")
 raise RuntimeError([sorted(os.listdir(os.path.join(stage, name))) for name in folders])
 """
-    program = ["contract.json", "ingestion.py", "metadata.yaml", "runner.py"]
+    program = ["contract.json", "decoder.py", "ingestion.py", "metadata.yaml", "runner.py"]
     expected = [["classes.txt", "images.npy"], ["checks.json"], program, ["metadata", "model.py"]]
     result = grade(stub_zip(tmp_path / "a.zip", source), data=labelled_folder)
     assert failed_checks(result)[CONSTRUCTOR].reason == f"RuntimeError: {expected}"
@@ -69,7 +68,7 @@ raise RuntimeError([names, {str(ROOT)!r} in sys.path])
 
 HOARD = "import time, numpy as np; a = np.ones(50_000_000); time.sleep(3600)"
 EXCEEDED = {
-    "time": ("import time\ntime.sleep(3600)", {"time_limit": 3}, "ran longer than the limit of 3 s", "smaller network"),
+    "time": ("import time\ntime.sleep(3600)", {"time_limit": 2}, "ran longer than the limit of 2 s", "smaller network"),
     "memory": (
         "import time\nimport numpy as np\nhoard = []\n"
         "while True:\n    hoard.append(np.ones(5_000_000))\n    time.sleep(0.02)",
@@ -122,53 +121,13 @@ raise RuntimeError("done")
     )
 
 
-# --- submissions that predict wrongly
-
-FORMS = {
-    "column": ("good[:, None]", "one image", r"the shape \[1, 1\] for 1 images"),
-    "one-hot": ("np.eye(8, dtype=np.int64)[good]", "one image", r"the shape \[1, 8\] for 1 images"),
-    "floats": ("good / 1.0", "one image", "float64, not integers"),
-    "out of range": ("good + 8", "one image", r"(\d+) to \1, there are 8 classes"),
-    "list": ("good.tolist()", "one image", "list, not a tensor"),
-    "wrong length": ("good[: max(1, len(x) // 4 * 4)]", "odd batch", r"the shape \[1\] for 3 images"),
-}
-
-
-@pytest.mark.parametrize("case", FORMS)
-def test_predictions_of_the_wrong_form(tmp_path, case):
-    answers, name, reason = FORMS[case]
-    checks = graded(tmp_path, stub(answers))
-    assert list(checks) == [name]
-    assert re.search(f"^predict returned {reason}", checks[name].reason)
-    assert "[1]" in checks[name].fix or "[3]" in checks[name].fix or "0 to 7" in checks[name].fix
-
-
-def test_predictions_that_depend_on_neighbours(tmp_path):
-    # Another permutation of the classes for each set of images: two sets do not have the same by chance.
-    checks = graded(tmp_path, stub("np.random.default_rng(x.sum()).permutation(8)[good]"))
-    assert list(checks) == ["independence of neighbours", "row permutation", "repeatability", "uint8 images"]
-    assert "than the same rows among all" in checks["independence of neighbours"].reason
-    assert "no batch statistics" in checks["independence of neighbours"].fix
-
-
-def test_predictions_that_depend_on_the_order(tmp_path):
-    """Equal for equal first rows, as with a shift along the batch axis."""
-    checks = graded(tmp_path, stub("(good + np.concatenate([[0], good[:-1]])) % 8"))
-    assert list(checks) == ["row permutation", "repeatability", "uint8 images"]  # all three use the permuted rows
-    assert "change with the order" in checks["row permutation"].reason
+# --- submissions that predict wrongly; test_attacks.py has more
 
 
 def test_random_predictions(tmp_path):
     checks = graded(tmp_path, stub("np.random.default_rng().integers(0, 8, len(x))"))
     assert {"row permutation", "repeatability", "uint8 images"} <= set(checks)
     assert re.search(r"^a second call .* \(\d+ of \d+\)", checks["repeatability"].reason)
-
-
-def test_predictions_that_depend_on_the_dtype(tmp_path):
-    checks = graded(tmp_path, stub("good if np.asarray(X).dtype != np.uint8 else (good + 1) % 8"))
-    assert list(checks) == ["uint8 images"]
-    wrong, asked = re.search(r"uint8 images .* \((\d+) of (\d+)\)$", checks["uint8 images"].reason).groups()
-    assert wrong == asked
 
 
 # --- zips

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 from helpers import ROOT
+from PIL import Image
 
 from competition.host.bundle import Settings
 
@@ -32,8 +33,12 @@ class Unpacked:
     yaml: Any
 
     @property
+    def image_files(self):
+        return sorted((self.folder / "input_data" / "images").iterdir())
+
+    @property
     def images(self):
-        return np.load(self.folder / "input_data" / "images.npy", allow_pickle=False)
+        return np.stack([np.asarray(Image.open(path)) for path in self.image_files])
 
     @property
     def labels(self):

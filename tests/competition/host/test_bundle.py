@@ -4,6 +4,7 @@ import json
 import re
 import time
 import zipfile
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from helpers import ROOT, load_module
 from PIL import Image
 
 from common.images import load_folder
-from competition.host.bundle import Settings, build, description, note_path
+from competition.host.appearance import read_logo
+from competition.host.bundle import Settings, build, description, note_path, write_reference
 from competition.synthetic import draw_folder
 
 pytestmark = pytest.mark.unit
@@ -30,17 +32,20 @@ RULES = ("Add", "Add_And_Delete", "Add_And_Delete_Multiple", "Force_Last", "Forc
 
 def test_zip_has_the_expected_files(unpacked):
     assert {path.name for path in unpacked.folder.iterdir()} == {
-        *("competition.yaml", "logo.png", "terms.md", "overview.md", "data.md", "evaluation.md"),
+        *("competition.yaml", "logo.png", "terms.md", "overview.md", "data.md", "evaluation.md", "starting_kit.md"),
+        "starting_kit.zip",
         *("input_data", "reference_data", "ingestion_program", "scoring_program"),
     }
     assert files(unpacked.folder / "ingestion_program") == [
         "contract.json",
+        "decoder.py",
         "ingestion.py",
         "metadata.yaml",
         "runner.py",
     ]
     assert files(unpacked.folder / "scoring_program") == ["details.py", "metadata.yaml", "score.py"]
-    assert files(unpacked.folder / "input_data") == ["classes.txt", "images.npy"]
+    images = [f"images/{number:05d}.jpg" for number in range(COUNT)]
+    assert files(unpacked.folder / "input_data") == ["classes.txt", *images, "shape.json"]
     assert files(unpacked.folder / "reference_data") == ["classes.txt", "labels.txt"]
 
 
@@ -57,7 +62,8 @@ def test_zip_is_whole_and_its_names_are_portable(unpacked):
         assert archive.testzip() is None
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[a-z0-9_.]+(/[a-z0-9_.]+)*", name) for name in names)
-    assert files(unpacked.zip.parent) == ["competition.organizer.md", "competition.zip"]
+    beside = ["competition.organizer.md", "competition.starting_kit.zip", "competition.zip"]
+    assert files(unpacked.zip.parent) == beside
 
 
 def test_required_keys_are_present(unpacked):
@@ -169,7 +175,7 @@ def test_logo_is_a_png(unpacked):
 def test_pages_have_the_numbers_of_this_competition(unpacked, telltale_images):
     texts = {
         name: (unpacked.folder / name).read_text("utf-8")
-        for name in ("terms.md", "overview.md", "data.md", "evaluation.md")
+        for name in ("terms.md", "overview.md", "data.md", "evaluation.md", "starting_kit.md")
     }
     assert all(text.strip() for text in texts.values())
     assert not any(re.search(r"[{}]", text) for text in texts.values())  # every placeholder is filled in
@@ -280,7 +286,7 @@ def test_no_name_and_no_path_is_left(request, telltale_folder, telltale_images, 
         *(path.read_bytes() for path in unpacked.folder.rglob("*") if path.is_file()),
     ):
         assert not [word for word in words if word in data]
-    for path in (unpacked.folder / "reference_data").glob("images/*"):
+    for path in unpacked.folder.glob("*_data/images/*"):
         assert b"Exif" not in path.read_bytes()
         with Image.open(path) as image:
             assert not image.getexif()
@@ -291,7 +297,18 @@ def test_labels_are_only_in_the_reference_data(unpacked):
     """Participants' code can read the input data and the ingestion program."""
     labels = (unpacked.folder / "reference_data" / "labels.txt").read_bytes()
     for part in ("input_data", "ingestion_program"):
-        assert not any(labels in path.read_bytes() for path in (unpacked.folder / part).iterdir())
+        assert not any(labels in path.read_bytes() for path in (unpacked.folder / part).rglob("*") if path.is_file())
+
+
+def test_file_names_are_written_on_request_in_the_order_of_the_labels(telltale_images, tmp_path):
+    (tmp_path / "images").mkdir()
+    order = np.arange(COUNT)[::-1]
+    write_reference(tmp_path, telltale_images, order, show_mistakes=True, file_names=True)
+    names = lines(tmp_path / "files.txt")
+    assert names == ["/".join(Path(telltale_images.paths[row]).parts[-2:]) for row in order]
+    assert [name.partition("/")[0] for name in names] == [
+        telltale_images.names[int(label)] for label in lines(tmp_path / "labels.txt")
+    ]
 
 
 def test_class_names_may_have_any_characters(tmp_path):
@@ -313,3 +330,36 @@ def test_more_than_two_gigabytes_of_images_can_be_written(telltale_images, tmp_p
     path = build(telltale_images, SETTINGS, tmp_path / "a.zip")
     monkeypatch.undo()
     assert unpack(path, tmp_path / "a").images.shape == (COUNT, SIDE, SIDE, 3)
+
+
+# --- neutral texts and logo, and the organizer's
+
+
+def test_bundle_of_other_images_does_not_speak_of_leaves(tmp_path):
+    draw_folder(tmp_path / "data", 2, classes=2, side=16)
+    for number in (1, 2):
+        (tmp_path / "data" / f"Species{number}").rename(tmp_path / "data" / f"tea{number}")
+    unpacked = unpack(build(load_folder(tmp_path / "data"), Settings(), tmp_path / "a.zip"), tmp_path / "a")
+    texts = [path for path in unpacked.folder.rglob("*") if path.suffix in (".md", ".yaml", ".txt")]
+    assert len(texts) >= 10
+    for path in texts:
+        assert not re.search(r"leaf|leaves|species|photograph|an2dl", path.read_text("utf-8"), re.IGNORECASE), path
+
+
+def test_default_title_text_and_logo_are_neutral(telltale_images, tmp_path):
+    unpacked = unpack(build(telltale_images, Settings(), tmp_path / "a.zip"), tmp_path / "a")
+    assert unpacked.yaml["title"] == "Image classification"
+    text = (unpacked.folder / "overview.md").read_text("utf-8")
+    assert text.startswith("# Image classification\n\nWhich class does an image show? There are 4 classes")
+    with Image.open(unpacked.folder / "logo.png") as logo:
+        colors = {color for _, color in logo.convert("RGB").getcolors(100)}
+    assert not any(green > max(red, blue) for red, green, blue in colors)
+
+
+def test_text_and_logo_are_those_of_the_organizer(telltale_images, tmp_path):
+    Image.new("RGB", (1200, 300), "red").save(tmp_path / "logo.jpg")
+    settings = replace(SETTINGS, text="Which *{tea}* is it?", logo=read_logo(tmp_path / "logo.jpg"))
+    unpacked = unpack(build(telltale_images, settings, tmp_path / "a.zip"), tmp_path / "a")
+    assert "\n\nWhich *{tea}* is it?\n\nYou submit" in (unpacked.folder / "overview.md").read_text("utf-8")
+    with Image.open(unpacked.folder / "logo.png") as logo:
+        assert (logo.format, logo.size) == ("PNG", (600, 150))

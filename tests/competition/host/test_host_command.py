@@ -20,7 +20,18 @@ from competition.synthetic import draw_folder
 bundles = load_module(Path(__file__).with_name("bundles.py"), "bundles")
 COUNT, CLASSES, files = bundles.COUNT, bundles.CLASSES, bundles.files
 OLD = b"the old bundle"
-OPTIONS = ("--out", "--title", "--start", "--seconds", "--per-day", "--in-all", "--docker-image", "--show-mistakes")
+OPTIONS = (
+    "--out",
+    "--title",
+    "--text",
+    "--logo",
+    "--start",
+    "--seconds",
+    "--per-day",
+    "--in-all",
+    "--docker-image",
+    "--show-mistakes",
+)
 
 
 @pytest.fixture
@@ -63,13 +74,14 @@ def test_command_replaces_the_old_bundle(telltale_folder, old_bundle, capsys):
     assert command_line.main([str(telltale_folder), *options]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    bundle_line, note_line = printed.out.splitlines()
+    bundle_line, note_line, kit_line = printed.out.splitlines()
     assert re.fullmatch(rf"{re.escape(str(old_bundle))}  [\d.]+ MB: {COUNT} images of {CLASSES} classes", bundle_line)
     assert note_line.startswith(f"{old_bundle.with_name('competition.organizer.md')}  what participants can see")
+    assert kit_line.startswith(f"{old_bundle.with_name('competition.starting_kit.zip')}  a sample submission")
     saved = description_in(old_bundle)
     assert saved["title"] == "Mine"
     assert saved["phases"][0]["start"] == "2027-01-31 00:00:00"
-    assert files(old_bundle.parent) == ["competition.organizer.md", old_bundle.name]
+    assert files(old_bundle.parent) == ["competition.organizer.md", "competition.starting_kit.zip", old_bundle.name]
 
 
 @pytest.mark.unit
@@ -84,9 +96,9 @@ def test_mistakes_are_shown_only_on_request_and_the_command_says_what_that_gives
         for text in (capsys.readouterr().out, note):
             assert (said in text) == ("can collect 15 of the 20 labels with 1 submissions" in text) == shown
         with zipfile.ZipFile(old_bundle) as archive:
-            assert any("images/" in name or "details" in name for name in map(reference_file, archive.namelist())) == (
-                shown
-            )
+            names = [reference_file(name) for name in archive.namelist()]
+        assert any("images/" in name or "details" in name for name in names) == shown
+        assert "files.txt" not in names
 
 
 def reference_file(name):
@@ -116,6 +128,32 @@ WRONG = {
 def test_wrong_setting_is_refused(telltale_folder, old_bundle, capsys, case):
     option, value = WRONG[case]
     assert option.strip("-") in refusal(capsys, telltale_folder, "--out", old_bundle, f"{option}={value}")
+    assert is_kept(old_bundle)
+
+
+def write_wrong_file(path, case):
+    """Writes a file that is no text or no picture, or none."""
+    contents = {"empty": b"", "blank": b" \n", "not UTF-8": b"\xff\xfe\xff", "no picture": b"<svg/>"}
+    if case == "folder":
+        path.mkdir()
+    elif case != "missing":
+        path.write_bytes(contents[case])
+    return path
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("option", "case"),
+    [
+        *(("--text", case) for case in ("missing", "folder", "empty", "blank", "not UTF-8")),
+        *(("--logo", case) for case in ("missing", "folder", "empty", "no picture")),
+    ],
+)
+def test_unusable_text_or_logo_is_refused_by_its_name(telltale_folder, old_bundle, tmp_path, capsys, option, case):
+    path = write_wrong_file(tmp_path / "file", case)
+    error = refusal(capsys, telltale_folder, "--out", old_bundle, option, path)
+    assert option in error
+    assert str(path) in error
     assert is_kept(old_bundle)
 
 
@@ -158,7 +196,7 @@ def test_unwritable_place_is_refused(telltale_folder, tmp_path, capsys):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("step", ["write_input", "write_reference", "logo", "page"])
+@pytest.mark.parametrize("step", ["write_image_files", "write_reference", "neutral_logo", "page"])
 def test_full_disk_keeps_the_old_bundle(telltale_folder, old_bundle, capsys, monkeypatch, step):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -187,7 +225,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("step", ["write_input", "write_reference"])
+@pytest.mark.parametrize("step", ["write_image_files", "write_reference"])
 def test_interrupt_keeps_the_old_bundle(telltale_folder, old_bundle, capsys, monkeypatch, step):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -236,3 +274,21 @@ def test_make_help_lists_the_target():
         pytest.skip("no make on this system")
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
     assert re.search(r"^  make competition +\S", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.integration
+def test_make_competition_passes_title_text_and_logo(telltale_folder, tmp_path):
+    """`echo` stands in for Python, so nothing is installed or written."""
+    if not shutil.which("make"):
+        pytest.skip("no make on this system")
+    (tmp_path / "python").symlink_to(shutil.which("echo"))
+    words = {"TITLE": 'It\'s "mine"; & yours', "TEXT": "my text.md", "LOGO": "my logo.png"}
+    shown = {"TITLE": "--title", "TEXT": "--text", "LOGO": "--logo"}
+    for given in ([], ["TITLE"], ["TITLE", "TEXT", "LOGO"]):
+        variables = [f"{name}={words[name]}" for name in given]
+        command = ["make", "-s", "-o", ".venv/ready", "-o", "packages", "competition", f"BIN={tmp_path}"]
+        done = subprocess.run(
+            [*command, f"DATA={telltale_folder}", *variables], cwd=ROOT, capture_output=True, text=True
+        )
+        expected = " ".join([f"-m competition {telltale_folder}", *(f"{shown[name]} {words[name]}" for name in given)])
+        assert done.stdout == expected + "\n", done.stderr

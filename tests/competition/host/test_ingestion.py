@@ -74,6 +74,55 @@ def test_rows_have_a_new_order_in_every_run_and_the_answers_that_of_the_images(u
     assert len(set(map(tuple, orders))) == 3
 
 
+@pytest.mark.integration
+def test_images_that_exceed_one_call_come_in_several_and_get_the_same_answers(unpacked, tmp_path):
+    stage = hosted.lay_out_prediction(
+        unpacked, tmp_path / "app", hosted.submission(tmp_path / "a.zip", PRINTS_ROWS), "Model"
+    )
+    program, seven = stage / "program" / "ingestion.py", 7 * 4 * 3 * bundles.SIDE**2
+    program.write_text(re.sub(r"(?m)^CALL_BYTES = [\d_]+", f"CALL_BYTES = {seven + 100}", program.read_text()))
+    done = hosted.run_stage(stage)
+    assert done.returncode == 0, done.stderr
+    calls = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("rows ")]
+    assert [len(rows) for rows in calls[:5]] == [1, 3, 7, 7, 6]
+    assert sorted(sum(calls[2:5], [])) == sorted(map(digest, unpacked.images))
+    expected = good(unpacked.images)
+    assert bundles.lines(stage / "output" / "predictions.txt") == [str(number) for number in expected]
+    np.testing.assert_array_equal(np.load(stage / "output" / "probabilities.npy").argmax(1), expected)
+    record = next(
+        record for record in json.loads((stage / "output" / "checks.json").read_text())["checks"] if "done" in record
+    )
+    assert (record["name"], record["passed"], record["done"]) == ("all images", True, COUNT)
+
+
+PRINTS_PEAK = """
+import os
+def peak(process):
+    with open("/proc/{}/status".format(process)) as file:
+        return next(line.split()[1] for line in file if line.startswith("VmHWM"))
+class Model:
+    def predict(self, X):
+        print("peak", len(X), peak(os.getppid()), peak(os.getpid()))
+        return X[:, 0, 0, 0].astype("int64") % 4
+"""
+
+
+@pytest.mark.integration
+def test_images_are_in_memory_once_as_bytes_and_once_as_floats(unpacked, tmp_path):
+    """126 MB of images. Besides, the ingestion program and the submission's process have some MB each."""
+    stage = hosted.lay_out_prediction(
+        unpacked, tmp_path / "app", hosted.submission(tmp_path / "a.zip", PRINTS_PEAK), "Model"
+    )
+    images = np.random.default_rng(0).integers(0, 256, (40, 1024, 1024, 3), np.uint8)
+    np.save(stage / "input_data" / "images.npy", images)
+    done = hosted.run_stage(stage)
+    assert done.returncode == 0, done.stderr
+    calls = [list(map(int, line.split()[1:])) for line in done.stdout.splitlines() if line.startswith("peak ")]
+    assert [count for count, _, _ in calls][2:4] == [39, 1]
+    assert max(ingestion for _, ingestion, _ in calls) < 1.5 * images.nbytes / 1000
+    assert max(submission for _, _, submission in calls) < 5.5 * images.nbytes / 1000
+
+
 # --- what the submission writes
 
 OVERWRITES = """

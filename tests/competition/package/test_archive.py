@@ -303,7 +303,7 @@ def test_names_that_start_with_a_dot_and_a_slash_are_at_the_root(tmp_path):
     assert all(check.passed for check in checks)
     extract(path, tmp_path / "out")
     with zipfile.ZipFile(path) as archive:
-        archive.extractall(tmp_path / "expected")
+        archive.extractall(tmp_path / "expected", archive.namelist()[1:])  # Python 3.12.1 cannot extract "./"
     for name in ("model.py", "metadata", "SubmissionModel/a"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
 

@@ -127,7 +127,7 @@ def test_probabilities_are_clipped_and_sum_to_1(tmp_path):
 
 
 EIGHT = [str(number) for number in range(1, 9)]
-LABELS = {  # names, sample, --labels, what must be written for the images of class 0 to 7
+LABELS = {  # names, sample, --answer, what must be written for the images of class 0 to 7
     "names from 1": (EIGHT, "1", None, EIGHT),
     "padded names": ([f"0{name}" for name in EIGHT], "01", None, [f"0{name}" for name in EIGHT]),
     "padded names, plain sample": ([f"0{name}" for name in EIGHT], "1", None, EIGHT),
@@ -282,9 +282,11 @@ def test_missing_options_are_named(run_kaggle, image_folder, old_csv, tmp_path, 
     assert "--sample" in error
 
 
-@pytest.mark.parametrize("option", ["--images", "--sample", "--labels", "--competition", "--limit-mb"])
+@pytest.mark.parametrize(
+    "option", ["--images", "--sample", "--answer", "--competition", "--user", "--title", "--limit-mb"]
+)
 def test_options_without_an_effect_are_refused(image_folder, old_csv, capsys, option):
-    values = {"--images": image_folder, "--sample": old_csv, "--labels": "names", "--limit-mb": 7}
+    values = {"--images": image_folder, "--sample": old_csv, "--answer": "names", "--limit-mb": 7}
     arguments = [option, str(values.get(option, "x")), "--out", str(old_csv)]
     if option == "--limit-mb":
         arguments += ["--layout", "kaggle", "--images", str(image_folder), "--sample", str(old_csv)]
@@ -298,8 +300,8 @@ def test_options_without_an_effect_are_refused(image_folder, old_csv, capsys, op
 def test_undecided_labels_are_told_on_the_command_line(run_kaggle, image_folder, by_id, old_csv, tmp_path):
     ids = sorted(by_id)[:9]
     arguments = "--images", image_folder, "--sample", write_sample(tmp_path / "s.csv", ids, value="1")
-    assert "--labels one-based" in error_of(run_kaggle, old_csv, *arguments)
-    assert run_kaggle(*arguments, "--labels", "one-based", "--out", old_csv)[0] == 0
+    assert "--answer one-based" in error_of(run_kaggle, old_csv, *arguments)
+    assert run_kaggle(*arguments, "--answer", "one-based", "--out", old_csv)[0] == 0
     assert [row[1] for row in table(old_csv)[1:]] == [str(by_id[name].argmax() + 1) for name in ids]
 
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.errors import UserError
+from competition.package.answer import KINDS
 from competition.package.archive import extract, inspect
 from competition.package.kaggle import write_csv
-from competition.package.sample import LABELS, read_sample
+from competition.package.sample import read_sample
 
 QUICK = settings(
     max_examples=200,
@@ -60,10 +61,11 @@ class Competition:
     """A made-up competition.
 
     names: the model's class names, which are the folders of the training images.
-    kind: what the competition takes, as `Sample.kind`.
+    kind: what the competition takes, as `Answer.kind`.
     labels: its label for each class, or the column of each class.
     rows: the sample's rows, with the header if it has one.
     has_header, id_column: the form of the rows.
+    top: how many labels a cell has.
     told: whether the user says the kind.
     """
 
@@ -73,6 +75,7 @@ class Competition:
     rows: list
     has_header: bool
     id_column: int
+    top: int
     told: bool
 
 
@@ -101,16 +104,17 @@ def competitions(draw):
         labels = tuple(draw(st.sampled_from(["{}", "prob_{}", "{} p", "p({})"])).format(name) for name in names)
     ids = [str(number) for number in draw(st.permutations(range(count)))][: draw(st.integers(1, count))]
     ids = [draw(st.sampled_from(["{}", "{}.png", "0{}", "{}.PNG"])).format(name) for name in ids]
-    columns, answers = answers_of(draw, kind, names, labels)
+    top = draw(st.sampled_from([1, 1, min(3, count), count])) if kind not in ("probability", "probabilities") else 1
+    columns, answers = answers_of(draw, kind, names, labels, top)
     id_column = draw(st.integers(0, len(columns)))
     has_header = kind in ("probabilities", "probability") or draw(st.booleans())
     rows = [["label"] if columns == [""] else list(columns)] * has_header + [list(answers()) for _ in ids]
     for row, name in zip(rows, ["id"] * has_header + ids, strict=True):
         row.insert(id_column, name)
-    return Competition(names, kind, labels, rows, has_header, id_column, draw(st.booleans()))
+    return Competition(names, kind, labels, rows, has_header, id_column, top, draw(st.booleans()))
 
 
-def answers_of(draw, kind, names, labels):
+def answers_of(draw, kind, names, labels, top):
     """(columns of answers in the header, a function that draws the answers of a row)."""
     if kind == "probabilities":
         order = draw(st.permutations(labels))
@@ -118,15 +122,16 @@ def answers_of(draw, kind, names, labels):
     if kind == "probability":
         placeholder = draw(st.sampled_from(["0", "0.5", "0.0"]))
         return [draw(st.sampled_from(["", names[1]]))], lambda: [placeholder]
-    one = draw(st.sampled_from(labels))
+    cells = st.permutations(labels).map(lambda order: " ".join(order[:top]))
+    one = draw(cells)
     constant = draw(st.booleans())
-    return [""], lambda: [one if constant else draw(st.sampled_from(labels))]
+    return [""], lambda: [one if constant else draw(cells)]
 
 
 def check_competition(competition, folder):
     """The answers are the competition's own labels of the images' classes, or the command says why not."""
     (folder.parent / "s.csv").write_text("\n".join(map(",".join, competition.rows)) + "\n")
-    told = competition.kind if competition.told and competition.kind in LABELS else None
+    told = competition.kind if competition.told and competition.kind in KINDS else None
     try:
         path, notes = write_csv(
             StubModel(competition.names), folder, folder.parent / "s.csv", folder.parent / "a.csv", told
@@ -150,6 +155,8 @@ def check_competition(competition, folder):
         elif competition.kind == "probability":
             assert (float(got[0]) > 0.5) == (number == 1)
         else:
+            got = got[0].split()
+            assert len(set(got)) == len(got) == competition.top
             assert got[0] == competition.labels[number] or int(got[0]) == int(competition.labels[number])
     assert notes
 
@@ -172,7 +179,25 @@ def test_no_wrong_label_is_written_thoroughly(pictures, competition):
 
 CELLS = st.one_of(
     st.sampled_from(
-        ["id", "label", "0", "1", "8", "0.5", "Species1", "7.jpg", "01", "", '"', "nan", "1e999", "٣", "²"]
+        [
+            "id",
+            "label",
+            "0",
+            "1",
+            "8",
+            "0.5",
+            "Species1",
+            "7.jpg",
+            "01",
+            "",
+            '"',
+            "nan",
+            "1e999",
+            "٣",
+            "²",
+            "0 1",
+            "cat 7",
+        ]
     ),
     st.text(max_size=5),
 )
@@ -188,8 +213,8 @@ def check_text(data, names, told, folder):
         assert "\n" not in str(error)
         return
     assert len(set(sample.ids)) == len(sample.ids) > 0
-    assert len(set(sample.labels)) == len(sample.labels) in (0, len(names))
-    assert len(set(sample.columns)) == len(sample.columns)
+    assert len(set(sample.answer.labels)) == len(sample.answer.labels) in (0, len(names))
+    assert len(set(sample.answer.columns)) == len(sample.answer.columns)
     assert "\n" not in sample.mapping(names)
 
 
@@ -202,7 +227,7 @@ def encoded(table):
 SAMPLES = {
     "data": st.one_of(st.binary(max_size=60), TABLES.map(encoded)),
     "names": st.lists(st.sampled_from(["Species1", "0", "1", "01", "7", "cat"]), min_size=2, unique=True).map(tuple),
-    "told": st.sampled_from([None, *LABELS]),
+    "told": st.sampled_from([None, *KINDS]),
 }
 
 

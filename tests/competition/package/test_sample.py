@@ -7,8 +7,9 @@ import pytest
 from helpers import NAMES
 
 from common.errors import UserError
+from competition.package.answer import Answer, match_columns, match_values
 from competition.package.kaggle import write_csv
-from competition.package.sample import match_columns, match_values, read_sample
+from competition.package.sample import read_sample
 
 pytestmark = pytest.mark.unit
 
@@ -19,7 +20,7 @@ def test_sample_with_windows_line_ends_and_byte_order_mark(tmp_path, end, bom):
     lines = ("id,label", "a.jpg,Species1", "b.jpg,Species1")
     (tmp_path / "s.csv").write_bytes((bom + "".join(line + end for line in lines)).encode())
     sample = read_sample(tmp_path / "s.csv", NAMES)
-    assert (sample.header, sample.ids, sample.kind) == (("id", "label"), ("a.jpg", "b.jpg"), "names")
+    assert (sample.header, sample.ids, sample.answer.kind) == (("id", "label"), ("a.jpg", "b.jpg"), "names")
 
 
 def test_blank_lines_are_skipped(tmp_path):
@@ -42,7 +43,9 @@ INVALID = {
     "number out of range": ("id,label\n7,9\n", "got '9'"),
     "numbers from 0 and the top one": ("id,label\n7,0\n8,8\n", "got 0 and 8"),
     "negative number": ("id,label\n7,-1\n", "got '-1'"),
-    "no value": ("id,label\n7,\n", "got ''"),
+    "no value": ("id,label\n7,\n", "--answer names or --answer positions"),
+    "a value is missing": ("id,label\n7,Species1\n8,\n", "got ''"),
+    "other words": ("id,label\n7,Species1 Rose\n", "got 'Species1 Rose'"),
     "other columns": ("id,Species1,Rose\n7,0.5,0.5\n", "the model's classes differ in Rose, Species2"),
     "a column too few": (f"id,{','.join(NAMES[:7])}\n7{',0' * 7}\n", "differ in Species8"),
     "a column twice": (f"id,{','.join(NAMES)},Species1\n7{',0' * 9}\n", "differ in number"),
@@ -112,7 +115,7 @@ def test_columns_of_probabilities_need_a_header(tmp_path):
 def test_ids_may_stand_between_probabilities(tmp_path):
     (tmp_path / "s.csv").write_text("dog,id,cat\n0.5,7.jpg,0.5\n0.5,8.jpg,0.5\n")
     sample = read_sample(tmp_path / "s.csv", ("cat", "dog"), IDS)
-    assert (sample.id_column, sample.columns) == (1, (1, 0))
+    assert (sample.id_column, sample.answer.columns) == (1, (1, 0))
 
 
 # --- one column of answers
@@ -137,13 +140,16 @@ DECIDED = {
     "from 1, only the top one": (NAMES, {"8"}, EIGHT),
     "two classes from 1": (BINARY, {"1", "2"}, ("1", "2")),
     "two class names": (BINARY, {"cat"}, BINARY),
+    "blanks in a name": (("new whale", "pug"), {"new whale"}, ("new whale", "pug")),
+    "underscores for blanks": (("new whale", "pug"), {"new_whale"}, ("new_whale", "pug")),
 }
 
 
 @pytest.mark.parametrize("case", DECIDED)
 def test_labels_are_decided_by_the_names_and_the_sample(case):
     names, values, labels = DECIDED[case]
-    assert match_values(values, "label", names)[1:] == (labels, ())
+    answer = match_values(values, "label", names)
+    assert (answer.labels, answer.columns, answer.top) == (labels, (), 1)
 
 
 UNDECIDED = {
@@ -157,7 +163,9 @@ UNDECIDED = {
     "two classes, 0": (BINARY, {"0"}, ("positions", "probability")),
     "two classes, 0 and 1": (BINARY, {"0", "1"}, ("positions", "probability")),
     "two classes 0 and 1": (("0", "1"), {"0"}, ("names", "probability")),
-    "a probability of an unknown class": (BINARY, {"0.5"}, ("probability",)),
+    "a probability of an unknown class": (BINARY, {"0.5"}, ("probability:cat", "probability:dog")),
+    "empty": (NAMES, {""}, ("names", "positions", "one-based")),
+    "empty, two classes": (BINARY, {""}, ("names", "positions", "one-based", "probability")),
 }
 
 
@@ -167,7 +175,7 @@ def test_undecided_labels_are_refused_and_the_readings_are_offered(case):
     with pytest.raises(UserError) as caught:
         match_values(values, "label", names)
     for option in options:
-        assert f"--labels {option}" in str(caught.value)
+        assert f"--answer {option}" in str(caught.value)
     assert ", ".join(sorted(values)) in str(caught.value)
 
 
@@ -184,7 +192,7 @@ PROBABILITY = {
 @pytest.mark.parametrize("case", PROBABILITY)
 def test_probability_of_one_of_two_classes(case):
     names, values, column, expected = PROBABILITY[case]
-    assert match_values(values, column, names) == ("probability", (), (expected,))
+    assert match_values(values, column, names) == Answer("probability", columns=(expected,))
 
 
 TOLD = {
@@ -195,18 +203,36 @@ TOLD = {
     "from 1": (NAMES, {"1"}, "one-based", EIGHT),
     "from 1, a placeholder": (NAMES, {"0"}, "one-based", EIGHT),
     "two classes": (BINARY, {"0"}, "positions", ("0", "1")),
+    "empty": (NAMES, {""}, "positions", ZERO_BASED),
+    "some empty": (NAMES, {"", "Species1"}, "names", NAMES),
 }
 
 
 @pytest.mark.parametrize("case", TOLD)
 def test_labels_are_what_the_user_says(case):
     names, values, told, labels = TOLD[case]
-    assert match_values(values, "label", names, told) == (told, labels, ())
+    assert match_values(values, "label", names, told) == Answer(told, labels)
 
 
-@pytest.mark.parametrize(("column", "expected"), [("label", 1), ("cat", 0), ("p_dog", 1)])
-def test_probability_is_that_of_the_second_class_or_of_the_column(column, expected):
-    assert match_values({"0"}, column, BINARY, "probability") == ("probability", (), (expected,))
+@pytest.mark.parametrize(
+    ("column", "told", "expected"),
+    [
+        ("label", "probability", 1),
+        ("cat", "probability", 0),
+        ("p_dog", "probability", 1),
+        ("label", "probability:cat", 0),
+        ("p_dog", "probability:cat", 0),
+    ],
+)
+@pytest.mark.parametrize("value", ["0", "0.5", ""])
+def test_probability_is_that_of_the_named_class_or_of_the_column_or_of_the_second_class(column, told, expected, value):
+    assert match_values({value}, column, BINARY, told) == Answer("probability", columns=(expected,))
+
+
+@pytest.mark.parametrize("told", ["name", "probability:bird", "names:cat", "-1"])
+def test_unknown_answer_is_refused(told):
+    with pytest.raises(UserError, match="--answer .*must"):
+        match_values({"0"}, "label", BINARY, told)
 
 
 @pytest.mark.parametrize(
@@ -222,8 +248,58 @@ def test_probability_is_that_of_the_second_class_or_of_the_column(column, expect
     ],
 )
 def test_sample_that_contradicts_the_user_is_refused(names, values, told):
-    with pytest.raises(UserError, match=f"--labels {told}"):
+    with pytest.raises(UserError, match=f"--answer {told}"):
         match_values(values, "label", names, told)
+
+
+# --- several labels in a cell: MAP@k
+
+WHALES = ("new whale", "w_1", "w_2", "pug")
+LISTS = {  # names, values, --answer, kind, labels, top
+    "names": (NAMES, {"Species1 Species2 Species3"}, None, "names", NAMES, 3),
+    "two of the names": (BINARY, {"dog cat"}, None, "names", BINARY, 2),
+    "several cells": (NAMES, {"Species1 Species2", "Species8 Species7"}, None, "names", NAMES, 2),
+    "all classes": (NAMES, {" ".join(NAMES)}, None, "names", NAMES, 8),
+    "numbers as names": (EIGHT, {"1 2 3 4 5"}, None, "names", EIGHT, 5),
+    "positions": (NAMES, {"0 1 2"}, None, "positions", ZERO_BASED, 3),
+    "from 1": (NAMES, {"8 7 6"}, None, "one-based", EIGHT, 3),
+    "told to be from 1": (NAMES, {"1 2 3"}, "one-based", "one-based", EIGHT, 3),
+    "padded": (NAMES, {"00 01"}, None, "positions", tuple(f"0{name}" for name in ZERO_BASED), 2),
+    "underscores": (WHALES, {"new_whale w_1 pug"}, None, "names", ("new_whale", "w_1", "w_2", "pug"), 3),
+    "blanks at the ends": (NAMES, {" Species1  Species2 "}, None, "names", NAMES, 2),
+    "numbers for names with blanks": (WHALES, {"0 3"}, None, "positions", tuple("0123"), 2),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_lists_of_labels_are_read(case):
+    names, values, told, *expected = LISTS[case]
+    answer = match_values(values, "label", names, told)
+    assert [answer.kind, answer.labels, answer.top] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "named"),
+    [
+        (WHALES, {"new whale pug"}, "spaces.* got 'new whale'; rename"),
+        (WHALES, {"pug new whale"}, "spaces.* got 'new whale'; rename"),
+        (WHALES, {"pug w_1"}, "spaces.* got 'new whale'; rename"),
+        (NAMES, {"Species1 Species2", "Species1"}, "the same number of labels, got 1 and 2"),
+        (NAMES, {"Species1 Species1"}, "different classes .* got 'Species1 Species1'"),
+        (("a", "b", "c"), {"0 1 2 3"}, "different classes of the model's 3"),
+        (NAMES, {"1 2 3"}, "--answer positions or --answer one-based"),
+        (NAMES, {"0.5 0.25"}, "got '0.5 0.25'"),
+        (NAMES, {"0 9"}, "got '9'"),
+    ],
+)
+def test_other_lists_are_refused(names, values, named):
+    with pytest.raises(UserError, match=named):
+        match_values(values, "label", names)
+
+
+def test_list_is_no_probability():
+    with pytest.raises(UserError, match="--answer probability needs"):
+        match_values({"0 1"}, "label", BINARY, "probability")
 
 
 # --- several columns of answers
@@ -247,14 +323,15 @@ COLUMNS = {
 def test_columns_are_matched_in_any_order(case):
     names, columns = COLUMNS[case]
     order = [(3 * place + 1) % len(names) for place in range(len(names))]
-    assert match_columns([columns[place] for place in order], names) == tuple(order)
+    answer = match_columns([columns[place] for place in order], names)
+    assert answer == Answer("probabilities", columns=tuple(order))
 
 
 @pytest.mark.parametrize(
     ("names", "columns", "named"),
     [
-        (EIGHT, ZERO_BASED, "--labels positions"),
-        (("2", "3", "4"), ("c0", "c1", "c2"), "--labels positions"),
+        (EIGHT, ZERO_BASED, "--answer positions"),
+        (("2", "3", "4"), ("c0", "c1", "c2"), "--answer positions"),
         (NAMES, [f"c{name}" for name in (*EIGHT[1:], "9")], "differ in"),
         (NAMES, [f"a{name}" if name != "1" else "b1" for name in EIGHT], "differ in"),
         (NAMES, [f"prob_{name}" for name in (*NAMES[1:], "Rose")], "differ in"),
@@ -267,7 +344,7 @@ def test_other_columns_are_refused(names, columns, named):
 
 @pytest.mark.parametrize(("told", "columns"), [("positions", ZERO_BASED), ("one-based", EIGHT)])
 def test_numbered_columns_are_what_the_user_says(told, columns):
-    assert match_columns(columns, tuple("23456789"), told) == tuple(range(8))
+    assert match_columns(columns, tuple("23456789"), told).columns == tuple(range(8))
 
 
 # --- the mapping that is printed
@@ -280,6 +357,14 @@ def test_numbered_columns_are_what_the_user_says(told, columns):
         ("id,label\n7,0\n", "positions: 0 = Species1, 1 = Species2"),
         ("id,label\n7,8\n", "one-based: 1 = Species1"),
         (f"id,{','.join(f'c{name}' for name in ZERO_BASED)}\n7{',0' * 8}\n", "c0 = Species1, c1 = Species2"),
+        (
+            f"id,label\n7,{' '.join(NAMES[:5])}\n",
+            "MAP@5: five labels in each cell, the most probable first; labels: the",
+        ),
+        (
+            "id,label\n7,0 1 2\n",
+            "MAP@3: three labels in each cell, the most probable first; labels, positions: 0 = Spec",
+        ),
     ],
 )
 def test_mapping_says_what_each_answer_stands_for(tmp_path, text, words):

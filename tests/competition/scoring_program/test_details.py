@@ -26,14 +26,15 @@ def test_numbers_are_those_of_scores_json(score, tmp_path, case):
     stage = lay_out(tmp_path, Submitted(*CASES[case]))
     numbers, scores = stage.run(score).numbers(), stage.scores
     pairs = [(row, column) for row in range(8) for column in range(8)]
-    keys = {"accuracy", "images", "macro_f1", *(f"confusion_{row}_{column}" for row, column in pairs)}
+    counts = {key for key in (f"confusion_{row}_{column}" for row, column in pairs) if scores[key]}
+    keys = {"accuracy", "images", "macro_f1", *counts}
     assert set(numbers) == keys | {f"{name}_{row}" for name in ("precision", "recall", "f1") for row in range(8)}
     assert {key: value for key, (value, _) in numbers.items()} == {key: scores[key] for key in numbers}
     assert numbers["accuracy"][1] == f"{100 * scores['accuracy']:.2f}%"
     assert numbers["images"][1] == f"{scores['images']:,}"
     for key, (_, text) in numbers.items():
         if key.startswith("confusion"):
-            assert text == (str(scores[key]) if scores[key] else "")
+            assert text == str(scores[key])
         elif re.search("precision|recall|f1", key):
             assert text == f"{scores[key]:.3f}"
 
@@ -88,8 +89,8 @@ def test_class_names_are_escaped(score, tmp_path):
     plain = lay_out(tmp_path / "plain", Submitted(labels, predictions)).run(score)
     page = lay_out(tmp_path / "hostile", Submitted(labels, predictions, names=HOSTILE)).run(score)
     assert page.shape() == plain.shape()
-    first_cells = [row.children[0].text for row in page.all("tr") if row.children[0].tag == "td"]
-    assert first_cells[-8:] == list(HOSTILE)
+    table = next(table for table in page.all("table") if table.attributes["class"] == "classes")
+    assert [row.children[0].text for row in table.children[1:]] == list(HOSTILE)
     for name in HOSTILE:
         assert f"true {name}" in page.text
         assert f"predicted {name}" in page.text
@@ -149,6 +150,52 @@ def test_failed_prediction_stage_is_shown(score, tmp_path):
     stage = lay_out(tmp_path, Submitted(*synthetic()))
     (stage.result / "metadata").write_text("elapsedTime: 2\nexitCode: 137\n")
     assert "the prediction stage ended with exit code 137" in stage.run(score, code=1).text
+
+
+# --- confusions
+
+
+def table_of(page, label):
+    """The rows of the table in the area of this label, each the texts of its cells."""
+    area = next(element for element in page.all("div") if element.attributes.get("aria-label") == label)
+    return [[cell.text for cell in row.children] for row in area.children[0].children]
+
+
+def many(classes, seed=0, per_class=8):
+    """Labels, predictions and names of many classes; a fifth of the images is wrong."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), per_class)
+    wrong = (labels + rng.integers(1, 4, len(labels))) % classes
+    return labels, np.where(rng.random(len(labels)) < 0.8, labels, wrong), [f"Kind {n + 1}" for n in range(classes)]
+
+
+@pytest.mark.parametrize("classes", [8, 31, 200])
+def test_largest_confusions_are_a_table_above_the_matrix(score, tmp_path, classes):
+    labels, predictions, names = many(classes)
+    page = lay_out(tmp_path, Submitted(labels, predictions, names=names, show_mistakes=False)).run(score)
+    counts = score.confusion(labels, predictions, classes)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:15]
+    pairs = [divmod(int(place), classes) for place in order if counts.flat[place]]
+    rows = table_of(page, "confusions")
+    assert rows[0] == ["true class", "predicted class", "images", "share"]
+    expected = [[names[a], names[b], str(counts[a, b]), f"{counts[a, b] / 8:.0%}"] for a, b in pairs]
+    assert rows[1:] == expected
+    assert f"The largest {len(pairs)} of {(counts > 0).sum()} pairs" in page.text
+    assert page.source.index('aria-label="confusions"') < page.source.index('aria-label="confusion matrix"')
+
+
+@pytest.mark.parametrize("classes", [8, 31, 200])
+def test_matrix_has_all_counts_under_the_names(score, tmp_path, classes):
+    labels, predictions, names = many(classes)
+    page = lay_out(tmp_path, Submitted(labels, predictions, names=names)).run(score)
+    rows = table_of(page, "confusion matrix")
+    heads = [f"{number} {name}" for number, name in enumerate(names, 1)]
+    assert rows[0][1:] == heads
+    assert [row[0] for row in rows[1:]] == heads
+    shown = np.array([[int(text or 0) for text in row[1:]] for row in rows[1:]])
+    np.testing.assert_array_equal(shown, score.confusion(labels, predictions, classes))
+    assert len(page.source) < 1_000_000
 
 
 # --- calibration
@@ -221,6 +268,37 @@ def test_most_confident_mistakes_are_shown(score, tmp_path, known):
             assert (thumbnail.format, thumbnail.size) == ("JPEG", (48, 48))
         assert image.attributes["alt"]
     assert f"{'The most confident' if known else 'The first'} {MISTAKES} of {len(wrong)}." in page.text
+
+
+def write_files(stage, count):
+    names = [f"kind/<b>{row:05d}&.jpg" for row in range(count)]
+    (stage.thumbnails.parent / "files.txt").write_text("".join(f"{name}\n" for name in names))
+    return names
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with probabilities", "without"])
+def test_mistakes_are_listed_with_their_files_if_these_are_known(score, tmp_path, known):
+    labels, predictions, probabilities = synthetic(3000, 4, share=0.6)
+    stage = lay_out(tmp_path, Submitted(labels, predictions, probabilities if known else None))
+    files = write_files(stage, 3000)
+    page = stage.run(score)
+    wrong = np.flatnonzero(labels != predictions)
+    expected = wrong[np.argsort(-probabilities.max(1)[wrong], kind="stable")] if known else wrong
+    assert len(wrong) > 500
+    rows = table_of(page, "files of mistakes")[1:]
+    assert len(rows) == 500
+    for cells, row in zip(rows, expected, strict=False):
+        confidence = [f"{probabilities[row].max():.0%}"] if known else []
+        assert cells == [files[row], NAMES[labels[row]], NAMES[predictions[row]], *confidence]
+    for item, row in zip(page.mistakes(), expected, strict=False):
+        assert item.text.endswith(files[row])
+    assert f"The files of 500 of {len(wrong):,} mistakes" in page.text
+
+
+def test_files_are_not_shown_where_no_single_image_may_be(score, tmp_path):
+    stage = lay_out(tmp_path, Submitted(*synthetic(), show_mistakes=False))
+    write_files(stage, 200)
+    assert "kind/" not in stage.run(score).source
 
 
 def test_few_mistakes_are_all_shown(score, tmp_path):

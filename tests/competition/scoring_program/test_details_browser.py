@@ -221,16 +221,18 @@ LINES_OF_VERDICTS = """
 })
 """
 
-# For each square of the confusion matrix with a number in it: its color, its opacity, and the color of the number.
-SQUARES = """
-[...document.querySelectorAll('svg g')].filter(g => g.querySelector('text').textContent).map(g => {
-  const square = getComputedStyle(g.querySelector('rect'))
-  return [square.fill, +square.fillOpacity, getComputedStyle(g.querySelector('text')).fill]
+# For each cell of the confusion matrix with a number in it: its color with opacity, and the color of the number.
+CELLS = """
+[...document.querySelectorAll('.matrix td')].filter(cell => cell.textContent).map(cell => {
+  const style = getComputedStyle(cell)
+  return [style.backgroundColor, style.color]
 })
 """
 
 
-def blended(color, opacity, paper):
+def blended(color, paper):
+    """A color "rgba(r, g, b, a)" over one "rgb(r, g, b)"."""
+    *_, opacity = map(float, re.findall(r"[\d.]+", color))
     both = zip(re.findall(r"\d+", color)[:3], re.findall(r"\d+", paper)[:3], strict=True)
     return "rgb({:.0f}, {:.0f}, {:.0f})".format(
         *(opacity * int(over) + (1 - opacity) * int(under) for over, under in both)
@@ -240,14 +242,15 @@ def blended(color, opacity, paper):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("case", ["mixed", "all right", "all wrong"])
 def test_numbers_of_the_confusion_matrix_are_readable(score, tmp_path, browser, scheme, case):
-    """Also on the darkest squares, which have all images of a class."""
+    """Also on the darkest cells, which have all images of a class."""
     stage = lay_out(tmp_path, Submitted(*CASES[case]))
     stage.run(score)
     browser.show(stage.page, 1000, scheme)
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
-    squares = browser.value(SQUARES)
-    assert len(squares) >= 8
-    assert min(contrast(ink, blended(color, opacity, paper)) for color, opacity, ink in squares) >= 4.5
+    cells = browser.value(CELLS)
+    assert len(cells) >= 8
+    assert all(color.startswith("rgba(") for color, _ in cells)
+    assert min(contrast(ink, blended(color, paper)) for color, ink in cells) >= 4.5
 
 
 @pytest.mark.parametrize("classes", [2, 8, 12])
@@ -260,6 +263,64 @@ def test_diagrams_are_not_cut_off(score, tmp_path, browser, classes):
     stage.run(score)
     browser.show(stage.page, 1000)
     assert browser.value(CUT_OFF) == []
+
+
+LONG_NAMES = "God-Morgon-Orange-Red-Grapefruit-Juice-{}"
+
+# Of the area of the matrix: its width and height, and those of what scrolls in it.
+SIZES = """
+(() => { const area = document.querySelector('.matrix').parentElement
+  return [area.clientWidth, area.clientHeight, area.scrollWidth, area.scrollHeight] })()
+"""
+
+# After scrolling to the last cell: how far the heads of its row and column, and the cell, are from the area's edges.
+SCROLLED = """
+(() => { const table = document.querySelector('.matrix'), area = table.parentElement, last = table.rows.length - 1
+  area.scrollTo(area.scrollWidth, area.scrollHeight)
+  const box = e => e.getBoundingClientRect(), outer = box(area)
+  const right = outer.left + area.clientWidth, bottom = outer.top + area.clientHeight
+  const row = box(table.rows[last].cells[0]), column = box(table.rows[0].cells[last])
+  const cell = box(table.rows[last].cells[last])
+  return [row.left - outer.left, column.top - outer.top, right - cell.right, bottom - cell.bottom,
+    cell.left - row.right, cell.top - column.bottom] })()
+"""
+
+# Texts of the table of confusions, of the classes and of the mistakes that stick out of their areas.
+STICK_OUT = """
+[...document.querySelectorAll('.classes th, .classes td, .texts th, .texts td')].filter(e => {
+  const area = e.closest('.scroll').getBoundingClientRect(), cell = e.getBoundingClientRect()
+  return cell.left < area.left - 0.5 || cell.right > area.right + 0.5 || e.scrollWidth > e.clientWidth + 1
+}).map(e => e.textContent)
+"""
+
+
+def many(classes):
+    """A submission of many classes with long names, with files, mistakes and probabilities."""
+    labels = np.arange(classes * 5) % classes
+    predictions = np.where(np.arange(len(labels)) % 4 == 0, (labels + 7) % classes, labels)
+    probabilities = np.full((len(labels), classes), 0.2 / (classes - 1), np.float32)
+    probabilities[np.arange(len(labels)), predictions] = 0.8
+    return Submitted(labels, predictions, probabilities, [LONG_NAMES.format(number) for number in range(classes)])
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+@pytest.mark.parametrize("classes", [8, 31, 200])
+def test_many_classes_fit_and_the_matrix_scrolls_below_its_heads(score, tmp_path, browser, classes, width):
+    stage = lay_out(tmp_path, many(classes))
+    files = [f"{LONG_NAMES.format(0)}/a_photograph_{number:05d}.jpg" for number in range(classes * 5)]
+    (stage.thumbnails.parent / "files.txt").write_text("".join(f"{name}\n" for name in files))
+    stage.run(score)
+    browser.show(stage.page, width)
+    assert_fits(browser, width)
+    assert browser.value(STICK_OUT) == []
+    wide, high, scroll_wide, scroll_high = browser.value(SIZES)
+    assert wide <= width
+    assert high <= 0.85 * 800
+    assert (scroll_wide > wide) == (classes > 8)
+    assert (scroll_high > high) == (classes > 8)
+    left, top, right, bottom, beside, below = browser.value(SCROLLED)
+    assert max(map(abs, (left, top))) <= 1  # the heads stay
+    assert min(right, bottom, beside, below) >= -1  # the last cell is reached, and is not below the heads
 
 
 def test_verdict_is_one_line(score, tmp_path, browser):

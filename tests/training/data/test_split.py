@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.images import Images, load_folder
 from training.config.recipe import Data
 from training.data.split import copy_split, split, split_fold, split_rows
+from training.inputs import Inputs
 
 pytestmark = pytest.mark.unit
 LABELS = np.repeat([0, 1, 2], [100, 40, 20])
@@ -45,7 +46,8 @@ def test_split_may_hold_nothing_out():
     ("labels", "validation_split", "named"),
     [
         ([0, 0, 0, 1], 0.5, "Species2"),
-        ([0, 0, 1, 1, 2, 2], 0.1, "10%"),
+        ([0, 0, 1, 1, 2, 2], 0.1, "3 classes, 10% of 6 .*=0.5,"),
+        (np.repeat(np.arange(200), 4), 0.2, "200 classes, 20% of 800 .*=0.25,"),
         ([0, 0, 1, 1], 1.5, "150%"),
         ([0, 0, 1, 1], -0.5, "-50%"),
     ],
@@ -53,6 +55,12 @@ def test_split_may_hold_nothing_out():
 def test_impossible_split_is_refused(labels, validation_split, named):
     with pytest.raises(UserError, match=named):
         split(np.array(labels), validation_split, 0, NAMES)
+
+
+def test_the_share_that_the_error_names_is_possible():
+    labels = np.repeat(np.arange(200), 4)
+    val = split(labels, 0.25, 0)[1]
+    assert labels[val].tolist() == list(range(200))
 
 
 def test_each_row_is_in_one_of_the_folds_and_each_fold_is_stratified():
@@ -144,7 +152,7 @@ def test_copy_split_keeps_copies_in_one_part(leaf_folder, tmp_path):
     for number in range(4):
         source = leaf_folder / "Species1" / f"{number:05d}.jpg"
         shutil.copy(source, source.with_name(f"copy {source.name}"))
-    lines = copy_split(leaf_folder, tmp_path / "split", 0.5, 0)
+    lines = copy_split(Inputs(leaf_folder), tmp_path / "split", 0.5, 0)
     assert lines[0].startswith("warning: 4 images are copies")
     train, validation = files(tmp_path / "split" / "train"), files(tmp_path / "split" / "validation")
     assert len(train) + len(validation) == 28
@@ -166,6 +174,18 @@ def test_a_recipe_holds_out_a_share_or_a_fold():
             np.testing.assert_array_equal(rows, expected_rows)
 
 
+def test_images_that_the_user_holds_out_are_the_validation_part():
+    images = Images(
+        np.zeros((160, 1, 1, 3), np.uint8), LABELS, NAMES, ("",) * 160, held_out=(False,) * 150 + (True,) * 10
+    )
+    for data in (Data(validation_split=0.25), Data(validation_split=0.0)):
+        train, val = split_rows(data, images)
+        check_partition(train, val)
+        assert val.tolist() == list(range(150, 160))
+    with pytest.raises(UserError, match="data.folds.*--validation"):
+        split_rows(Data(folds=5), images)
+
+
 def files(folder):
     """Relative path → bytes."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -173,7 +193,7 @@ def files(folder):
 
 def test_copy_split_copies_every_image_into_one_of_two_parts(leaf_folder, tmp_path):
     out = tmp_path / "new" / "split"
-    lines = copy_split(leaf_folder, out, 0.25, 0)
+    lines = copy_split(Inputs(leaf_folder), out, 0.25, 0)
     train, validation = files(out / "train"), files(out / "validation")
     assert {**train, **validation} == files(leaf_folder)
     assert (len(train), len(validation)) == (18, 6)
@@ -187,7 +207,7 @@ def test_copy_split_copies_every_image_into_one_of_two_parts(leaf_folder, tmp_pa
 
 def test_copy_split_depends_only_on_the_seed(leaf_folder, tmp_path):
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
-        copy_split(leaf_folder, tmp_path / name, 0.25, seed)
+        copy_split(Inputs(leaf_folder), tmp_path / name, 0.25, seed)
     one, same, other = (files(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same
     assert one != other
@@ -195,10 +215,25 @@ def test_copy_split_depends_only_on_the_seed(leaf_folder, tmp_path):
 
 def test_copy_split_reports_skipped_files(leaf_folder, tmp_path):
     (leaf_folder / "Species1" / "notes.txt").write_text("oak leaves")
-    lines = copy_split(leaf_folder, tmp_path / "split", 0.25, 0)
+    lines = copy_split(Inputs(leaf_folder), tmp_path / "split", 0.25, 0)
     assert len(lines) == 2
     assert "notes.txt" in lines[0]
     assert not list((tmp_path / "split").rglob("notes.txt"))
+
+
+def test_copy_split_of_a_table_makes_class_folders(leaf_folder, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    rows = ["image,label"]
+    for path in sorted(leaf_folder.glob("*/*.jpg")):
+        name = f"{path.parent.name}{path.name}"
+        path.rename(folder / name)
+        rows.append(f"{name},{path.parent.name}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    copy_split(Inputs(folder, labels=tmp_path / "labels.csv"), tmp_path / "split", 0.25, 0)
+    copied = {**files(tmp_path / "split" / "train"), **files(tmp_path / "split" / "validation")}
+    assert copied == {f"{name[:8]}/{name}": content for name, content in files(folder).items()}
+    assert len(files(tmp_path / "split" / "validation")) == 6
 
 
 def test_copy_split_overwrites_nothing(leaf_folder, tmp_path):
@@ -206,7 +241,7 @@ def test_copy_split_overwrites_nothing(leaf_folder, tmp_path):
     out.mkdir()
     (out / "kept.txt").write_text("mine")
     with pytest.raises(UserError, match="--out.*exists"):
-        copy_split(leaf_folder, out, 0.25, 0)
+        copy_split(Inputs(leaf_folder), out, 0.25, 0)
     assert [path.name for path in out.iterdir()] == ["kept.txt"]
 
 
@@ -216,6 +251,6 @@ def test_copy_split_leaves_nothing_when_copying_fails(leaf_folder, tmp_path, mon
 
     monkeypatch.setattr("training.data.split.shutil", SimpleNamespace(copy2=fail))
     with pytest.raises(OSError, match="No space") as error:
-        copy_split(leaf_folder, tmp_path / "split", 0.25, 0)
+        copy_split(Inputs(leaf_folder), tmp_path / "split", 0.25, 0)
     assert error.value.filename == str(tmp_path / "split")
     assert [path.name for path in tmp_path.iterdir()] == ["leaves"]

@@ -147,10 +147,11 @@ def test_list_prints_ours_and_the_report_without_importing_tensorflow():
     done = python("-c", LIST, cwd=ROOT, isolated=False)
     assert (done.returncode, done.stderr) == (0, "")
     ours, report = measured(), reported()
-    blocks = [block.splitlines() for block in re.split(r"\n(?! )", done.stdout.strip())]
-    assert [block[0] for block in blocks] == recipe_names()
-    for name, _, *lines in blocks:
-        assert [line.strip() for line in lines] == [
+    blocks = [block.splitlines() for block in re.split(r"\n(?=  \w)", done.stdout) if block.startswith("  ")]
+    recipes = {block[0].strip(): [line.strip() for line in block[1:] if line.startswith("    ")] for block in blocks}
+    assert set(recipes) >= set(recipe_names())
+    for name in recipe_names():
+        assert recipes[name][1:] == [
             *([f"Report: {report[name].result}"] if name in report else []),
             *([f"Ours: {ours[name]}"] if name in ours else []),
         ]

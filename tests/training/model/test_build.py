@@ -35,7 +35,6 @@ def test_model_is_preprocessing_backbone_and_head():
     backbone, head = tiny("none"), softmax_head(Finetune(), 8, 3)
     model = build_model(backbone, head, (32, 40), 48)
     pixels = np.random.default_rng(0).uniform(0, 255, (5, 32, 40, 3)).astype(np.float32)
-    # training=False, because Keras' Resizing calls the layers after it in training mode by default
     found = keras.ops.convert_to_numpy(model(pixels, training=False))
     np.testing.assert_allclose(found, head(backbone(preprocessing(48, (32, 40))(pixels))), atol=1e-6)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)

@@ -11,4 +11,4 @@ class Model:
     def predict(self, X):
         header = {"kind": "tensor", "dtype": "int64", "shape": [len(X)], "has_probabilities": True, "classes": 8.0}
         os.write(responses_pipe(), json.dumps(header).encode() + b"\n" + bytes(8 + 32))
-        time.sleep(5)
+        time.sleep(1)

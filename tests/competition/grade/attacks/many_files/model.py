@@ -1,8 +1,8 @@
-"""Creates 22,000 files."""
+"""Creates 3,500 files."""
 
 import time
 
-for number in range(22_000):
+for number in range(3500):
     open(f"/app/tmp/{number}", "w").close()
 time.sleep(5)
-raise RuntimeError("made 22,000 files")
+raise RuntimeError("made 3,500 files")

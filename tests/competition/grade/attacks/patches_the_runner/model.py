@@ -5,8 +5,8 @@ import sys
 import numpy as np
 
 
-def predict(network, pixels, class_name):
-    count = len(pixels)
+def predict(network, images):
+    count = len(images)
     predict.calls += 1
     header = {"kind": "tensor", "dtype": "int64", "shape": [count], "has_probabilities": False}
     return header, np.full(count, predict.calls % 8).astype("<i8").tobytes()

@@ -8,11 +8,12 @@ from helpers import python
 
 from common.errors import UserError
 from competition.synthetic import draw_folder
-from training import auto as module
-from training.auto import auto
+from training.auto import choices, heldout, search
+from training.auto.search import auto
 from training.config.record import from_json
+from training.inputs import Inputs
 from training.model import backbones
-from training.run import Inputs, load_run
+from training.run import load_run
 from training.run_folder import read_metrics, read_record
 
 pytestmark = pytest.mark.integration
@@ -33,9 +34,9 @@ def tiny_mixed(weights):
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch):
     monkeypatch.setattr(backbones, "tiny_mixed", tiny_mixed, raising=False)
-    monkeypatch.setattr(module, "BACKBONE", tiny_mixed)
-    monkeypatch.setattr(module, "FROZEN_BACKBONE", tiny_mixed)
-    monkeypatch.setattr(module, "INPUT_SIZE", 75)
+    monkeypatch.setattr(choices, "BACKBONE", tiny_mixed)
+    monkeypatch.setattr(choices, "FROZEN_BACKBONE", tiny_mixed)
+    monkeypatch.setattr(choices, "INPUT_SIZE", 75)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_quick_model_is_ready_to_build(auto_data, tmp_path, capsys):
     assert from_json(plan["steps"]["quick"]["recipe"]) == record.recipe
     assert record.recipe.head.kind == "linear"
     assert record.recipe.data.class_repeats == {"Species2": 2}
-    assert not record.recipe.augmentation.transforms.vertical_flips
+    assert record.recipe.prediction.tta_transforms == ("none", "horizontal")
     trained = load_run(out)
     assert trained.names == ("Species1", "Species2", "Species3")
     assert trained.samples is not None
@@ -75,10 +76,11 @@ def test_the_quick_model_is_ready_to_build(auto_data, tmp_path, capsys):
 
 def test_one_group_of_similar_images_of_each_class_is_held_out(auto_data, tmp_path, monkeypatch):
     parts = []
-    accuracy = module._held_out_accuracy
-    monkeypatch.setattr(module, "_held_out_accuracy", lambda *rest: parts.append(rest[2:]) or accuracy(*rest))
+    probabilities = search.held_out_probabilities
+    monkeypatch.setattr(search, "held_out_probabilities", lambda *rest: parts.append(rest[3:]) or probabilities(*rest))
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     assert (tmp_path / "out" / "groups.csv").is_file()
+    assert parts
     for images, (train_rows, val_rows) in parts:
         assert not set(images.groups[train_rows]) & set(images.groups[val_rows])
         assert set(images.labels[val_rows]) == {0, 1, 2}
@@ -88,7 +90,7 @@ def test_images_of_a_series_are_in_one_group():
     rng = np.random.default_rng(0)
     series = np.repeat(rng.normal(0, 5, (16, 20)), 4, axis=0)
     labels = np.repeat([0, 1], 32)
-    groups = module.similar_groups(labels, (series + rng.normal(0, 0.1, series.shape)).astype(np.float32))
+    groups = heldout.similar_groups(labels, (series + rng.normal(0, 0.1, series.shape)).astype(np.float32))
     assert all(len(set(groups[start : start + 4])) == 1 for start in range(0, 64, 4))
     assert len(set(groups[:32])) > 4
 
@@ -113,18 +115,29 @@ def test_the_saved_recipe_repeats_the_quick_model(auto_data, tmp_path):
     np.testing.assert_allclose(first, again, atol=1e-4)
 
 
-@pytest.mark.parametrize(("accuracy", "kept"), [(0.0, False), (1.0, True)], ids=["worse", "better"])
-def test_a_fine_tuning_is_kept_only_if_it_is_better(auto_data, tmp_path, monkeypatch, accuracy, kept):
+@pytest.fixture
+def one_epoch(monkeypatch):
+    """A fine-tuning of one epoch fits into the time, however fast the machine is."""
+    monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
+    monkeypatch.setattr(search, "MAX_EPOCHS", 1)
+    monkeypatch.setattr(search, "MIN_EPOCHS", 1)
+
+
+def with_accuracy(monkeypatch, accuracies):
+    """Replaces the accuracy that a run of each name returns."""
+    train = search.train
+
     def trained(recipe, name, inputs, out):
         result = train(recipe, name, inputs, out)
-        return {**result, "accuracy": accuracy} if name == "auto-finetuned" else result
+        return {**result, "accuracy": accuracies.get(name, result.get("accuracy"))}
 
-    train = module.train
-    monkeypatch.setattr(module, "train", trained)
-    monkeypatch.setattr(module, "seconds_per_image", lambda *rest: 0.1)
-    monkeypatch.setattr(module, "MAX_EPOCHS", 1)
-    monkeypatch.setattr(module, "MIN_EPOCHS", 1)
-    monkeypatch.setattr(module, "_held_out_accuracy", lambda *rest: 0.5)
+    monkeypatch.setattr(search, "train", trained)
+
+
+@pytest.mark.parametrize(("finetuned", "kept"), [(0.0, False), (1.0, True)], ids=["worse", "better"])
+def test_a_fine_tuning_is_kept_only_if_it_is_better(auto_data, tmp_path, monkeypatch, one_epoch, finetuned, kept):
+    with_accuracy(monkeypatch, {"auto-finetuned": finetuned})
+    monkeypatch.setattr(search, "accuracy", lambda probabilities, labels: 0.5)
     assert auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20) == (1.0 if kept else 0.5)
     record = read_record(tmp_path / "out" / "best")
     assert record.recipe.head.kind == ("softmax" if kept else "linear")
@@ -132,11 +145,40 @@ def test_a_fine_tuning_is_kept_only_if_it_is_better(auto_data, tmp_path, monkeyp
     assert not (tmp_path / "out" / "best" / "checkpoint.npz").exists()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["alone", "averaged"])
+def test_a_better_head_on_the_fine_tuned_backbone_ships(auto_data, tmp_path, monkeypatch, one_epoch, share):
+    best = choices.finetuned_heads(choices.base_recipe({}, "float32"))
+    best = next(head for head in best if head.kind == "quasi_svm" and head.softmax_share == share)
+    monkeypatch.setattr(choices, "finetuned_heads", lambda base: [best])
+    with_accuracy(monkeypatch, {"auto-finetuned": 0.1, "auto-head": 0.9})
+    monkeypatch.setattr(search, "accuracy", rising())
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    record = read_record(tmp_path / "out" / "best")
+    assert (record.recipe.head.kind, record.recipe.head.softmax_share) == ("quasi_svm", share)
+    saved = np.load(tmp_path / "out" / "best" / "val.npz")
+    trained = load_run(tmp_path / "out")
+    assert saved["probabilities"].shape[1] == 3
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    probabilities = trained.model.predict(images, verbose=0)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def rising():
+    """An accuracy that is higher at each call."""
+    calls = []
+
+    def accuracy(probabilities, labels):
+        calls.append(1)
+        return 0.001 * len(calls)
+
+    return accuracy
+
+
 def test_an_interruption_leaves_the_best_so_far(auto_data, tmp_path, monkeypatch):
     def interrupt(*rest):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "seconds_per_image", interrupt)
+    monkeypatch.setattr(search, "seconds_per_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
         auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     assert load_run(tmp_path / "out").names == ("Species1", "Species2", "Species3")
@@ -167,3 +209,35 @@ def test_the_command_names_the_next_one(tmp_path):
     done = python("-m", "training", "auto", "--data", tmp_path / "none", "--minutes", "1", isolated=False)
     assert done.returncode == 2
     assert "error: " in done.stderr and "none" in done.stderr
+
+
+def test_a_huge_folder_is_thinned_to_the_time(auto_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "READ_SECONDS", 4.0)  # of a limit of 48 seconds
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
+    shown = capsys.readouterr().out
+    assert "of the 29 images are used" in shown
+    assert read_metrics(tmp_path / "out" / "best")["training_images"] < 14
+
+
+def test_images_of_the_users_validation_folder_are_held_out(auto_data, tmp_path):
+    draw_folder(tmp_path / "validation", 3, classes=3, side=32, seed=9)
+    auto(Inputs(auto_data, "none", validation=tmp_path / "validation"), tmp_path / "out", minutes=0.01)
+    assert not (tmp_path / "out" / "groups.csv").exists()
+    assert read_metrics(tmp_path / "out" / "best")["images"] == 9
+
+
+@pytest.mark.parametrize("harm", [False, True])
+def test_images_are_turned_by_any_angle_only_if_that_does_no_harm(auto_data, tmp_path, monkeypatch, one_epoch, harm):
+    views = []
+
+    def probabilities(recipe, head, features, images, rows):
+        views.append(len(features))
+        right = np.eye(3)[images.labels[rows[1]]]
+        return 1 - right if harm and len(features) == 3 else right
+
+    monkeypatch.setattr(search, "held_out_probabilities", probabilities)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    assert 3 in views
+    recipe = read_record(tmp_path / "out" / "finetuned").recipe
+    assert recipe.augmentation.transforms.quarter_turns is not harm
+    assert ("vertical" in recipe.prediction.tta_transforms) is not harm

@@ -1,0 +1,256 @@
+"""Reads the labels of images from a CSV file, for a folder of images that has no class folders."""
+
+import csv
+import io
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from common.errors import UserError
+from common.folders import ClassFolders, is_hidden, natural_key, printable, walk_files
+
+# Names of columns in lower case, with _ in place of spaces and hyphens.
+FILE_COLUMNS = frozenset(
+    ("id", "image", "images", "image_id", "imageid", "image_name", "image_file", "image_path", "img", "img_id")
+    + ("img_name", "img_path", "file", "files", "file_id", "file_name", "file_path", "filename", "filepath", "path")
+)
+LABEL_COLUMNS = frozenset(
+    ("label", "labels", "class", "class_name", "classname", "species", "category", "target", "breed", "y")
+)
+DELIMITERS = ",;\t"
+ONES, ZEROS = frozenset(("1", "1.0", "true")), frozenset(("0", "0.0", "false"))  # of a one-hot table
+SAMPLE = 100  # rows that are looked at to recognize the column of files
+MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
+
+
+def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str] | None = None) -> ClassFolders:
+    """Lists the images of a folder by the labels in a CSV file, in the order of `list_classes`.
+
+    The table is separated by commas, semicolons or tabs. The column of files is the one whose values name files of the
+    folder; folders before the name and the extension may be missing. The column of labels is recognized by its name, or
+    because no other column is left. A one-hot table has one column for each class, with exactly one 1 in each row.
+
+    Args:
+        folder: the image files, also in subfolders.
+        table: the CSV file, in UTF-8.
+        columns: names of the columns of files and of labels. None: they are recognized.
+
+    Returns:
+        `ClassFolders`. A note says which columns were used, others which files and rows were not.
+
+    Raises:
+        UserError: no such folder or file, a damaged table, columns that are not recognized, files that do not exist or
+            have two labels, empty cells, or fewer than two classes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"the folder of images must exist; there is no folder {printable(folder)}, check the path")
+    paths, hidden = walk_files(folder)
+    files = _Files(folder, paths)
+    rows = _read(Path(table))
+    rows, file, labels = _recognize(rows, files) if columns is None else _chosen(rows, files, columns)
+    label_of, repeated = _match(rows, file, labels, files)
+    classes: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:  # in natural order
+        if path in label_of:
+            classes[label_of[path]].append(path)
+    names = sorted(classes, key=natural_key)
+    _check_classes(rows, names)
+    unused = [path for path in paths if path not in label_of and _is_image(path)]
+    notes = [f"{rows.name}: column {rows.columns[file]} has the files, {_describe(rows, labels)}; {len(names)} classes"]
+    alike = [name for name in names if sum(name.casefold() == other.casefold() for other in names) > 1]
+    if alike:
+        notes.append(f"warning: the classes {', '.join(alike)} of {rows.name} differ only in upper and lower case")
+    if repeated:
+        notes.append(f"{rows.name} names {repeated} files more than once, with the same label")
+    if unused:
+        notes.append(f"skipped {len(unused)} images that are not in {rows.name}, for example {printable(unused[0])}")
+    return ClassFolders(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table: name of its file, names of its columns, and (number of the line, cells) of each row."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, tuple[str, ...]], ...]
+
+    def column(self, number: int) -> list[str]:
+        return [cells[number] for _, cells in self.rows]
+
+    def without_header(self) -> "_Rows":
+        columns = tuple(f"column {number}" for number, _ in enumerate(self.columns, 1))
+        return _Rows(self.name, columns, ((1, self.columns), *self.rows))
+
+
+class _Files:
+    """The files of a folder, found by what a table calls them."""
+
+    def __init__(self, folder: Path, paths: Iterable[Path]) -> None:
+        self.folder = folder
+        self._by_name: dict[str, list[tuple[Path, tuple[str, ...]]]] = defaultdict(list)
+        root = folder.resolve()
+        for path in paths:
+            full = PurePosixPath(_normal((root / path.relative_to(folder)).as_posix()))
+            self._by_name[full.name].append((path, full.parts))
+            if _is_image(path):
+                self._by_name[full.stem].append((path, full.with_suffix("").parts))
+
+    def find(self, text: str) -> list[Path]:
+        """Returns the files whose path ends with `text`, or is that of `text` within the folder."""
+        parts = PurePosixPath(_normal(text.strip().replace("\\", "/"))).parts
+        if not parts:
+            return []
+        found = [(path, full) for path, full in self._by_name.get(parts[-1], ()) if full[-len(parts) :] == parts]
+        shortest = min((len(full) for _, full in found), default=0)
+        if len(found) > 1 and shortest == len(self.folder.resolve().parts) + len(parts):
+            found = [(path, full) for path, full in found if len(full) == shortest]
+        return [path for path, _ in found]
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_image(path: Path) -> bool:
+    """Whether the extension is that of an image."""
+    return path.suffix.lower() in MORE_IMAGES or path.suffix.lower() in Image.registered_extensions()
+
+
+def _read(table: Path) -> _Rows:
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"--labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{printable(table)} must be UTF-8; save it as CSV UTF-8") from error
+    head = next((line for line in text.split("\n") if line.strip()), "")
+    delimiter = max(DELIMITERS, key=lambda one: len(next(csv.reader([head], delimiter=one), [])))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        rows = [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
+    except csv.Error as error:
+        raise UserError(f"{printable(table)} is damaged in line {reader.line_num}: {error}; repair it") from error
+    if len(rows) < 2 or len(rows[0][1]) < 2:
+        raise UserError(f"{printable(table)} must have a header, rows, and a column each for files and labels")
+    columns = rows[0][1]
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{printable(table)} must have {len(columns)} cells in each row, line {line} has {len(cells)}"
+            )
+    return _Rows(printable(table.name), tuple(map(printable, columns)), tuple(rows[1:]))
+
+
+def _recognize(rows: _Rows, files: _Files) -> tuple[_Rows, int, list[int]]:
+    """(the table, its column of files, its columns of labels: several if it is one-hot)."""
+    sample = rows.rows[:: max(1, len(rows.rows) // SAMPLE)]
+    found = [sum(bool(files.find(cells[number])) for _, cells in sample) for number in range(len(rows.columns))]
+    likely = [number for number, count in enumerate(found) if 2 * count >= max(found)]
+    named = [number for number in likely if _key(rows.columns[number]) in FILE_COLUMNS]
+    candidates = likely if len(likely) == 1 else named
+    if len(candidates) != 1:
+        names = ", ".join(rows.columns[number] for number in candidates or likely)
+        what = f"which of {names} names the files" if max(found) else f"a column of files of {printable(files.folder)}"
+        raise UserError(f"{rows.name}: cannot recognize {what}; give --label-columns FILES,LABELS, or another --data")
+    (file,) = candidates
+    if _key(rows.columns[file]) not in FILE_COLUMNS and files.find(rows.columns[file]):
+        rows = rows.without_header()
+    return rows, file, _label_columns(rows, file)
+
+
+def _label_columns(rows: _Rows, file: int) -> list[int]:
+    """The column of labels, or the columns of a one-hot table."""
+    rest = [number for number, name in enumerate(rows.columns) if number != file and _key(name)]
+    named = [number for number in rest if _key(rows.columns[number]) in LABEL_COLUMNS]
+    for candidates in (named, rest):
+        if len(candidates) == 1:
+            return candidates
+    binary = [number for number in rest if {cell.lower() for cell in rows.column(number)} <= ONES | ZEROS]
+    if not named and len(binary) > 1:
+        return binary
+    names = ", ".join(rows.columns[number] for number in named or rest)
+    raise UserError(
+        f"{rows.name}: cannot recognize which of {names} has the labels; give --label-columns {rows.columns[file]},NAME"
+    )
+
+
+def _chosen(rows: _Rows, files: _Files, columns: Sequence[str]) -> tuple[_Rows, int, list[int]]:
+    """The columns of these names, as `_recognize` returns them."""
+    if not set(columns) <= set(rows.columns) and any(map(files.find, rows.columns)):
+        rows = rows.without_header()
+    for name in columns:
+        if rows.columns.count(name) != 1:
+            raise UserError(f"--label-columns must be two of {', '.join(rows.columns)}, got {name}")
+    file, label = map(rows.columns.index, columns)
+    return rows, file, [label]
+
+
+def _key(name: str) -> str:
+    """The name of a column as in FILE_COLUMNS; "" for the numbers of rows that pandas writes."""
+    key = name.lower().replace(" ", "_").replace("-", "_")
+    return "" if key.startswith("unnamed:") else key
+
+
+def _describe(rows: _Rows, labels: list[int]) -> str:
+    return f"column {rows.columns[labels[0]]} the labels" if len(labels) == 1 else f"{len(labels)} columns are one-hot"
+
+
+def _match(rows: _Rows, file: int, labels: list[int], files: _Files) -> tuple[dict[Path, str], int]:
+    """(file → label, number of files that are named more than once)."""
+    empty = [line for line, cells in rows.rows if not all(cells[number] for number in (file, *labels))]
+    if empty:
+        raise UserError(
+            f"{rows.name} must have no empty cells, {len(empty)} rows have one, the first is line {empty[0]}"
+        )
+    found = [files.find(cells[file]) for _, cells in rows.rows]
+    missing = [cells[file] for (_, cells), paths in zip(rows.rows, found, strict=True) if not paths]
+    if missing:
+        raise UserError(
+            f"{rows.name} must name files of {printable(files.folder)}, {len(missing)} of {len(found)} do not exist, "
+            f"the first is {printable(missing[0])}"
+        )
+    label_of: dict[Path, str] = {}
+    count: Counter[Path] = Counter()
+    for (line, cells), paths in zip(rows.rows, found, strict=True):
+        if len(paths) > 1:
+            raise UserError(
+                f"{rows.name}, line {line}: {printable(cells[file])} must name one file, "
+                f"got {printable(paths[0])} and {printable(paths[1])}; write more of the path"
+            )
+        label = _label(rows, line, cells, labels)
+        count[paths[0]] += 1
+        other = label_of.setdefault(paths[0], label)
+        if other != label:
+            raise UserError(
+                f"{rows.name}: each image must have one label, {printable(cells[file])} has two, "
+                f"{printable(other)} and {printable(label)} (line {line})"
+            )
+    return label_of, sum(number > 1 for number in count.values())
+
+
+def _label(rows: _Rows, line: int, cells: Sequence[str], labels: list[int]) -> str:
+    if len(labels) == 1:
+        return _normal(cells[labels[0]])
+    ones = [rows.columns[number] for number in labels if cells[number].lower() in ONES]
+    if len(ones) != 1:
+        raise UserError(
+            f"{rows.name}: exactly one of {', '.join(rows.columns[number] for number in labels)} must be 1, "
+            f"line {line} has {len(ones)}; or give --label-columns FILES,LABELS"
+        )
+    return _normal(ones[0])
+
+
+def _check_classes(rows: _Rows, names: list[str]) -> None:
+    for name in names:
+        if printable(name) != name or "/" in name or "\\" in name or is_hidden(name):
+            raise UserError(
+                f"{rows.name}: a class name must be usable as the name of a folder, got {printable(name)}; change it"
+            )
+    if len(names) < 2:
+        raise UserError(f"{rows.name} must have at least two classes, got only {names[0]}; add images of others")

@@ -1,0 +1,84 @@
+"""The hidden images as files of a bundle: JPEG files as they came, but without metadata; all others as PNG."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.image_file import decode
+from common.images import Images
+from common.progress import progress
+from competition.host.files import Folder, as_png, write_lines
+
+JPEG_START = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
+# Segments that decide what is shown: frames and Huffman tables, scans, quantization tables, restart intervals.
+KEPT = (*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDD)
+SCAN = 0xDA
+AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the next segment; restart markers belong to the scan
+EQUAL_EVERYWHERE = ("", "L to RGB")  # conversions that the decoders of the server make in the same way
+
+
+def write_image_files(folder: Folder, images: Images, order: np.ndarray) -> None:
+    """Writes what the submission may see: images/00000.jpg or .png, …, their shape, and the class names.
+
+    If all images come from JPEG files, those whose pixels were not converted are stored as they came, without
+    metadata. If not, all are PNG: which images had which format could tell something about their labels.
+
+    Args:
+        folder: an existing folder; a `Path` must have a folder `images` already.
+        images: labelled images.
+        order: int64 [n], row numbers in the order in which they are written.
+    """
+    write_lines(folder / "classes.txt", images.names)
+    write_lines(folder / "shape.json", [json.dumps(list(images.images.shape))])
+    from_jpeg = _are_all_jpeg(images.paths)
+    for number, row in enumerate(progress(order, "images", unit="image")):
+        pixels = images.images[row]
+        jpeg = _as_it_came(Path(images.paths[row]), pixels) if from_jpeg else None
+        with (folder / "images" / f"{number:05d}.{'jpg' if jpeg else 'png'}").open("wb") as file:
+            file.write(jpeg or as_png(pixels))
+
+
+def without_metadata(data: bytes) -> bytes | None:
+    """Returns a JPEG file with only the segments that decide what is shown; None if it is not a whole JPEG file.
+
+    EXIF data, comments, color profiles, thumbnails and everything behind the image are left out.
+    """
+    kept, place = [JPEG_START[:2]], 2
+    if not data.startswith(JPEG_START):
+        return None
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != JPEG_END[1]:
+        marker, end = data[place + 1], place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        if marker == SCAN:
+            following = AFTER_SCAN.search(data, end)
+            end = following.start() if following else len(data)
+        if marker in KEPT:
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, JPEG_END]) if data[place : place + 2] == JPEG_END else None
+
+
+def _are_all_jpeg(paths: Sequence[str]) -> bool:
+    """Whether there are files, and all are JPEG."""
+    for path in paths:
+        with open(path, "rb") as file:
+            if file.read(len(JPEG_START)) != JPEG_START:
+                return False
+    return bool(paths)
+
+
+def _as_it_came(path: Path, pixels: np.ndarray) -> bytes | None:
+    """Returns a JPEG file without metadata if it still shows exactly these pixels, uint8 [h, w, 3]; otherwise None."""
+    data = without_metadata(path.read_bytes())
+    try:
+        picture = decode(data) if data else None
+    except Exception:  # each of Pillow's decoders raises its own
+        return None
+    same = picture and picture.conversion in EQUAL_EVERYWHERE and np.array_equal(np.asarray(picture.image), pixels)
+    return data if same else None

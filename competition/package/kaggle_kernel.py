@@ -1,0 +1,229 @@
+"""Writes the answers of a Kaggle competition. This text is also a cell of the notebook that runs on Kaggle.
+
+The notebook's last cell calls `predict_hidden`. The local layout uses the same functions, so that both write the same
+answers. Needs Python 3.8, numpy and the submission's model.py; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH_SIZE = 32  # images that are predicted between two looks at the clock
+PAUSE = 30  # seconds between two lines that say how far it is
+DEPTH = 3  # levels of folders that are searched for an input: Kaggle has used several places
+DIGITS = 9  # of a probability
+SMALLEST = 1000  # 1e-6 in units of the last digit: a log-loss is infinite for 0
+
+
+def predict_hidden(settings: dict[str, Any], out: str = "submission.csv") -> None:
+    """Predicts the images of the competition's sample as it is on Kaggle, and writes the answers in its form.
+
+    Args:
+        settings: `dataset`, `competition`, `sample` and `images` say where the inputs are, `names` are the model's
+            class names, `form` is the form of the answers, see `write_answers`.
+        out: the CSV file.
+
+    Raises:
+        ValueError: an input is missing or ambiguous, or an image cannot be read.
+    """
+    root = Path(os.environ.get("KAGGLE_INPUT", "/kaggle/input"))
+    dataset, competition = locate(root, settings["dataset"]), locate(root, settings["competition"])
+    ids = read_ids(locate(competition, settings["sample"]), settings["form"])
+    paths = find_images(locate(competition, settings["images"]), ids)
+    network = load_code(dataset / "model.py").model(str(dataset))
+    if list(network.names) != settings["names"]:
+        raise ValueError(f"{dataset} must hold the model that the notebook was built for, got other classes; push both")
+    write_answers(Path(out), ids, predict(network, paths), settings["form"])
+    print(f"{out}: {len(ids)} images")
+
+
+def locate(folder: Path, name: str) -> Path:
+    """Returns the file or folder of this name that is nearest to the top of a folder.
+
+    Raises:
+        ValueError: there is none, or there are several on one level.
+    """
+    level = [folder] if folder.is_dir() else []
+    for _ in range(DEPTH):
+        found = [parent / name for parent in level if (parent / name).exists()]
+        if len(found) > 1:
+            raise ValueError(f"{name} must be one input, got {found[0]} and {found[1]}; remove one of them")
+        if found:
+            return found[0]
+        level = [Path(entry) for parent in level for entry in os.scandir(parent) if entry.is_dir()]
+    there = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else ["no such folder"]
+    got = ", ".join(there[:20])
+    raise ValueError(f"{folder} must contain {name}, got {got}; add it to the notebook's inputs")
+
+
+def load_code(path: Path) -> Any:
+    """Returns a Python file as a module."""
+    spec = importlib.util.spec_from_file_location("submitted", path)
+    assert spec is not None and spec.loader is not None  # holds for every .py file
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- the sample's ids and their images
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Returns the rows of a CSV file without blank lines."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return [row for row in csv.reader(file) if row]
+
+
+def read_ids(path: Path, form: dict[str, Any]) -> list[str]:
+    """Returns the ids of a sample.
+
+    Raises:
+        ValueError: it has another header than the sample that the notebook was built for.
+    """
+    rows, header = read_rows(path), list(form["header"])
+    if header and rows[:1] != [header]:
+        raise ValueError(f"{path} must have the header {header}, got {rows[:1]}; build the notebook from this sample")
+    return [row[form["id_column"]] for row in rows[bool(header) :]]
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _without_case(text: str) -> str:
+    return _composed(text).casefold()
+
+
+def _without_zeros(text: str) -> str:
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", _without_case(text))
+
+
+# How an id and a file name are compared. A looser form is used only for ids that no stricter one matches.
+FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("", str),
+    ("another encoding of accents", _composed),
+    ("other upper and lower case", _without_case),
+    ("other leading zeros", _without_zeros),
+)
+
+
+class ImageIndex:
+    """Image files by id. An id is a file name or a path below the folder, with or without the suffix.
+
+    Args:
+        files: the images, relative to their folder.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self._by_form: list[dict[str, list[Path]]] = []
+
+    def matches(self, name: str) -> tuple[int, list[Path]]:
+        """Returns (the strictest of `FORMS` in which an id matches, the files that match)."""
+        for number, (_, form) in enumerate(FORMS):
+            files = self._index(number).get(form(name))
+            if files:
+                return number, files
+        return 0, []
+
+    def _index(self, number: int) -> dict[str, list[Path]]:
+        """{id in a form: files}."""
+        while len(self._by_form) <= number:
+            form = FORMS[len(self._by_form)][1]
+            index: dict[str, list[Path]] = {}
+            for path in self.files:
+                for key in {path.name, path.stem, path.as_posix(), path.with_suffix("").as_posix()}:
+                    files = index.setdefault(form(key), [])
+                    if path not in files[-1:]:
+                        files.append(path)
+            self._by_form.append(index)
+        return self._by_form[number]
+
+
+def find_images(folder: Path, ids: Sequence[str]) -> list[str]:
+    """Returns the path of each id's image.
+
+    Raises:
+        ValueError: an id has no image or several, or two ids have the same one.
+    """
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    index = ImageIndex([path for path in files if not any(part.startswith(".") for part in path.parts)])
+    found: dict[Path, str] = {}
+    paths = []
+    for name in ids:
+        matching = index.matches(name)[1]
+        if len(matching) != 1:
+            got = " and ".join(map(str, matching[:2])) or f"none of {len(index.files)} files"
+            raise ValueError(f"the id {name} must have one image in {folder}, got {got}; build the notebook again")
+        if found.setdefault(matching[0], name) != name:
+            raise ValueError(f"the ids {found[matching[0]]} and {name} both match {matching[0]}; build it again")
+        paths.append(str(folder / matching[0]))
+    return paths
+
+
+# --- the answers
+
+
+def predict(network: Any, paths: Sequence[str]) -> np.ndarray:
+    """Returns the probabilities [n, classes] of image files, and prints how far it is."""
+    parts, start = [], time.monotonic()
+    shown = start
+    for place in range(0, len(paths), BATCH_SIZE):
+        parts.append(network.predict_proba(iter(paths[place : place + BATCH_SIZE])))
+        now, done = time.monotonic(), min(place + BATCH_SIZE, len(paths))
+        if now - shown > PAUSE:
+            shown, left = now, (now - start) / done * (len(paths) - done)
+            print(f"{done} of {len(paths)} images, {left / 60:.0f} minutes left", flush=True)
+    return np.concatenate(parts)
+
+
+def write_answers(path: Path, ids: Sequence[str], probabilities: np.ndarray, form: dict[str, Any]) -> None:
+    """Writes a CSV file of answers.
+
+    Args:
+        path: the file.
+        ids: the images' ids.
+        probabilities: float32 array [n, classes].
+        form: `header` (names of the columns, or empty), `id_column` (the place of the ids), and either `labels`
+            (what is written for each class) and `top` (labels in each cell, the most probable first), or `columns`
+            (the class of each column of probabilities).
+
+    Raises:
+        ValueError: a probability is not finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise ValueError("the model must return probabilities, got NaN or infinity; train it again")
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if form["header"]:
+            writer.writerow(form["header"])
+        for place, name in enumerate(ids):
+            cells = _cells(probabilities[place], form)
+            cells.insert(form["id_column"], name)
+            writer.writerow(cells)
+
+
+def _cells(row: np.ndarray, form: dict[str, Any]) -> list[str]:
+    """Returns the answers for one image, from its probabilities [classes]."""
+    if form["labels"]:
+        best = np.argsort(-row, kind="stable")[: form["top"]]
+        return [" ".join(form["labels"][place] for place in best)]
+    written = _written_probabilities(row)
+    return [written[column] for column in form["columns"]]
+
+
+def _written_probabilities(row: np.ndarray) -> list[str]:
+    """Returns probabilities of at least 1e-6 and at most 1 - 1e-6 that sum to exactly 1 as they are written."""
+    units = np.maximum(np.rint(row.astype(np.float64) * 10**DIGITS), SMALLEST).astype(np.int64)
+    units[row.argmax()] += 10**DIGITS - units.sum()
+    return [f"{unit / 10**DIGITS:.{DIGITS}f}" for unit in units]

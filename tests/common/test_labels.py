@@ -1,0 +1,168 @@
+"""Labels from a CSV file: which columns are recognized, what is refused, and the same images as by class folders."""
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from common.folders import list_classes
+from common.images import load_images
+from common.labels import list_labelled
+
+pytestmark = pytest.mark.unit
+FILES = ("a.jpg", "b.jpg", "c.jpg", "sub/d.jpg")
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Lists FILES, empty ones, by a table of this text or these bytes. Returns (class → file names, notes)."""
+
+    def call(table, columns=None, files=FILES):
+        folder = tmp_path / "images"
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        (tmp_path / "train.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+        result = list_labelled(folder, tmp_path / "train.csv", columns)
+        classes = {name: [path.relative_to(folder).as_posix() for path in paths] for name, paths in result.classes}
+        return classes, result.notes
+
+    return call
+
+
+EXPECTED = {"ash": ["b.jpg"], "oak": ["a.jpg", "c.jpg", "sub/d.jpg"]}
+ROWS = "a.jpg,oak\nb.jpg,ash\nc.jpg,oak\nsub/d.jpg,oak\n"
+HEAD = "image,label\n"
+ONE_HOT = "id,oak,ash\na,1,0\nb,0,1\nc,1,0\nd,1,0\n"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "image,label\n" + ROWS,
+        "label,image\noak,a.jpg\nash,b.jpg\noak,c.jpg\noak,sub/d.jpg\n",
+        "image_id;species\n" + ROWS.replace(",", ";").replace(".jpg", ""),
+        "Image Name\tCategory\r\n" + ROWS.replace(",", "\t").replace("\n", "\r\n"),
+        ("\ufefffile,what\n" + ROWS).encode(),
+        "anything,what\n" + ROWS.replace("sub/d.jpg", "d.jpg"),
+        "path,class\n" + "".join(f"images/{row}\n" for row in ROWS.split()),
+        "path,class\n" + "".join(f"./{row}\n" for row in ROWS.split()),
+        "path,class\n" + ROWS.replace("sub/", "sub\\"),
+        'image,label\n"a.jpg"," oak "\n\nb.jpg,ash\nc.jpg,oak\nd.jpg,oak\n\n',
+        ROWS,  # no header
+        "Unnamed: 0,file,kind\n0,a.jpg,oak\n1,b.jpg,ash\n2,c.jpg,oak\n3,d.jpg,oak\n",
+        "image,label,width,source\n" + "".join(f"{row},640,web\n" for row in ROWS.split()),
+        ONE_HOT,
+        ONE_HOT.replace("0", "0.0").replace("1", "1.0"),
+        ONE_HOT.replace("0", "False").replace("1", "True"),
+    ],
+)
+def test_columns_and_files_are_recognized(listed, table):
+    classes, notes = listed(table)
+    assert classes == EXPECTED
+    assert list(classes) == ["ash", "oak"]
+    assert len(notes) == 1 and notes[0].startswith("train.csv: column ") and notes[0].endswith("; 2 classes")
+
+
+def test_class_names_are_in_natural_order_and_numbers_are_names(listed):
+    classes, notes = listed("image,target\na,10\nb,9\nc,10\nd,1\n")
+    assert list(classes) == ["1", "9", "10"]
+    assert notes == ("train.csv: column image has the files, column target the labels; 3 classes",)
+
+
+def test_labels_that_are_also_names_of_files_are_told_apart_by_the_names_of_the_columns(listed):
+    files = tuple(f"{number}.png" for number in range(4))
+    classes, _ = listed("id,label\n0,3\n1,2\n2,3\n3,2\n", files=files)
+    assert classes == {"2": ["1.png", "3.png"], "3": ["0.png", "2.png"]}
+
+
+def test_given_columns_are_used_instead_of_recognized_ones(listed):
+    table = "image,label,species\na,1,oak\nb,0,ash\nc,1,oak\nd,1,oak\n"
+    assert listed(table, ("image", "species"))[0] == EXPECTED
+    assert list(listed(table, ("image", "label"))[0]) == ["0", "1"]
+    table = "".join(f"{row},x\n" for row in ROWS.split())
+    assert listed(table, ("column 1", "column 2"))[0] == EXPECTED
+
+
+def test_unused_images_and_repeated_rows_are_noted(listed):
+    files = (*FILES, "e.jpg", "f.HEIC", "train.txt", ".DS_Store")
+    classes, notes = listed("image,label\n" + ROWS + "a.jpg,oak\n", files=files)
+    assert classes == EXPECTED
+    assert notes[1] == "train.csv names 1 files more than once, with the same label"
+    assert notes[2].startswith("skipped 2 images that are not in train.csv, for example ")
+    assert notes[2].endswith("e.jpg")
+
+
+def test_classes_that_differ_only_in_case_are_warned_of(listed):
+    classes, notes = listed(HEAD + ROWS.replace("a.jpg,oak", "a.jpg,Oak"))
+    assert len(classes) == 3
+    assert notes[1] == "warning: the classes Oak, oak of train.csv differ only in upper and lower case"
+
+
+def test_an_annotation_beside_an_image_is_not_taken_for_it(listed):
+    assert listed("id,label\na,oak\nb,ash\nc,oak\nd,oak\n", files=(*FILES, "a.xml", "b.txt"))[0] == EXPECTED
+
+
+def test_a_path_within_the_folder_comes_before_one_in_a_subfolder(listed):
+    assert listed("image,label\n" + ROWS, files=(*FILES, "sub/a.jpg"))[0] == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (HEAD + ROWS + "x.jpg,oak\ny.jpg,oak\n", "2 of 6 do not exist, the first is x.jpg"),
+        (HEAD + "x,oak\ny,ash\n", "2 of 2 do not exist, the first is x"),
+        (HEAD + ROWS + "a.jpg,ash\n", "one label, a.jpg has two, oak and ash .line 6"),
+        (HEAD + ROWS.replace("ash", "oak"), "at least two classes, got only oak"),
+        (HEAD + ROWS.replace("ash", ""), "no empty cells, 1 rows have one, the first is line 3"),
+        (HEAD + ROWS.replace("a.jpg", ""), "no empty cells"),
+        (HEAD + ROWS + "a.jpg\n", "2 cells in each row, line 6 has 1"),
+        (HEAD + ROWS + '"a.jpg,oak\n', "damaged in line"),
+        (HEAD, "must have a header, rows"),
+        ("", "must have a header, rows"),
+        ("image\na.jpg\n", "a column each"),
+        ((HEAD + ROWS).encode("utf-16"), "must be UTF-8"),
+        ((HEAD + ROWS).replace("oak", "ch\xeane").encode("latin-1"), "must be UTF-8"),
+        ("one,two\nx,oak\ny,ash\n", "a column of files of .*--label-columns"),
+        ("id,file,label\na,a.jpg,oak\nb,b.jpg,ash\n", "which of id, file names the files; give --label-columns"),
+        ("image,class,species\na,1,oak\nb,0,ash\n", "which of class, species has the labels; .*--label-columns image"),
+        ("image,age,sex\na,1,oak\nb,3,ash\n", "which of age, sex has the labels"),
+        (ONE_HOT + "a,1,1\n", "exactly one of oak, ash must be 1, line 6 has 2"),
+        (ONE_HOT + "a,0,0\n", "line 6 has 0"),
+        (HEAD + ROWS.replace("ash", "../x"), "usable as the name of a folder, got ../x"),
+        (HEAD + ROWS.replace("ash", ".x"), "usable as the name of a folder"),
+        (HEAD + ROWS.replace("ash", "a\x1b"), "usable as the name of a folder, got a.x1b"),
+    ],
+)
+def test_wrong_tables_are_one_clear_line(listed, table, words):
+    with pytest.raises(UserError, match=words) as error:
+        listed(table)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_of_several_files_is_refused(listed):
+    with pytest.raises(UserError, match="line 5: d.jpg must name one file, got .*other/d.jpg and .*sub/d.jpg"):
+        listed(HEAD + ROWS.replace("sub/", ""), files=(*FILES, "other/d.jpg"))
+
+
+@pytest.mark.parametrize("columns", [("image", "kind"), ("file", "label")])
+def test_columns_that_do_not_exist_are_refused(listed, columns):
+    with pytest.raises(UserError, match="--label-columns must be two of image, label, got (kind|file)"):
+        listed(HEAD + ROWS, columns)
+
+
+def test_a_missing_table_or_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        list_labelled(tmp_path / "nowhere", tmp_path / "train.csv")
+    with pytest.raises(UserError, match="--labels must be a CSV file, .*No such file"):
+        list_labelled(tmp_path, tmp_path / "train.csv")
+
+
+def test_class_folders_and_a_table_of_them_are_the_same_images(leaf_folder, tmp_path):
+    rows = [f"{path.relative_to(leaf_folder)},{path.parent.name}" for path in leaf_folder.glob("*/*.jpg")]
+    (tmp_path / "train.csv").write_text("\n".join(["path,species", *rows]))
+    one, other = (
+        load_images(listed)
+        for listed in (list_classes(leaf_folder), list_labelled(leaf_folder, tmp_path / "train.csv"))
+    )
+    assert (one.names, one.paths, one.digests) == (other.names, other.paths, other.digests)
+    assert np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)

@@ -1,0 +1,95 @@
+"""The report on a terminal: its tables fit 100 columns and stay short, however many classes there are."""
+
+import re
+
+import numpy as np
+import pytest
+from helpers import ROOT, load_module
+
+from competition.grade.grade import Grade
+from competition.grade.report import report
+from competition.package.archive import Check
+
+pytestmark = pytest.mark.unit
+
+score = load_module(ROOT / "competition" / "scoring_program" / "score.py", "score")
+LONG = "A_class_with_a_very_long_name_in_which_only_the_end_differs_{:03d}"
+WIDE = "苹果和梨子以及其他各种各样的水果和蔬菜的很长的名字{}"
+
+
+def graded(names, labels, predictions):
+    """A grade with the scores of these predictions."""
+    scores = score.scores(score.confusion(np.array(labels), np.array(predictions), len(names)))
+    checks = [Check("scoring", True)]
+    return Grade("a.zip", len(labels), True, tuple(names), checks=checks, scores=scores)
+
+
+def confused(names, per_class=10):
+    """A grade in which class k has k % 10 mistakes, all predicted as the next class."""
+    rows = np.arange(len(names) * per_class)
+    labels, place = rows // per_class, rows % per_class
+    return graded(names, labels, np.where(place < labels % per_class, (labels + 1) % len(names), labels))
+
+
+def columns(text):
+    """The columns of a line on a terminal, on which Chinese characters take two."""
+    return sum(2 if "\u2e80" <= letter <= "\uffef" else 1 for letter in text)
+
+
+@pytest.mark.parametrize("classes", [2, 8, 20, 31, 200])
+@pytest.mark.parametrize("name", ["Species{}", LONG, WIDE])
+def test_tables_fit_100_columns_and_are_short(name, classes):
+    lines = report(confused([name.format(number) for number in range(classes)])).splitlines()
+    assert max(map(columns, lines)) <= 100
+    assert len(lines) <= 45
+
+
+def test_few_classes_have_a_row_each_with_all_counts():
+    text = report(confused([f"Species{number}" for number in range(8)]))
+    assert re.search(r"^ +precision +recall +F1 +images +predicted as +1 +2 +3 +4 +5 +6 +7 +8$", text, re.MULTILINE)
+    assert re.search(r"^Species3 +0\.\d+ +0\.700 +0\.\d+ +10 +0 +0 +0 +7 +3 +0 +0 +0$", text, re.MULTILINE)
+    assert "more classes" not in text
+
+
+@pytest.mark.parametrize("classes", [31, 200])
+def test_many_classes_are_shown_by_the_worst(classes):
+    names = [f"Species{number}" for number in range(classes)]
+    grade = confused(names)
+    shown = re.findall(r"^(Species\d+)  +0\.\d{3}", report(grade), re.MULTILINE)
+    f1 = {name: grade.scores[f"f1_{row}"] for row, name in enumerate(names)}
+    assert [f1[name] for name in shown] == sorted(f1.values())[:20]
+    assert f"… and {classes - 20} more classes, see --html" in report(grade)
+
+
+def test_classes_without_images_are_not_the_worst():
+    names = [f"Species{number}" for number in range(30)]
+    labels = np.arange(25).repeat(4)
+    predictions = labels.copy()
+    predictions[:4] = 1
+    shown = re.findall(r"^(Species\d+)  +[01]\.\d{3}", report(graded(names, labels, predictions)), re.MULTILINE)
+    assert shown[:2] == ["Species0", "Species1"]
+    assert not set(shown) & set(names[25:])
+
+
+def test_largest_confusions_are_listed_in_order_of_their_count():
+    names = [f"Species{number}" for number in range(31)]
+    text = report(confused(names))
+    listed = re.findall(r"^ +(\d+) of +10  Species(\d+) +taken for  Species(\d+)$", text, re.MULTILINE)
+    expected = sorted(((row % 10, row) for row in range(31)), key=lambda pair: (-pair[0], pair[1]))[:10]
+    assert [tuple(map(int, line)) for line in listed] == [(count, row, (row + 1) % 31) for count, row in expected]
+    assert "… and 17 more pairs, see --html" in text  # 27 classes have a mistake
+
+
+def test_no_confusions_are_listed_if_there_are_none():
+    text = report(graded(["a", "b"], [0, 1, 1], [0, 1, 1]))
+    assert "confusions" not in text
+    assert "accuracy  100.00%" in text
+
+
+def test_long_names_keep_their_ends():
+    text = report(confused([LONG.format(number) for number in range(8)]))
+    assert all(re.search(rf"^A_class\S*…\S*{number:03d} ", text, re.MULTILINE) for number in range(8))
+
+
+def test_control_characters_of_a_name_are_escaped():
+    assert "\x1b" not in report(confused(["a\x1b[2J", "b"]))

@@ -1,0 +1,347 @@
+"""Predicting a folder of images: the table, restarts by shard, bad input, and Ray."""
+
+import csv
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from helpers import NAMES, ROOT, load_module, python, tiny_submission
+from PIL import Image
+
+from common.errors import UserError
+from common.image_file import read_image
+from competition.package.build import pack
+from competition.synthetic import draw_images
+from training.__main__ import main
+from training.predict_folder import shard as shard_module
+from training.predict_folder.command import Job, _write
+from training.predict_folder.listing import paths, write_listing
+from training.predict_folder.shard import Part, ShardPredictor
+from training.predict_folder.submitted import PRECISION
+from training.predict_folder.table import columns, encode, join
+
+pytestmark = pytest.mark.integration
+
+GOOD = ("a.jpg", "b 1.png", "deep/er/c.jpg", "deep/line\nbreak.png", "deep/wide.png", "z.jpg")
+BAD = {"deep/cut.jpg": "truncated", "notes.txt": "not an image"}
+
+
+@pytest.fixture(autouse=True)
+def one_precision(monkeypatch):
+    """The choice by the processor's speed may differ between two loads of the model."""
+    monkeypatch.setenv(PRECISION, "float32")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six images, one of another size, two files that are no images, and hidden ones."""
+    folder = tmp_path / "photos"
+    for name, pixels in zip(GOOD, draw_images(len(GOOD)), strict=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(pixels)
+        (image.resize((120, 96)) if "wide" in name else image).save(path)
+    (folder / "notes.txt").write_text("no image")
+    (folder / "deep" / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:900])
+    (folder / ".hidden.jpg").write_bytes(b"")
+    (folder / "link").symlink_to(folder / "deep")
+    return folder
+
+
+def predict(data, out, *options, model=None):
+    """Runs the command in this process. Returns its exit code."""
+    return main(
+        ["predict", "--data", str(data), "--out", str(out), "--model", str(model or tiny_submission()), *options]
+    )
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_has_the_models_probabilities_and_errors_has_the_rest(photos, tmp_path, capsys):
+    out = tmp_path / "new" / "predictions.csv"
+    assert predict(photos, out, "--shard-size", "3") == 0
+    model = load_module(tiny_submission() / "model.py").model(tiny_submission())
+    rows = {row["path"].replace("\\n", "\n"): row for row in rows_of(out)}
+    assert sorted(rows) == sorted(GOOD)
+    expected = model.predict_proba([np.asarray(read_image(photos / name, (96, 96))[0]) for name in rows])
+    found = np.array([[row[f"probability_{name}"] for name in NAMES] for row in rows.values()], np.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert [row["label"] for row in rows.values()] == [NAMES[place] for place in found.argmax(axis=-1)]
+    assert [np.float32(row["probability"]) for row in rows.values()] == list(found.max(axis=-1))
+    errors = {row["path"]: row["reason"] for row in rows_of(out.parent / "predictions.errors.csv")}
+    assert errors.keys() == BAD.keys()
+    assert all(BAD[name] in reason for name, reason in errors.items())
+    assert sorted(path.name for path in out.parent.iterdir()) == ["predictions.csv", "predictions.errors.csv"]
+    printed = capsys.readouterr().out
+    assert "2 files are not readable" in printed
+    assert "skipped 2 hidden" in printed
+    assert "with 6 images" in printed
+
+
+def test_zip_gives_the_table_of_its_folder(photos, tmp_path):
+    source = tiny_submission()
+    files = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
+    pack(files, tmp_path / "submission.zip")
+    assert predict(photos, tmp_path / "a.csv") == 0
+    assert predict(photos, tmp_path / "b.csv", model=tmp_path / "submission.zip") == 0
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_interrupted_call_continues_with_the_next_shard(photos, tmp_path, monkeypatch, capsys):
+    assert predict(photos, tmp_path / "whole.csv", "--shard-size", "2") == 0
+    predicted, original = [], ShardPredictor.predict
+
+    def counted(self, part, tick):
+        if len(predicted) == 2:
+            predicted.append("Ctrl-C")
+            raise KeyboardInterrupt
+        predicted.append(part)
+        return original(self, part, tick)
+
+    monkeypatch.setattr(ShardPredictor, "predict", counted)
+    out = tmp_path / "again.csv"
+    assert predict(photos, out, "--shard-size", "2") == 130
+    assert not out.exists()
+    assert len(list((tmp_path / "again.csv.parts").glob("part-*.csv"))) == 2
+    assert predict(photos, out, "--shard-size", "2") == 0
+    assert len(predicted) == 1 + 4  # four shards, each predicted once
+    assert "4 of 8 files are finished" in capsys.readouterr().out
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not (tmp_path / "again.csv.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [("shard_size", "--shard-size"), ("top", "--top"), ("file", "list of files"), ("model", "model")],
+)
+def test_unfinished_call_with_another_choice_is_refused(photos, tmp_path, monkeypatch, capsys, change, word):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    out, model = tmp_path / "p.csv", shutil.copytree(tiny_submission(), tmp_path / "model")
+    monkeypatch.setattr("training.predict_folder.command.ShardPredictor", interrupt)
+    assert predict(photos, out, model=model) == 130
+    plan = (tmp_path / "p.csv.parts" / "plan.json").read_text()
+    options = {"shard_size": ["--shard-size", "5"], "top": ["--top", "2"]}.get(change, [])
+    if change == "file":
+        (photos / "new.jpg").write_bytes(b"")
+    elif change == "model":
+        (model / "model.py").write_text((model / "model.py").read_text() + "\n# changed\n")
+    assert predict(photos, out, *options, model=model) == 2
+    error = capsys.readouterr().err
+    assert f"another {word};" in error
+    assert json.loads((tmp_path / "p.csv.parts" / "plan.json").read_text()) == json.loads(plan)
+
+
+def test_shard_without_a_readable_image_has_no_rows(tmp_path):
+    data = tmp_path / "texts"
+    data.mkdir()
+    (data / "a.txt").write_text("a")
+    assert predict(data, tmp_path / "p.csv", "--shard-size", "1", "--top", "1") == 0
+    assert (tmp_path / "p.csv").read_text() == "path,label,probability\n"
+    assert len(rows_of(tmp_path / "p.errors.csv")) == 1
+
+
+def test_files_are_decoded_only_a_little_ahead(monkeypatch, tmp_path):
+    read = []
+    monkeypatch.setattr(shard_module, "AHEAD", 4)
+    monkeypatch.setattr(shard_module, "_read", lambda path, size: read.append(path) or str(path))
+    results = shard_module._decode_ahead(tmp_path, [str(number) for number in range(100)], (2, 2))
+    for number in range(10):
+        assert next(results)[0] == str(number)
+        assert len(read) <= number + 4
+    results.close()
+    assert len(read) <= 9 + 4
+
+
+def test_failing_disk_stops_and_lists_no_image_as_damaged(photos, tmp_path, monkeypatch, capsys):
+    original = shard_module.Path.read_bytes
+
+    def read_bytes(path):
+        if path.name == "z.jpg":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return original(path)
+
+    monkeypatch.setattr(shard_module.Path, "read_bytes", read_bytes)
+    assert predict(photos, tmp_path / "p.csv") == 2
+    assert "z.jpg: Input/output error" in capsys.readouterr().err
+    assert not list((tmp_path / "p.csv.parts").glob("part-*"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_file_without_permission_is_listed(photos, tmp_path):
+    (photos / "z.jpg").chmod(0)
+    assert predict(photos, tmp_path / "p.csv") == 0
+    assert {"path": "z.jpg", "reason": "Permission denied"} in rows_of(tmp_path / "p.errors.csv")
+
+
+def test_shards_of_two_precisions_are_refused(tmp_path):
+    job = Job(tmp_path, tmp_path / "p.csv")
+    job.parts.mkdir()
+    _write(job, 0, Part(b"", b"", "bfloat16"))
+    with pytest.raises(UserError, match="one precision, got float32 after bfloat16"):
+        _write(job, 1, Part(b"", b"", "float32"))
+    assert not (job.parts / "part-00001.csv").exists()
+
+
+def with_code(tmp_path, code):
+    """A submission with a line of code at the end of its model.py."""
+    folder = shutil.copytree(tiny_submission(), tmp_path / "changed")
+    with open(folder / "model.py", "a") as file:
+        file.write(f"\n\n{code}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("model.predict_proba = lambda self, X: np.full((len(list(X)), 8), np.nan, np.float32)", "probabilities.*NaN"),
+        ("model.predict_proba = lambda self, X: np.zeros((2, 8), np.float32)", "probabilities.*shape"),
+        ("raise KeyError('no such')", "cannot be loaded.*no such"),
+        ("del model", "cannot be loaded.*model"),
+    ],
+)
+def test_broken_code_is_one_line(photos, tmp_path, capsys, code, words):
+    assert predict(photos, tmp_path / "p.csv", model=with_code(tmp_path, code)) == 2
+    error = capsys.readouterr().err
+    assert re.search(words, error)
+    assert error.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"data": "nowhere"}, "--data must be a folder.*nowhere"),
+        ({"data": "empty"}, "no visible file"),
+        ({"data": "."}, "--out must be outside of --data"),
+        ({"out": "p.xlsx"}, "--out must end with .csv or .parquet"),
+        ({"out": "taken.csv"}, "taken.csv exists"),
+        ({"out": "folder.csv"}, "folder.csv exists"),
+        ({"out": "foreign.csv"}, "foreign.csv.parts holds other files"),
+        ({"model": "nowhere.zip"}, "no file at.*nowhere.zip"),
+        ({"model": "taken.csv"}, "not a zip"),
+        ({"model": "empty"}, "--model must be a submission.zip.*--run"),
+        ({"run": "empty"}, "no run at"),
+        ({"top": "9"}, "--top must be .* 1 to 8.*got 9"),
+        ({"top": "0"}, "--top must be"),
+        ({"shard-size": "0"}, "--shard-size must be"),
+        ({"workers": "2"}, "--workers has no effect"),
+    ],
+)
+def test_bad_input_is_one_line(photos, tmp_path, monkeypatch, capsys, options, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "folder.csv", "foreign.csv.parts"):
+        (tmp_path / name).mkdir()
+    for name in ("taken.csv", "foreign.csv.parts/file"):
+        (tmp_path / name).write_text("x")
+    choices = {"data": str(photos), "out": "p.csv", **options}
+    if "run" not in options:
+        choices = {"model": str(tiny_submission()), **choices}
+    arguments = [text for name, value in choices.items() for text in (f"--{name}", value)]
+    before = sorted(tmp_path.iterdir())
+    assert main(["predict", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert re.search(words, captured.err)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "words"),
+    [("pyarrow", [], "pip install pyarrow"), ("ray", ["--ray", "local"], "pip install ray")],
+)
+def test_missing_optional_package_is_named(photos, tmp_path, monkeypatch, capsys, module, options, words):
+    monkeypatch.setitem(sys.modules, module, None)
+    out = tmp_path / ("p.parquet" if module == "pyarrow" else "p.csv")
+    assert predict(photos, out, *options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_full_disk_is_one_line_that_names_the_folder(photos, tmp_path):
+    """A real failure: the process may not write files larger than 50 bytes."""
+    pytest.importorskip("resource", reason="only Unix limits the file size of a process")
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from training.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+sys.exit(main(["predict", "--data", sys.argv[2], "--out", sys.argv[3]]))
+"""
+    # -B, because Python would leave behind compiled modules that are cut off at the limit.
+    done = python("-B", "-c", code, ROOT, photos, tmp_path / "p.csv")
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"error: .*p\.csv\.parts.*: File too large.*\n", done.stderr)
+
+
+def test_listing_is_sorted_and_cut_into_shards(photos, tmp_path):
+    listing = write_listing(photos, tmp_path / "list", 3)
+    shards = [paths(listing.read(number)) for number in range(listing.shards)]
+    assert [path for part in shards for path in part] == [
+        *("a.jpg", "b 1.png", "notes.txt", "z.jpg"),
+        *("deep/cut.jpg", "deep/line\nbreak.png", "deep/wide.png", "deep/er/c.jpg"),
+    ]
+    assert [len(part) for part in shards] == [3, 3, 2] == [listing.size(number) for number in range(listing.shards)]
+    assert (listing.files, listing.skipped) == (8, 2)
+    assert write_listing(photos, tmp_path / "again", 3).sha256 == listing.sha256
+
+
+def test_top_columns_are_the_most_probable_classes():
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], np.float32)
+    table = columns(["x", "y"], probabilities, ("one", "two", "three"), top=2)
+    assert list(table) == ["path", "label", "probability", "label_2", "probability_2"]
+    assert list(table["label"]) == ["two", "three"]
+    assert list(table["label_2"]) == ["three", "one"]
+    np.testing.assert_array_equal(table["probability_2"], np.float32([0.3, 0.1]))
+
+
+def test_csv_keeps_every_bit_of_a_probability():
+    probabilities = np.random.default_rng(0).dirichlet([0.1] * 3, 200).astype(np.float32)
+    data = encode(columns(['ä,"b'] * 200, probabilities, ("one", "two", "three")), ".csv")
+    rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    assert rows[0]["path"] == 'ä,"b'
+    read = np.array([[row[f"probability_{name}"] for name in ("one", "two", "three")] for row in rows], np.float32)
+    np.testing.assert_array_equal(read, probabilities)
+
+
+def test_parquet_parts_are_joined_with_their_types(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    folder = tmp_path / "label=3"  # a folder's name that must not become a column
+    folder.mkdir()
+    parts = []
+    for number, count in enumerate((2, 0, 3)):
+        table = columns([f"{number}/{row}" for row in range(count)], np.full((count, 2), 0.5, np.float32), ("a", "b"))
+        parts.append(folder / f"part-{number}.parquet")
+        parts[-1].write_bytes(encode(table, ".parquet"))
+    join(parts, folder / "all.parquet")
+    with parquet.ParquetFile(folder / "all.parquet") as file:
+        table = file.read()
+    assert table.column_names == ["path", "label", "probability", "probability_a", "probability_b"]
+    assert [str(kind) for kind in table.schema.types] == ["string", "string", "float", "float", "float"]
+    assert table["path"].to_pylist() == ["0/0", "0/1", "2/0", "2/1", "2/2"]
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_give_the_table_of_one_process(photos, tmp_path):
+    pytest.importorskip("ray", reason="Ray is optional: pip install ray")
+    assert predict(photos, tmp_path / "one.csv", "--shard-size", "2") == 0
+    arguments = ["--shard-size", "2", "--ray", "local", "--workers", "2"]
+    assert predict(photos, tmp_path / "two.csv", *arguments) == 0
+    for name in ("{}.csv", "{}.errors.csv"):
+        assert (tmp_path / name.format("two")).read_bytes() == (tmp_path / name.format("one")).read_bytes()
+
+
+def test_unreachable_cluster_is_refused_at_once(photos, tmp_path, capsys):
+    pytest.importorskip("ray", reason="Ray is optional: pip install ray")
+    for address, words in (("127.0.0.1:1", "refused"), ("somewhere", "HOST:PORT")):
+        assert predict(photos, tmp_path / "p.csv", "--ray", address) == 2
+        assert re.search(words, capsys.readouterr().err)

@@ -1,0 +1,97 @@
+"""The recipes of `training.auto`, and the values that it tries."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from common.images import Images
+from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Augmentation, Data, Finetune, Head, Prediction, Recipe
+from training.data.augment import NO_TRANSFORMS, RandomTransforms
+from training.fit.precision import has_bfloat16
+from training.fit.schedules import cosine_to_tenth
+from training.model.backbones import inception_v3_frozen, inception_v3_small_init
+
+INPUT_SIZE = 192  # pixels
+FROZEN_BACKBONE, BACKBONE = inception_v3_frozen, inception_v3_small_init
+LAYERS = ("mixed7", "mixed8", "mixed10")
+LAYER_SETS: tuple[tuple[str, ...], ...] = (("mixed8", "mixed10"), ("mixed7", "mixed10"), LAYERS)
+STRENGTHS = (0.01, 0.003, 0.03)  # head.c of the linear head; the first is used while the layers are selected
+KERNEL_SCALES = (1.0, 3.0)  # head.kernel_scale of the quasi-SVM
+MAX_REPEATS = 3  # of each image of a rare class
+MIRRORED = ("none", "horizontal")
+TURNED = (*MIRRORED, "vertical", "both")
+TRANSFORMS = RandomTransforms(
+    vertical_flips=False, rotation=10.0, zoom=0.15, shift=0.08, brightness=0.2, contrast=0.2, saturation=0.2
+)
+TURNING = replace(TRANSFORMS, vertical_flips=True, quarter_turns=True, rotation=20.0)
+
+
+def precision() -> str:
+    """The type of matrix products in inference: bfloat16 if the processor has it."""
+    return "bfloat16" if has_bfloat16() and keras.backend.backend() == "tensorflow" else "float32"
+
+
+def class_repeats(images: Images) -> dict[str, int]:
+    """How often the images of rare classes are repeated: the square root of how much rarer they are, at most 3."""
+    counts = np.bincount(images.labels, minlength=len(images.names))
+    repeats = np.minimum(MAX_REPEATS, np.sqrt(counts.max() / np.maximum(counts, 1)).round()).astype(int)
+    return {name: int(count) for name, count in zip(images.names, repeats, strict=True) if count > 1}
+
+
+def base_recipe(repeats: dict[str, int], precision: str) -> Recipe:
+    """What all steps share.
+
+    Args:
+        repeats: see `class_repeats`.
+        precision: see `precision`.
+    """
+    return Recipe(
+        data=Data(class_repeats=repeats),
+        augmentation=Augmentation(transforms=NO_TRANSFORMS),
+        finetune=Finetune(backbone=FROZEN_BACKBONE, resolution_schedule=((0, INPUT_SIZE),), warmup_epochs=0.0),
+        head=Head(kind=LINEAR, views=0, c=STRENGTHS[0], feature_precision=precision),
+        prediction=Prediction(MIRRORED, precision=precision),
+        checkpoint="last",
+    )
+
+
+def quick_heads(base: Recipe, kernels: bool) -> list[Head]:
+    """The heads that are tried on features of the pretrained backbone, the base's first, and quasi-SVMs if wanted."""
+    heads = [replace(base.head, c=c) for c in STRENGTHS]
+    return heads + [replace(base.head, kind=QUASI_SVM, kernel_scale=scale) for scale in KERNEL_SCALES if kernels]
+
+
+def finetuned_heads(base: Recipe) -> list[Head]:
+    """The heads that are tried on the fine-tuned backbone's features, each alone and averaged with its softmax."""
+    heads = quick_heads(replace(base, head=replace(base.head, feature_layers=())), kernels=True)
+    return [replace(head, softmax_share=share) for head in heads for share in (0.0, 0.5)]
+
+
+def finetuning_recipe(base: Recipe, epochs: int, turns: bool) -> Recipe:
+    """The fine-tuning of the whole backbone for a number of epochs, under a softmax.
+
+    Args:
+        base: see `base_recipe`.
+        epochs: epochs.
+        turns: whether the images may be turned by any angle.
+    """
+    bfloat16 = base.head.feature_precision == "bfloat16"
+    return replace(
+        base,
+        augmentation=Augmentation(transforms=TURNING if turns else TRANSFORMS),
+        finetune=Finetune(
+            backbone=BACKBONE,
+            resolution_schedule=((epochs, INPUT_SIZE),),
+            learning_rate=3e-4,
+            schedule=cosine_to_tenth,
+            warmup_epochs=min(1.0, epochs / 4),
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            dropout=0.3,
+            swa_epochs=max(1, epochs // 5),
+            precision="mixed_bfloat16" if bfloat16 else "float32",
+        ),
+        head=Head(kind=SOFTMAX),
+        prediction=replace(base.prediction, tta_transforms=TURNED if turns else MIRRORED),
+    )

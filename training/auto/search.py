@@ -1,0 +1,258 @@
+"""The steps of `training.auto`: quick heads, a fine-tuning, and heads on the fine-tuned backbone."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from common.errors import UserError
+from common.groups import with_groups, write_groups
+from training.auto import choices
+from training.auto.heldout import accuracy, held_out_probabilities, held_out_share, similar_groups
+from training.auto.plan import Plan
+from training.config.override import change
+from training.config.recipe import LINEAR, Head, Recipe
+from training.data.split import split_rows
+from training.fit.features import FeatureSpec, extract_features, tta_features
+from training.fit.finetune import make_backbone, seconds_per_image
+from training.inputs import Inputs, list_inputs, load_inputs
+from training.model.backbones import pooled_layers
+from training.model.trainable import freeze
+from training.run import finetuned_model, train
+from training.run_folder import BEST, CACHE, LOCK, VAL
+
+GROUPS = "groups.csv"
+QUICK, FINETUNED, HEAD = "quick", "finetuned", "head"
+LEAST_MINUTES = 2  # the quick model may need so many, however few are given
+FEATURE_SHARE = 0.4  # of the time, at most, for reading the images and their features
+READ_SECONDS = 0.005  # to read one image
+TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
+KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
+MIN_EPOCHS, MAX_EPOCHS = 4, 80
+MIN_STEPS = 1000  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
+PLANNED = 0.9  # share of the time left that is planned for epochs
+FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
+HEAD_SECONDS = 30  # of the heads after a fine-tuning, besides features
+
+
+def auto(inputs: Inputs, out: Path, minutes: float) -> float:
+    """Trains a model for labelled images within a number of minutes.
+
+    Args:
+        inputs: `Inputs`; `test` is reported on and used for nothing else.
+        out: a new folder. Gets `best`, the best run so far, `plan.json`, and the run of each step.
+        minutes: time for everything. The first step is done even if it needs more.
+
+    Returns:
+        The accuracy of the best run on the held-out images; 0 if none could be held out.
+
+    Raises:
+        UserError: `out` has files, `minutes` is not positive; see `train`.
+    """
+    if not minutes > 0:
+        raise UserError(f"--minutes must be above 0, got {minutes:g}")
+    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
+        raise UserError(f"--out must be a new folder, {out} has files; give another one")
+    out.mkdir(parents=True, exist_ok=True)
+    search = Search(Plan(minutes, out), inputs)
+    search.quick()
+    search.finetune()
+    plan = search.plan
+    plan.say(f"best: {f'{plan.accuracy:.1%} on the held-out images; ' if plan.accuracy else ''}see {out / BEST}")
+    plan.save()
+    return plan.accuracy
+
+
+class Search:
+    """One search for the best model of some images. See `training.auto`.
+
+    Attributes:
+        plan: the time left, the decisions, and the best run so far.
+        inputs: what each run reads.
+        images: `Images` that are trained on or held out.
+        rows: (training rows, held-out rows).
+        base: the recipe that all steps share.
+    """
+
+    def __init__(self, plan: Plan, inputs: Inputs) -> None:
+        self.plan, self.cache = plan, plan.out / CACHE
+        count = list_inputs(inputs).count  # first, so that a wrong folder is an error before anything takes time
+        precision = choices.precision()
+        self.backbone = make_backbone(choices.base_recipe({}, precision), inputs.backbone_weights)
+        freeze(self.backbone)
+        self.view_seconds = _seconds_per_view(self.backbone, precision)
+        plan.say(f"{1 / self.view_seconds:.0f} images per second through the backbone in {precision}")
+        self.inputs = self._limited(inputs, count)
+        self.images = load_inputs(replace(self.inputs, test=None))[0]
+        self.base = choices.base_recipe(choices.class_repeats(self.images), precision)
+        self._describe()
+        self.features = self._features(choices.MIRRORED)
+        self._hold_out()
+
+    def quick(self) -> None:
+        """Selects layers and a head on held-out images, then trains the head on all images."""
+        layers: tuple[str, ...] = choices.LAYERS
+        head, best = self.base.head, 0.0
+        if self._holds_out():
+            scores = {tried: self._score(head, self._joined(tried)) for tried in choices.LAYER_SETS}
+            layers, best = max(scores.items(), key=lambda item: item[1])
+            features = self._joined(layers)
+            for other in choices.quick_heads(self.base, self.plan.minutes >= KERNEL_MINUTES)[1:]:
+                score = self._score(other, features)
+                head, best = (other, score) if score > best else (head, best)
+        else:
+            self.plan.say("too few images per class to hold some out: nothing is selected, and there is no fine-tuning")
+        head = replace(head, feature_layers=layers)
+        held_out = f", {best:.1%} on {len(self.rows[1])} held-out images" if best else ""
+        self.plan.say(f"quick model: {_described(head)}, on {' and '.join(layers)}{held_out}")
+        recipe = replace(change(self.base, {"data.validation_split": 0.0}), head=head)
+        train(recipe, "auto-quick", self.inputs, self.plan.out / QUICK)
+        self.plan.keep(QUICK, recipe, best)
+
+    def finetune(self) -> None:
+        """Fine-tunes the backbone if there is time, and keeps it, or a head on it, if it is better."""
+        plan = self.plan
+        if not self._holds_out():
+            return
+        heads_seconds = HEAD_SECONDS + self.view_seconds * len(self.images) * len(choices.MIRRORED)
+        fixed = FIXED_SECONDS + heads_seconds
+        if plan.seconds_left < fixed:
+            plan.say("no fine-tuning: the time is over")
+            return
+        turns = self._may_turn()
+        epochs = self._epochs(PLANNED * (plan.seconds_left - fixed), turns)
+        if not epochs:
+            return
+        recipe = choices.finetuning_recipe(self.base, epochs, turns)
+        result = train(recipe, "auto-finetuned", self.inputs, plan.out / FINETUNED)
+        plan.keep_if_better(FINETUNED, recipe, result["accuracy"])
+        if plan.seconds_left > heads_seconds:
+            self._heads(recipe)
+        else:
+            plan.say("no other head on the fine-tuned backbone: the time is over")
+
+    def _limited(self, inputs: Inputs, count: int) -> Inputs:
+        """Leaves out some of so many images if there is no time for the features of all."""
+        seconds = FEATURE_SHARE * 60 * max(LEAST_MINUTES, self.plan.minutes)
+        most = int(seconds / (READ_SECONDS + self.view_seconds * len(choices.MIRRORED)))
+        if count <= most:
+            return inputs
+        self.plan.say(f"{most} of the {count} images are used, because the time is too short for more")
+        return replace(inputs, max_images=most)
+
+    def _describe(self) -> None:
+        images, repeats = self.images, self.base.data.class_repeats
+        counts = np.bincount(images.labels, minlength=len(images.names))
+        height, width = images.images.shape[1:3]
+        grey = bool((images.images[::10, ..., :1] == images.images[::10]).all())
+        self.plan.say(
+            f"{len(images)} {'grey' if grey else 'color'} images of {len(images.names)} classes, {counts.min()} to "
+            f"{counts.max()} each, at {height}×{width}; the network sees {choices.INPUT_SIZE}×{choices.INPUT_SIZE}"
+        )
+        if repeats:
+            self.plan.say(f"rare classes are repeated: {repeats}")
+
+    def _hold_out(self) -> None:
+        """Decides which images are held out: those of the user, or one group of similar images of each class."""
+        data = Path(self.inputs.data)
+        if not self.images.held_out:
+            if self.inputs.groups is None:
+                groups = similar_groups(self.images.labels, self._joined(choices.LAYERS[1:2])[0])
+                write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
+                self.inputs = replace(self.inputs, groups=self.plan.out / GROUPS)
+                self.images = with_groups(self.images, self.plan.out / GROUPS, data)
+            self.base = change(self.base, {"data.validation_split": held_out_share(self.images)})
+        self.rows = split_rows(self.base.data, self.images)
+
+    def _holds_out(self) -> bool:
+        return len(self.rows[1]) > 0
+
+    def _features(self, transforms: tuple) -> dict[str, np.ndarray]:
+        """Layer → features of all images under some transforms: float32 [transforms, n, d]."""
+        spec = FeatureSpec(choices.INPUT_SIZE, precision=self.base.head.feature_precision)
+        layers = choices.LAYERS
+        features = tta_features(self.cache, self.backbone, layers, self.images.images, spec, transforms)
+        ends = np.cumsum([self.backbone.get_layer(name).output.shape[-1] for name in layers])
+        return dict(zip(layers, np.split(features, ends[:-1], axis=-1), strict=True))
+
+    def _joined(self, layers: Iterable[str]) -> np.ndarray:
+        """The features of some layers together: float32 [views, n, d]."""
+        return np.concatenate([self.features[name] for name in layers], axis=-1)
+
+    def _score(self, head: Head, features: np.ndarray) -> float:
+        """The accuracy of a head on the held-out images."""
+        probabilities = held_out_probabilities(self.base, head, features, self.images, self.rows)
+        return accuracy(probabilities, self.images.labels[self.rows[1]])
+
+    def _may_turn(self) -> bool:
+        """Whether a head that has also seen quarter turns is as accurate on upright images as one that has not."""
+        plain = self._joined(choices.LAYERS)
+        if self.plan.seconds_left < 20 * self.view_seconds * len(self.images):
+            return False
+        turned = self._features(("right",))
+        with_turns = np.concatenate([plain, np.concatenate([turned[name] for name in choices.LAYERS], axis=-1)])
+        before, after = (self._score(self.base.head, features) for features in (plain, with_turns))
+        self.plan.say(
+            f"trained on quarter turns as well, the quick model has {after:.1%} instead of {before:.1%}: images are "
+            f"{'turned by any angle' if after >= before else 'turned by a few degrees only'}"
+        )
+        return after >= before
+
+    def _epochs(self, seconds: float, turns: bool) -> int:
+        """The epochs that fit into the time; 0 if they are too few."""
+        recipe = choices.finetuning_recipe(self.base, MIN_EPOCHS, turns)
+        per_image = seconds_per_image(recipe, self.images, self.inputs.backbone_weights)
+        names, repeats = self.images.names, self.base.data.class_repeats
+        count = sum(repeats.get(names[label], 1) for label in self.images.labels[self.rows[0]])
+        epochs = max(0, int(min(MAX_EPOCHS, seconds / (per_image * count))))
+        self.plan.say(f"{1 / per_image:.0f} images per second in training: {epochs} epochs fit into the time")
+        if epochs < MIN_EPOCHS and epochs * count < MIN_STEPS * recipe.finetune.batch_size:
+            self.plan.say(f"no fine-tuning: at least {MIN_EPOCHS} epochs are needed")
+            return 0
+        return epochs
+
+    def _heads(self, finetuning: Recipe) -> None:
+        """Tries other heads on the fine-tuned backbone, and keeps the best if it is better than the softmax."""
+        images, labels = self.images, self.images.labels[self.rows[1]]
+        folder = self.plan.out / FINETUNED
+        backbone = finetuned_model(finetuning, images.names, images.images.shape[1:3], folder).get_layer("backbone")
+        freeze(backbone)
+        spec = FeatureSpec(choices.INPUT_SIZE, precision=self.base.head.feature_precision)
+        transforms = finetuning.prediction.tta_transforms
+        features = tta_features(self.cache, backbone, (), images.images, spec, transforms)
+        with np.load(folder / VAL) as file:
+            softmax = file["probabilities"]
+        best, score = None, accuracy(softmax, labels)
+        for head in choices.finetuned_heads(self.base):
+            own = held_out_probabilities(finetuning, head, features, images, self.rows)
+            tried = accuracy((1 - head.softmax_share) * own + head.softmax_share * softmax, labels)
+            best, score = (head, tried) if tried > score else (best, score)
+        if best is None:
+            self.plan.say("no other head on the fine-tuned backbone is better than its softmax")
+            return
+        self.plan.say(f"{_described(best)}, on the fine-tuned backbone: {score:.1%}")
+        recipe = replace(finetuning, head=best)
+        inputs = replace(self.inputs, reuse=(folder,), require_reuse=True)
+        result = train(recipe, "auto-head", inputs, self.plan.out / HEAD)
+        self.plan.keep_if_better(HEAD, recipe, result["accuracy"])
+
+
+def _seconds_per_view(backbone: keras.Model, precision: str) -> float:
+    """Seconds per image through a backbone, without compilation."""
+    images = np.random.default_rng(0).integers(0, 256, (TRIAL_IMAGES, 96, 96, 3)).astype(np.uint8)
+    spec = FeatureSpec(choices.INPUT_SIZE, precision=precision)
+    network = pooled_layers(backbone, choices.LAYERS)
+    extract_features(network, images[:32], spec)
+    began = time.monotonic()
+    extract_features(network, images, spec)
+    return (time.monotonic() - began) / TRIAL_IMAGES
+
+
+def _described(head: Head) -> str:
+    kind = f"logistic regression, C={head.c}"
+    if head.kind != LINEAR:
+        kind = f"quasi-SVM, kernel scale {head.kernel_scale}"
+    return f"{kind}, averaged with the softmax" if head.softmax_share else kind

@@ -1,0 +1,103 @@
+"""What a command that trains reads: labelled images, and validation and test images of the same classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from common.folders import ClassFolders, list_classes
+from common.groups import with_groups
+from common.images import Images, load_folder, load_images
+from common.labels import list_labelled
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads.
+
+    data: folder of class folders, or with `labels` of image files.
+    backbone_weights: see `training.model.backbones`.
+    test: another folder of class folders that is reported on and used for nothing else, or None.
+    reuse: folders of finished runs whose fine-tuning is taken over if it made the same choices.
+    require_reuse: whether it is an error if none of them did.
+    groups: CSV file of images that a split keeps together, see `common.groups`, or None.
+    size: (height, width) in pixels at which the images are read; None takes that of `load_images`.
+    labels: CSV file with the labels of the images in `data`, see `common.labels`, or None.
+    label_columns: its columns of files and of labels; None: they are recognized.
+    validation: folder of class folders that is the validation part, or None: it is split from `data`.
+    max_images: at most so many images of `data` are read, evenly spaced in each class; None reads all.
+    """
+
+    data: Path
+    backbone_weights: str = "imagenet"
+    test: Path | None = None
+    reuse: tuple = ()
+    require_reuse: bool = False
+    groups: Path | None = None
+    size: tuple[int, int] | None = None
+    labels: Path | None = None
+    label_columns: tuple[str, str] | None = None
+    validation: Path | None = None
+    max_images: int | None = None
+
+
+def load_inputs(inputs: Inputs) -> tuple[Images, Images | None]:
+    """Loads the images that a run reads, and prints what is unusual about them.
+
+    Args:
+        inputs: `Inputs`.
+
+    Returns:
+        (labelled images, test images or None), all of one size and with the same class names. Images of
+        `inputs.validation` come after those of `inputs.data` and are `held_out`.
+
+    Raises:
+        UserError: see `load_images`, `list_classes`, `list_labelled` and `with_groups`; validation or test images of
+            other classes; options that exclude each other.
+    """
+    if inputs.label_columns and not inputs.labels:
+        raise UserError("--label-columns names columns of a CSV file; give --labels FILE as well")
+    if inputs.validation and inputs.groups:
+        raise UserError("--groups is for splitting --data, which --validation leaves whole; give only one of them")
+    images = load_labelled(inputs)
+    _print(images.notes)
+    if inputs.groups:
+        images = with_groups(images, Path(inputs.groups), Path(inputs.data))
+    if inputs.validation:
+        validation = _load_other(Path(inputs.validation), images, "--validation")
+        print(f"{len(validation)} --validation images are held out, all of --data is trained on")
+        images = images.with_validation(validation)
+    return images, _load_other(Path(inputs.test), images, "--test") if inputs.test else None
+
+
+def load_labelled(inputs: Inputs) -> Images:
+    """Loads `inputs.data`, by class folders or by `inputs.labels`. The notes are not printed."""
+    return load_images(list_inputs(inputs), inputs.size)
+
+
+def list_inputs(inputs: Inputs) -> ClassFolders:
+    """Lists the files of `inputs.data`, by class folders or by `inputs.labels`."""
+    if inputs.labels:
+        listed = list_labelled(inputs.data, inputs.labels, inputs.label_columns)
+    else:
+        listed = list_classes(inputs.data)
+    return listed if inputs.max_images is None else listed.limited(inputs.max_images)
+
+
+def _load_other(folder: Path, images: Images, option: str) -> Images:
+    """The images of other class folders, at the size and with the class names of the labelled images."""
+    other = load_folder(folder, images.images.shape[1:3]).with_classes(images.names, option, "--data")
+    _print(other.notes)
+    missing = [name for label, name in enumerate(other.names) if label not in other.labels]
+    if missing:
+        print(f"warning: {option} has no images of {', '.join(missing)}")
+    repeated = other.count_in(images)
+    if repeated:
+        whose = "--data or --validation" if any(images.held_out) else "--data"
+        print(
+            f"warning: {repeated} of the {len(other)} {option} images are also in {whose}, so its accuracy is too high"
+        )
+    return other
+
+
+def _print(notes: tuple[str, ...]) -> None:
+    print(*notes, sep="\n", end="\n" if notes else "")
