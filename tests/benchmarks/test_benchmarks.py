@@ -11,18 +11,7 @@ from benchmarks import benchmark_parser, run_benchmark, speed_record, speed_tabl
 
 pytestmark = pytest.mark.unit
 
-MEASURED = (
-    "accuracy",
-    "aspect",
-    "grading",
-    "images",
-    "inference",
-    "kernels",
-    "memory",
-    "own_data",
-    "peers",
-    "training",
-)
+MEASURED = ("accuracy", "grading", "images", "inference", "kernels", "memory", "own_data", "training")
 NAMES = {*MEASURED, "aspect", "growth", "peers", "profile"}
 
 
