@@ -1,7 +1,7 @@
 """A small network in the style of VGG, trained from scratch with under 140,000 parameters on precomputed augmentation.
 
 Species1 and Species6 get one more copy first, then every image three more: 12,640 images that do not change during
-training. Three epochs of them are as many steps as thirteen epochs of the plain images.
+training. In the run, the validation accuracy no longer rose in the last of the 40 epochs.
 
 Command: python -m training run scratch_vgg --data data/leaves/train
 """
@@ -17,7 +17,7 @@ recipe = Recipe(
     ),
     finetune=Finetune(
         backbone=scratch_vgg,
-        resolution_schedule=((3, 96),),
+        resolution_schedule=((40, 96),),
         learning_rate=3e-3,
         weight_decay=0.01,
         dense_units=(64,),

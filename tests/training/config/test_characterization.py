@@ -21,6 +21,8 @@ DELETED = {
     "inception_svm_quiet",
     "inception_svm_quiet_full",
 }
+# Recipes that are now trained to the end.
+LONGER = {"scratch_vgg": [[40, 96]], "scratch_resnet": [[40, 96]]}
 KEPT = sorted(set(FLAT) - DELETED)
 
 
@@ -42,7 +44,10 @@ def test_every_recipe_is_compared():
 
 @pytest.mark.parametrize("name", KEPT)
 def test_recipe_equals_its_flat_record(name):
-    recipe, upgraded = load_recipe(RENAMED.get(name, name)), upgrade(FLAT[name])
+    recipe, upgraded = (
+        load_recipe(RENAMED.get(name, name)),
+        upgrade({**FLAT[name], "phases": LONGER.get(name, FLAT[name]["phases"])}),
+    )
     assert from_json(upgraded) == recipe
     assert common_part(json.loads(json.dumps(to_json(recipe))), upgraded) == upgraded
 

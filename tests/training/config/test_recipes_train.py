@@ -174,7 +174,6 @@ def test_numbers_of_images_and_steps_in_the_docstrings_are_right():
     batch_size = recipe.finetune.batch_size
     assert steps(recipe) / recipe.finetune.epochs * batch_size == pytest.approx(12_640, abs=batch_size)
     plain = math.ceil(sum(COUNTS) / batch_size)
-    assert steps(recipe) / plain == pytest.approx(13, abs=0.5)
     assert steps(load_recipe("inception_edges")) / plain == pytest.approx(50, rel=0.15)
 
 
