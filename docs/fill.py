@@ -184,6 +184,7 @@ def _benchmarks() -> dict[str, str]:
         "images.memory": f"{images['loading']['peak_mb']:.0f} MB",
         "images.predict": f"{images['predicting']['beyond_mb']:.0f} MB",
         "own_data.rows": _own_data_rows(_load("benchmarks/own_data.json")),
+        "own_data_30.rows": _own_data_rows(_load("benchmarks/own_data_30.json")),
         "accuracy.rows": _accuracy_rows(accuracy["rows"]),
         "kernels.rows": _kernel_rows(kernels),
     }
