@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 def summaries() -> dict[str, str]:
     """The names of the benchmarks, and the first lines of their docstrings. Imports none of them."""
-    files = sorted(path for path in HERE.glob("*.py") if not path.stem.startswith("__"))
+    files = sorted(path for path in HERE.glob("*.py") if path.stem not in ("__init__", "__main__", "process"))
     docstrings = {path.stem: ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "" for path in files}
     return {name: text.partition("\n")[0] for name, text in docstrings.items()}
 

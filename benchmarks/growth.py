@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import Failed, benchmark_parser, require_folder, run_benchmark
-from benchmarks.peers import Process, submission
+from benchmarks.process import Process, submission
 from common.errors import UserError
 from common.progress import progress
 

@@ -12,9 +12,6 @@ exit codes: 0 measured, 1 a contestant computes something else
 """
 
 import argparse
-import importlib.util
-import json
-import os
 import re
 import resource
 import subprocess
@@ -22,8 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.tensorflow_log import hide_tensorflow_log
@@ -33,7 +30,7 @@ hide_tensorflow_log()
 import numpy as np
 
 from benchmarks import Failed, benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
-from common.cli import run_command
+from benchmarks.process import SUBMISSION, NotMeasured, Process, submission
 from common.folders import natural_key
 from common.progress import progress
 from competition.synthetic import draw_images
@@ -41,8 +38,6 @@ from competition.synthetic import draw_images
 if TYPE_CHECKING:
     import keras
 
-ROOT = Path(__file__).resolve().parents[1]
-SUBMISSION = ROOT / "submission"
 BATCH_SIZE = 32  # of TensorFlow and Keras; the submission has its own
 COMPARED = 16  # images whose probabilities are compared
 UNSURE = 1 / 3  # share of the images that get test-time augmentation
@@ -60,7 +55,6 @@ predict(np.zeros((1, 96, 96, 3), np.uint8))
 """,
 }
 
-PROGRAM = ("-m", "benchmarks.inference")  # of a contestant's process
 SUMMARY: dict[str, Callable] = {"median": np.median, "min": np.min, "max": np.max}
 
 Predict = Callable[[np.ndarray], np.ndarray]  # float32 [n, h, w, 3] of 0 to 255 → probabilities [n, classes]
@@ -71,37 +65,23 @@ class Contestant:
     """A way to compute the network.
 
     Attributes:
-        prepare: loads the network. Gets the images that will be predicted, and returns the function that is timed.
-        environment: variables of its process.
+        prepare: loads the network. Gets the images that will be predicted, and returns the function that is timed. It
+            raises NotMeasured or an ImportError if this machine does not have what it needs.
         tolerance: largest difference of a probability from those of `like`.
         like: another contestant.
-
-    `prepare` raises an ImportError if a package is missing, or LeftOut: the contestant is then left out.
     """
 
     prepare: Callable[[np.ndarray], Predict]
-    environment: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 1e-3
     like: str = BASELINE
 
 
-class LeftOut(Exception):
-    """A contestant that this machine does not have. The message says why."""
-
-
-def submission_model(images: np.ndarray, tta: bool = False) -> Predict:
-    """The submission's own `model`, with one view or with the released test-time augmentation."""
-    spec: Any = importlib.util.spec_from_file_location("submitted", SUBMISSION / "model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network = module.model(SUBMISSION)
-    transforms, network.tta_transforms = network.tta_transforms, network.tta_transforms[:1]
-    wanted = os.environ["SUBMISSION_PRECISION"]
-    if network.precision != wanted:
-        raise LeftOut(f"there is no {wanted} here")
-    if tta:
-        network.tta_threshold = np.quantile(network.predict_proba(images).max(axis=1), UNSURE)
-        network.tta_transforms = transforms
+def submission_model(images: np.ndarray, precision: str, tta: bool = False) -> Predict:
+    """The submission's own `model`, with one view or with test-time augmentation of a third of the images."""
+    if not tta:
+        return submission(precision).predict_proba
+    one_view, network = submission(precision), submission(precision, tta=True)
+    network.tta_threshold = np.quantile(one_view.predict_proba(images).max(axis=1), UNSURE)
     return network.predict_proba
 
 
@@ -150,20 +130,15 @@ def keras_predict(images: np.ndarray) -> Predict:
     return lambda images: trained.predict(plain_batches(BATCH_SIZE, images), verbose=0)
 
 
-def _with_tta(images: np.ndarray) -> Predict:
-    return submission_model(images, tta=True)
-
-
-FLOAT32, BFLOAT16 = ({"SUBMISSION_PRECISION": precision} for precision in ("float32", "bfloat16"))
-# Others are added here: a name and a Contestant.
+FLOAT32, BFLOAT16 = (partial(submission_model, precision=precision) for precision in ("float32", "bfloat16"))
 CONTESTANTS = {
     BASELINE: Contestant(saved_model),
-    "submission, float32": Contestant(submission_model, FLOAT32),
-    "submission, bfloat16": Contestant(submission_model, BFLOAT16, tolerance=0.1),
+    "submission, float32": Contestant(FLOAT32),
+    "submission, bfloat16": Contestant(BFLOAT16, tolerance=0.1),
     "Keras model.predict": Contestant(keras_predict),
     BASELINE_TTA: Contestant(saved_model_tta, tolerance=1),
-    "submission, float32, TTA": Contestant(_with_tta, FLOAT32, like=BASELINE_TTA),
-    "submission, bfloat16, TTA": Contestant(_with_tta, BFLOAT16, tolerance=0.5, like=BASELINE_TTA),
+    "submission, float32, TTA": Contestant(partial(FLOAT32, tta=True), like=BASELINE_TTA),
+    "submission, bfloat16, TTA": Contestant(partial(BFLOAT16, tta=True), tolerance=0.5, like=BASELINE_TTA),
 }
 
 
@@ -251,63 +226,34 @@ def _fill_backbone(backbone: "keras.Model", kernels: list[np.ndarray], biases: l
         norm.set_weights([beta, mean, mean + 1 - norm.epsilon])
 
 
-class _Process:
-    """A contestant in a process of its own, which predicts when it is told to."""
+def loaded(contestant: Contestant, count: int) -> Callable[[int | None], np.ndarray | None]:
+    """Loads a contestant, in a process of its own.
 
-    def __init__(self, name: str, images: int) -> None:
-        command = [sys.executable, *PROGRAM, "--serve", name, "--images", str(images)]
-        environment = {**os.environ, **CONTESTANTS[name].environment}
-        pipe = subprocess.PIPE
-        self.name = name
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT)
-        answer = json.loads(self._answer())
-        self.left_out = answer if isinstance(answer, str) else ""
-        self.probabilities = np.array(answer) if not self.left_out else np.empty(0)
+    Returns:
+        A function that predicts all images, or the first ones if their number is given. Then it returns the
+        probabilities.
 
-    def __enter__(self) -> "_Process":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def __call__(self) -> None:
-        """Predicts all images once."""
-        assert self._process.stdin
-        self._process.stdin.write("predict\n")
-        self._process.stdin.flush()
-        self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise Failed(f"{self.name}: its process ended with exit code {self._process.wait()}, see above")
-        return line
-
-
-def serve(name: str, count: int) -> None:
-    """The process of a contestant.
-
-    Writes the probabilities of some images, or why it is left out. Then it predicts once for each line that it reads.
+    Raises:
+        NotMeasured: this machine does not have what the contestant needs.
     """
     images = draw_images(count).astype(np.float32)
     try:
-        predict = CONTESTANTS[name].prepare(images)
-    except (ImportError, LeftOut) as error:
-        print(json.dumps(str(error) or type(error).__name__), flush=True)
-        return
-    print(json.dumps(predict(images[:COMPARED]).tolist()), flush=True)
-    for _ in sys.stdin:
-        predict(images)
-        print("done", flush=True)
+        predict = contestant.prepare(images)
+    except ImportError as error:
+        raise NotMeasured(str(error)) from error
+
+    def answer(first: int | None = None) -> np.ndarray | None:
+        probabilities = predict(images[:first])
+        return None if first is None else probabilities
+
+    return answer
 
 
-def measure(names: Sequence[str], images: int, rounds: int) -> dict[str, np.ndarray]:
+def measure(contestants: Mapping[str, Contestant], images: int, rounds: int) -> dict[str, np.ndarray]:
     """Times contestants.
 
     Args:
-        names: keys of CONTESTANTS, the baseline first.
+        contestants: the baseline first.
         images: number of images.
         rounds: number of rounds.
 
@@ -318,24 +264,26 @@ def measure(names: Sequence[str], images: int, rounds: int) -> dict[str, np.ndar
         Failed: a contestant's probabilities are not the baseline's, or its process failed.
     """
     with ExitStack() as stack:
-        processes: dict[str, _Process] = {}
-        for name in progress(names, "loading"):
-            process = stack.enter_context(_Process(name, images))
-            if process.left_out:
-                print(f"{name} is left out: {process.left_out}")
+        processes: dict[str, Process] = {}
+        probabilities: dict[str, np.ndarray] = {}
+        for name in progress(contestants, "loading"):
+            try:
+                process = stack.enter_context(Process(name, loaded, contestants[name], images))
+            except NotMeasured as error:
+                print(f"{name} is left out: {error}")
                 continue
-            processes[name] = process
-            _compare(process, processes[CONTESTANTS[name].like])
+            processes[name], probabilities[name] = process, process(COMPARED)
+            _compare(name, contestants[name], probabilities)
         return time_interleaved({**processes}, rounds)
 
 
-def _compare(process: _Process, other: _Process) -> None:
-    """Raises Failed if two contestants compute different functions."""
-    difference = float(np.abs(process.probabilities - other.probabilities).max())
-    limit = CONTESTANTS[process.name].tolerance
-    print(f"{process.name}: largest difference of a probability from {other.name} {difference:.1e}")
+def _compare(name: str, contestant: Contestant, probabilities: dict[str, np.ndarray]) -> None:
+    """Raises Failed if a contestant computes another function than the one that it is compared with."""
+    like, limit = contestant.like, contestant.tolerance
+    difference = float(np.abs(probabilities[name] - probabilities[like]).max())
+    print(f"{name}: largest difference of a probability from {like} {difference:.1e}")
     if not difference <= limit:
-        raise Failed(f"{process.name} must agree with {other.name} to {limit}, they differ by {difference:.1e}")
+        raise Failed(f"{name} must agree with {like} to {limit}, they differ by {difference:.1e}")
 
 
 def measure_start(rounds: int) -> dict[str, dict[str, float]]:
@@ -372,15 +320,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("inference", __doc__)
     parser.add_argument("--images", type=int, default=256, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.serve:
-        return run_command(lambda: serve(options.serve, options.images))
-    return run_benchmark(options, _run)
+    return run_benchmark(parser.parse_args(arguments), _run)
 
 
 def _run(options: argparse.Namespace) -> dict:
-    seconds = measure(tuple(CONTESTANTS), options.images, options.rounds)
+    seconds = measure(CONTESTANTS, options.images, options.rounds)
     print("\n".join(speed_table(seconds, options.images, BASELINE)))
     start = measure_start(options.rounds)
     for clock, row in start.items():

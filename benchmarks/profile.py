@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import benchmark_parser, run_benchmark
-from benchmarks.peers import Process
+from benchmarks.process import Process
 from common.errors import UserError
 from common.progress import progress
 

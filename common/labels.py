@@ -4,7 +4,7 @@ import csv
 import io
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -60,16 +60,20 @@ def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str
             classes[label_of[path]].append(path)
     names = sorted(classes, key=natural_key)
     _check_classes(rows, names)
-    unused = [path for path in paths if path not in label_of and _is_image(path)]
     notes = [f"{rows.name}: column {rows.columns[file]} has the files, {_describe(rows, labels)}; {len(names)} classes"]
+    notes += _unusual(rows, names, repeated, [path for path in paths if path not in label_of and _is_image(path)])
+    return ClassFolders(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
+
+
+def _unusual(rows: "_Rows", names: Sequence[str], repeated: int, unused: Sequence[Path]) -> Iterator[str]:
+    """Notes on class names that are nearly equal, files that are named twice, and images that are not named."""
     alike = [name for name in names if sum(name.casefold() == other.casefold() for other in names) > 1]
     if alike:
-        notes.append(f"warning: the classes {', '.join(alike)} of {rows.name} differ only in upper and lower case")
+        yield f"warning: the classes {', '.join(alike)} of {rows.name} differ only in upper and lower case"
     if repeated:
-        notes.append(f"{rows.name} names {repeated} files more than once, with the same label")
+        yield f"{rows.name} names {repeated} files more than once, with the same label"
     if unused:
-        notes.append(f"skipped {len(unused)} images that are not in {rows.name}, for example {printable(unused[0])}")
-    return ClassFolders(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
+        yield f"skipped {len(unused)} images that are not in {rows.name}, for example {printable(unused[0])}"
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,29 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
-import re
+import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 # A line of absl's log, with or without a date, its first line, and the second line of the processor's message.
-NOISE = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog"
-    rb"|(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: |)[IWE](\d{4} [\d:. ]+|) *[\w/.-]+\.cc:\d+\]"
-    rb"|To enable the following instructions: "
+NOISE = (
+    r"WARNING: All log messages before absl::InitializeLog"
+    r"|(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: |)[IWE](\d{4} [\d:. ]+|) *[\w/.-]+\.cc:\d+\]"
+    r"|To enable the following instructions: "
 )
+# The program of the process that filters. Ctrl-C is meant for the other one.
+FILTER = """
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+noise = re.compile(sys.argv[1].encode())
+for line in sys.stdin.buffer:
+    if not noise.match(line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+SECONDS = 5  # to wait for it
 
 
 def hide_tensorflow_log() -> None:
@@ -58,17 +68,24 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Collects what is written to descriptor 2, and at the end writes the lines that are no noise."""
+    """Passes what is written to descriptor 2 through a process that leaves out the lines that are noise.
+
+    It is a process, so that the last words of an import that aborts are shown, for example on an unsuitable processor.
+    """
     if sys.stderr is None:  # the descriptor is closed
         yield
         return
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as log, os.fdopen(os.dup(2), "wb", 0) as stderr:
-        os.dup2(log.fileno(), 2)
+    with contextlib.closing(os.fdopen(os.dup(2), "wb", 0)) as stderr:
+        command = [sys.executable, "-I", "-S", "-c", FILTER, NOISE]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
+        assert process.stdin
+        os.dup2(process.stdin.fileno(), 2)
+        process.stdin.close()
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(stderr.fileno(), 2)
-            log.seek(0)
-            stderr.writelines(line for line in log if not NOISE.match(line))
+            with contextlib.suppress(subprocess.TimeoutExpired):  # if another process has inherited the descriptor
+                process.wait(SECONDS)

@@ -214,7 +214,7 @@ def _label_errors(options: argparse.Namespace) -> None:
     folder = Path(options.folder) if options.folder else None
     lines = label_errors(_inputs(options), folder, Path(options.out), Path(options.cache))
     print("\n".join(lines[:SHOWN_ERRORS]))
-    print(f"{len(lines)} labels are likely wrong; all are in the page and in {Path(options.out).with_suffix('.csv')}")
+    print(f"likely wrong labels: {len(lines)}; all are in the page and in {Path(options.out).with_suffix('.csv')}")
     print(f"done: {options.out}")
 
 

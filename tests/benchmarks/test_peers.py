@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import Failed, peers
-from benchmarks.peers import BASELINE, CONTESTANTS, OURS, NotMeasured, Process, agreement, check_labels, record
+from benchmarks.peers import BASELINE, CONTESTANTS, OURS, agreement, check_labels, record
+from benchmarks.process import NotMeasured, Process
 from common.errors import UserError
 from common.images import load_folder
 from docs import fill

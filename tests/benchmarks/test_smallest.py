@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from contestants import STUBS
 
 from benchmarks import Failed, grading, inference, memory, training
 
@@ -46,52 +47,24 @@ def test_inference(tmp_path):
 # --- contestants, as processes that import neither TensorFlow nor Keras
 
 
-CONTESTANTS = """
-import sys
-import numpy as np
-from benchmarks import inference
-from benchmarks.inference import Contestant, LeftOut
-
-def constant(value):
-    return Contestant(lambda images: lambda batch: np.full((len(batch), 2), value), like="half")
-
-def absent(images):
-    raise LeftOut("there is no such processor")
-
-def missing(images):
-    import a_package_that_nobody_has
-
-def broken(images):
-    raise ValueError("broken")
-
-inference.CONTESTANTS = {
-    "half": constant(0.5), "another": constant(0.5), "different": constant(0.7),
-    "absent": Contestant(absent), "missing": Contestant(missing), "broken": Contestant(broken),
-}
-"""
+def stubs(*names):
+    return {name: STUBS[name] for name in names}
 
 
-@pytest.fixture
-def stub_contestants(monkeypatch):
-    """Contestants that take no time; each process gets them by `python -c`."""
-    monkeypatch.setattr(inference, "CONTESTANTS", inference.CONTESTANTS)  # which the next line replaces
-    exec(CONTESTANTS, {})
-    program = CONTESTANTS + "\nsys.exit(inference.main(sys.argv[1:]))"
-    monkeypatch.setattr(inference, "PROGRAM", ("-c", program))
-
-
-def test_contestants_run_in_turn_and_absent_ones_are_named(stub_contestants, capsys):
-    seconds = inference.measure(("half", "another", "absent", "missing"), images=16, rounds=3)
+def test_contestants_run_in_turn_and_absent_ones_are_named(capsys):
+    seconds = inference.measure(stubs("half", "another", "absent", "missing"), images=16, rounds=3)
     assert {name: values.shape for name, values in seconds.items()} == {"half": (3,), "another": (3,)}
     out = capsys.readouterr().out
     assert "absent is left out: there is no such processor" in out
     assert "missing is left out: No module named 'a_package_that_nobody_has'" in out
 
 
-@pytest.mark.parametrize(("name", "reason"), [("different", "must agree with half"), ("broken", "its process ended")])
-def test_contestants_that_differ_or_fail_are_refused(stub_contestants, name, reason):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("different", "must agree with half"), ("broken", "process of broken ended")]
+)
+def test_contestants_that_differ_or_fail_are_refused(name, reason):
     with pytest.raises(Failed, match=reason):
-        inference.measure(("half", name), images=16, rounds=1)
+        inference.measure(stubs("half", name), images=16, rounds=1)
 
 
 @pytest.mark.slow

@@ -57,6 +57,13 @@ def test_an_import_that_fails_shows_its_reason(tmp_path):
     assert done.returncode == 1 and "no such library" in done.stderr
 
 
+def test_an_import_that_aborts_shows_its_last_words(tmp_path):
+    words = b"The TensorFlow library was compiled to use AVX instructions, but these aren't available.\n"
+    (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, {words!r})\nos.abort()")
+    done = python("-c", f"{HIDE}sys.path.insert(0, {str(tmp_path)!r})\nhide()\nimport tensorflow")
+    assert done.returncode < 0 and "AVX instructions" in done.stderr
+
+
 def test_works_with_a_closed_standard_error(tmp_path):
     (tmp_path / "tensorflow.py").write_text("class config:\n    list_physical_devices = int")
     program = tmp_path / "program.py"

@@ -256,15 +256,12 @@ def test_bad_input_is_one_line(photos, tmp_path, monkeypatch, capsys, options, w
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize(
-    ("module", "options", "words"),
-    [("pyarrow", [], "pip install pyarrow"), ("ray", ["--ray", "local"], "pip install ray")],
-)
-def test_missing_optional_package_is_named(photos, tmp_path, monkeypatch, capsys, module, options, words):
-    monkeypatch.setitem(sys.modules, module, None)
-    out = tmp_path / ("p.parquet" if module == "pyarrow" else "p.csv")
-    assert predict(photos, out, *options) == 2
-    assert words in capsys.readouterr().err
+@pytest.mark.parametrize("package", ["pyarrow", "ray"])
+def test_missing_optional_package_is_named(photos, tmp_path, monkeypatch, capsys, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    out, options = {"pyarrow": ("p.parquet", []), "ray": ("p.csv", ["--ray", "local"])}[package]
+    assert predict(photos, tmp_path / out, *options) == 2
+    assert f"pip install {package}" in capsys.readouterr().err
 
 
 def test_full_disk_is_one_line_that_names_the_folder(photos, tmp_path):

@@ -116,8 +116,7 @@ def precompute_augmentation(images: Images, rounds: tuple, transforms: RandomTra
     Args:
         images: the training part.
         rounds: one after another, each (class names, copies): that many copies are added of each image present by then,
-        or
-            of the images of the named classes if any are named.
+            or of the images of the named classes if any are named.
         transforms: ranges of the random transforms.
         seed: integer.
 

@@ -31,8 +31,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
         name: its name.
         inputs: `Inputs`.
         out: folder of the runs. Gets `out_of_fold.npz` (probabilities [seeds, n, classes] in the order of the images,
-        and
-            their labels), `crossval.json`, `confusion.png` and `calibration.png`.
+            and their labels), `crossval.json`, `confusion.png` and `calibration.png`.
         folds: number of stratified folds, 2 or more.
         seeds: how often the folds are trained, each time with another seed on the same folds.
 

@@ -71,7 +71,7 @@ def label_errors(inputs: Inputs, folder: Path | None, out: Path, cache: Path) ->
     else:
         images, rows, labels, probabilities = read_predictions(folder, inputs)
     found = find(labels, probabilities, return_indices_ranked_by="self_confidence")
-    issues = [_issue(images, int(rows[place]), probabilities[place]) for place in found]
+    issues = [_issue(images, int(rows[place]), probabilities[place], Path(inputs.data)) for place in found]
     _write_table(out.with_suffix(".csv"), issues)
     figures = "\n".join(_figure(images, int(rows[place]), issue) for place, issue in zip(found, issues, strict=True))
     page = PAGE.format(count=len(issues), total=len(labels), figures=figures)
@@ -106,10 +106,12 @@ def _out_of_fold(images: Images, inputs: Inputs, cache: Path) -> np.ndarray:
     return probabilities
 
 
-def _issue(images: Images, row: int, probabilities: np.ndarray) -> dict[str, Any]:
+def _issue(images: Images, row: int, probabilities: np.ndarray, data: Path) -> dict[str, Any]:
+    """A row of the table. Paths are relative to `data`, those of validation images are whole."""
+    path = Path(images.paths[row])
     given, likely = int(images.labels[row]), int(probabilities.argmax())
     return {
-        "path": printable(images.paths[row]),
+        "path": printable(path.relative_to(data).as_posix() if path.is_relative_to(data) else path),
         "given": images.names[given],
         "likely": images.names[likely],
         "probability_of_given": round(float(probabilities[given]), 4),

@@ -73,8 +73,7 @@ def finetune(
         data: the two parts of the images; `val` may be empty.
         backbone_weights: see `training.model.backbones`.
         folder: gets `checkpoint.npz`, `history.csv` and `finetuned.weights.h5` (backbone and softmax of the epoch that
-        is
-            kept, or SWA's mean). With `head_warmup_epochs` also `head_warmup_history.csv`.
+            is kept, or SWA's mean). With `head_warmup_epochs` also `head_warmup_history.csv`.
         cache: folder of cached features.
         init: weights of a model with the same layers to continue from, or None to start from `backbone_weights`.
 

@@ -1,7 +1,7 @@
 """A small network in the style of VGG, trained from scratch with under 140,000 parameters on precomputed augmentation.
 
 Species1 and Species6 get one more copy first, then every image three more: 12,640 images that do not change during
-training. In the run, the validation accuracy no longer rose in the last of the 40 epochs.
+training. The validation loss of our run was lowest after 18 of the 40 epochs, and these weights are kept.
 
 Command: python -m training run scratch_vgg --data data/leaves/train
 """
