@@ -11,10 +11,16 @@ HERE = Path(__file__).parent
 
 
 def summaries() -> dict[str, str]:
-    """The names of the benchmarks, and the first lines of their docstrings. Imports none of them."""
-    files = sorted(path for path in HERE.glob("*.py") if path.stem not in ("__init__", "__main__", "process"))
-    docstrings = {path.stem: ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "" for path in files}
-    return {name: text.partition("\n")[0] for name, text in docstrings.items()}
+    """The names of the benchmarks, and the first lines of their docstrings. Imports none of them.
+
+    A benchmark is a module with a function `main`.
+    """
+    modules = {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(HERE.glob("[!_]*.py"))}
+    return {
+        name: (ast.get_docstring(module) or "").partition("\n")[0]
+        for name, module in modules.items()
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in module.body)
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

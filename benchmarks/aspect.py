@@ -73,14 +73,15 @@ def cut(images: np.ndarray, shapes: str) -> Iterator[Image.Image]:
 
 def measure(options: argparse.Namespace) -> dict:
     """The accuracy of each way, for each kind of shapes, and in each fold."""
-    from training.auto.choices import LAYERS, precision
+    from training.auto.choices import LAYERS
     from training.auto.heldout import similar_groups
     from training.fit.features import FeatureSpec, extract_features
+    from training.fit.precision import fastest
     from training.model.backbones import inception_v3_frozen, pooled_layers
 
     images = load_folder(options.data)
     network = pooled_layers(inception_v3_frozen(options.backbone_weights), LAYERS[1:])
-    spec, groups = FeatureSpec(SIZE, precision=precision()), None
+    spec, groups = FeatureSpec(SIZE, precision=fastest()), None
     result: dict = {}
     for shapes in options.shapes:
         parts = list(cut(images.images, shapes))

@@ -77,12 +77,12 @@ def prediction(point: Point) -> Callable[[], Any]:
 def feature_caching(point: Point) -> Callable[[], Any]:
     """Builds a backbone. Returns a function that writes the features of the point's images into a new cache."""
     from training.fit.features import FeatureSpec, cached_features, extract_features
-    from training.fit.precision import has_bfloat16
+    from training.fit.precision import fastest
     from training.model.trainable import freeze
 
     backbone, images = _backbone(point)("none"), _images(point.count)
     freeze(backbone)
-    spec = FeatureSpec(point.side, precision="bfloat16" if has_bfloat16() else "float32")
+    spec = FeatureSpec(point.side, precision=fastest())
     extract_features(backbone, images[: BATCH_SIZE + 1], spec)
 
     def run() -> None:
@@ -98,7 +98,7 @@ def training_epoch(point: Point) -> Callable[[], Any]:
     from common.images import Images
     from training.config.recipe import Data, Finetune, Recipe
     from training.data.split import TrainVal
-    from training.fit.precision import has_bfloat16
+    from training.fit.precision import fastest
 
     labels, names = np.arange(point.count) % CLASSES, tuple(f"Species{number + 1}" for number in range(CLASSES))
     images = Images(_images(point.count), labels, names, ("",) * point.count)
@@ -108,7 +108,7 @@ def training_epoch(point: Point) -> Callable[[], Any]:
         resolution_schedule=((1, point.side),),
         warmup_epochs=0.0,
         batch_size=BATCH_SIZE,
-        precision="mixed_bfloat16" if has_bfloat16() else "float32",
+        precision="mixed_bfloat16" if fastest() == "bfloat16" else "float32",
     )
     data = TrainVal(images.rows(np.flatnonzero(~held_out)), images.rows(np.flatnonzero(held_out)))
     folder = tempfile.TemporaryDirectory(prefix="growth-")

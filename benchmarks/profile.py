@@ -1,4 +1,4 @@
-"""Where the time of a training epoch goes, in float32 and in mixed_bfloat16.
+"""Where the time of a training epoch goes, in float32, in mixed_bfloat16, and there with Keras' own layers.
 
   python -m benchmarks.profile released --data data/leaves/train
   python -m benchmarks.profile inception_svm --data data/leaves/train --steps 4 --rounds 3 --json profile.json
@@ -15,7 +15,8 @@ of the whole data. The parts of an epoch are:
 - checkpoint: the files of an epoch;
 - rest: the start of the pipeline and the callbacks.
 
-Each precision runs in a process of its own, and they are timed in turn. The bare step is the first two parts.
+Each way runs in a process of its own, and they are timed in turn. The bare step is the first two parts. The last way
+has Keras' own BatchNormalization and AdamW instead of the fused ones of training/model and training/fit.
 
 exit codes: 0 measured, 2 wrong input
 """
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from training.config.recipe import Recipe
     from training.data.split import TrainVal
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+KERAS = "mixed_bfloat16, Keras' layers"
+WAYS = {"float32": "float32", "mixed_bfloat16": "mixed_bfloat16", KERAS: "mixed_bfloat16"}  # name → precision
 FIRST_STEPS = 2  # that are not timed: the pipeline fills its buffers
 MEDIANS = ("epoch_seconds", "step_seconds", "pipeline_step_seconds", "pipeline_alone_seconds")
 PARTS = ("forward and backward", "optimizer", "data", "validation", "weight averaging", "checkpoint", "rest")
@@ -211,8 +213,8 @@ class TrainingEpoch:
         return added - began, time.perf_counter() - added
 
 
-def profiled(setting: Setting, precision: str, folder: str) -> Callable[[], dict]:
-    """Prepares a recipe in one precision. Returns a function that times it once, see `_times`.
+def profiled(setting: Setting, way: str, folder: str) -> Callable[[], dict]:
+    """Prepares a recipe in one of `WAYS`. Returns a function that times it once, see `_times`.
 
     Raises:
         UserError: no such recipe, images that cannot be read, or Keras runs on another backend.
@@ -224,12 +226,26 @@ def profiled(setting: Setting, precision: str, folder: str) -> Callable[[], dict
 
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"KERAS_BACKEND must be tensorflow, got {keras.backend.backend()}; unset it")
-    recipe = override(load_recipe(setting.recipe), [*setting.changes, f"finetune.precision={precision}"])
+    recipe = override(load_recipe(setting.recipe), [*setting.changes, f"finetune.precision={WAYS[way]}"])
     if not recipe.finetune.epochs:
         raise UserError(f"the recipe must fine-tune, {setting.recipe} has no epochs; choose another one")
+    if way == KERAS:
+        _use_layers_of_keras()
     epoch = TrainingEpoch(recipe, _load(recipe, setting.data), Path(folder), setting.steps)
     one_batch, optimizer = epoch.one_batch(), epoch.optimizer()
     return lambda: _times(epoch, one_batch, optimizer)
+
+
+def _use_layers_of_keras() -> None:
+    """Replaces the fused layers and optimizer in this process."""
+    import keras
+
+    from training.fit import finetune
+
+    def adamw(learning_rate: Any, weight_decay: float) -> Any:
+        return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+
+    finetune.fuse, finetune.adamw = lambda model: model, adamw
 
 
 def _load(recipe: "Recipe", data: str) -> "TrainVal":
@@ -269,6 +285,7 @@ def _times(epoch: TrainingEpoch, one_batch: Any, optimizer: Callable[[], float])
         "parts": dict(zip(PARTS, seconds, strict=True)),
         "epoch_seconds": sum(seconds),
         "bare_share": full_steps * bare / sum(seconds),
+        "step_share": bare / trained["step"],
         "step_seconds": bare,
         "pipeline_step_seconds": trained["step"],
         "pipeline_alone_seconds": alone,
@@ -277,33 +294,34 @@ def _times(epoch: TrainingEpoch, one_batch: Any, optimizer: Callable[[], float])
     }
 
 
-def measure(setting: Setting, precisions: list[str], rounds: int) -> dict[str, list[dict]]:
-    """Times the precisions in turn, each in a process of its own.
+def measure(setting: Setting, ways: list[str], rounds: int) -> dict[str, list[dict]]:
+    """Times some of `WAYS` in turn, each in a process of its own.
 
     Returns:
-        Precision → the `_times` of each round.
+        Way → the `_times` of each round.
     """
     with tempfile.TemporaryDirectory(prefix="profile-") as folder, contextlib.ExitStack() as stack:
         processes = {}
-        for precision in progress(precisions, "preparing", unit="precision"):
-            processes[precision] = stack.enter_context(Process(precision, profiled, setting, precision, folder))
-            processes[precision]()  # compiles
-        times: dict[str, list[dict]] = {precision: [] for precision in processes}
+        for way in progress(ways, "preparing", unit="way"):
+            processes[way] = stack.enter_context(Process(way, profiled, setting, way, folder))
+            processes[way]()  # compiles
+        times: dict[str, list[dict]] = {way: [] for way in processes}
         for _ in progress(range(rounds), "profiling", unit="round"):
-            for precision, process in processes.items():
-                times[precision].append(process())
+            for way, process in processes.items():
+                times[way].append(process())
     return times
 
 
 def record(times: list[dict], baseline: list[dict]) -> dict:
-    """Medians of some rounds, the range of the bare step's share, and the ratio of a baseline's seconds to these."""
+    """Medians of some rounds, the ranges of the shares, and the ratio of a baseline's seconds to these."""
     ratios = [before["epoch_seconds"] / now["epoch_seconds"] for before, now in zip(baseline, times, strict=True)]
-    shares = [row["bare_share"] for row in times]
+    ranges = {share: [row[share] for row in times] for share in ("bare_share", "step_share")}
+    summaries = (("", np.median), ("_min", np.min), ("_max", np.max))
     return {
         **times[0],
         **{name: float(np.median([row[name] for row in times])) for name in MEDIANS},
         "parts": {part: float(np.median([row["parts"][part] for row in times])) for part in PARTS},
-        **{f"bare_share{key}": float(f(shares)) for key, f in (("", np.median), ("_min", np.min), ("_max", np.max))},
+        **{f"{share}{key}": float(f(values)) for share, values in ranges.items() for key, f in summaries},
         **{f"ratio_{f.__name__}": float(f(ratios)) for f in (np.median, np.min, np.max)},
     }
 
@@ -311,7 +329,7 @@ def record(times: list[dict], baseline: list[dict]) -> dict:
 def table(rows: dict[str, dict]) -> Iterator[str]:
     """The lines of a table of `record`s."""
     width = max(map(len, PARTS))
-    yield f"{'seconds of an epoch':{width}}  " + "  ".join(f"{precision:>18}" for precision in rows)
+    yield f"{'seconds of an epoch':{width}}  " + "  ".join(f"{way:>18}" for way in rows)
     for part in PARTS:
         cells = (
             f"{row['parts'][part]:8.1f} ({row['parts'][part] / row['epoch_seconds']:5.1%})" for row in rows.values()
@@ -319,10 +337,14 @@ def table(rows: dict[str, dict]) -> Iterator[str]:
         yield f"{part:{width}}  " + "  ".join(f"{cell:>18}" for cell in cells)
     yield f"{'whole epoch':{width}}  " + "  ".join(f"{row['epoch_seconds']:18.1f}" for row in rows.values())
     first = next(iter(rows))
-    for precision, row in rows.items():
-        share = f"{row['bare_share']:.1%} ({row['bare_share_min']:.1%} to {row['bare_share_max']:.1%})"
+    for way, row in rows.items():
+        share, step = (
+            f"{row[key]:.1%} ({row[f'{key}_min']:.1%} to {row[f'{key}_max']:.1%})"
+            for key in ("bare_share", "step_share")
+        )
         ratio = f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
-        yield f"{precision}: the bare step is {share} of the epoch, which is {ratio} times as fast as in {first}"
+        yield f"{way}: the bare step is {share} of the epoch, which is {ratio} times as fast as in {first}"
+        yield f"  it is {step} of a step on augmented batches"
         yield f"  a batch alone takes {row['pipeline_alone_seconds']:.3f} s, a bare step {row['step_seconds']:.3f} s"
 
 
@@ -334,7 +356,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="changes the recipe")
     parser.add_argument("--steps", type=int, default=6, help="training steps of a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="default: both")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="default: all")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
@@ -342,11 +364,11 @@ def _run(options: argparse.Namespace) -> dict:
     if min(options.steps, options.rounds) < 1:
         raise UserError(f"--steps and --rounds must be from 1, got {options.steps} and {options.rounds}")
     setting = Setting(options.recipe, tuple(options.set), options.data, options.steps)
-    times = measure(setting, list(dict.fromkeys(options.precisions)), options.rounds)
+    times = measure(setting, list(dict.fromkeys(options.ways)), options.rounds)
     baseline = next(iter(times.values()))
-    rows = {precision: record(rounds, baseline) for precision, rounds in times.items()}
+    rows = {way: record(rounds, baseline) for way, rounds in times.items()}
     print("\n".join(table(rows)))
-    return {"recipe": options.recipe, "steps": options.steps, "rounds": options.rounds, "precisions": rows}
+    return {"recipe": options.recipe, "steps": options.steps, "rounds": options.rounds, "ways": rows}
 
 
 if __name__ == "__main__":

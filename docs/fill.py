@@ -196,10 +196,20 @@ def _benchmarks() -> dict[str, str]:
 def _tables() -> dict[str, str]:
     """The tables of benchmarks that may not have been run yet, which the documentation then says."""
     found = {}
-    tables = {"peers": _peer_rows, "profile": _profile_rows, "growth": _growth_rows, "aspect": _aspect_rows}
+    tables = {
+        "peers": _peer_rows,
+        "profile": _profile_rows,
+        "growth": _growth_rows,
+        "aspect": _aspect_rows,
+        "variants": _variant_rows,
+        **{name: _own_data_rows for name in ("own_data_60", "own_data_leaves", "own_data_digits")},
+    }
     for name, rows in tables.items():
         measured = (RESULTS / "benchmarks" / f"{name}.json").is_file()
         found[f"{name}.rows"] = rows(_load(f"benchmarks/{name}.json")) if measured else "\nNot measured yet.\n"
+    found["variants.operations"] = "not measured yet"
+    if (RESULTS / "benchmarks" / "variants.json").is_file():
+        found["variants.operations"] = _operations(_load("benchmarks/variants.json")["operations"])
     return found
 
 
@@ -263,17 +273,37 @@ def _peer_rows(result: dict) -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def _variant_rows(result: dict) -> str:
+    lines = ["| | images/s | ratio to the network as exported | same labels | phase 1 | MB |"]
+    lines.append("| --- |" + " --- |" * 5)
+    for name, row in result["variants"].items():
+        cells = (f"{row['images_per_second']:.0f}", _ratio(row), percent(row["same_labels"]), percent(row["accuracy"]))
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['megabytes']:.0f} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _operations(result: dict) -> str:
+    """The shares of the five most expensive operations in each precision."""
+    shares = {
+        precision: ", ".join(f"{name} {percent(share)}" for name, share in list(operations.items())[:5])
+        for precision, operations in result.items()
+    }
+    return "; ".join(f"in {precision}: {text}" for precision, text in shares.items())
+
+
 def _profile_rows(result: dict) -> str:
-    rows = result["precisions"]
+    rows = result["ways"]
     lines = [f"| seconds of an epoch of `{result['recipe']}` | {' | '.join(rows)} |", "| --- |" + " --- |" * len(rows)]
     for part in next(iter(rows.values()))["parts"]:
         cells = (f"{r['parts'][part]:.1f} ({percent(r['parts'][part] / r['epoch_seconds'])})" for r in rows.values())
         lines.append(f"| {part} | {' | '.join(cells)} |")
     lines.append("| whole epoch | " + " | ".join(f"{row['epoch_seconds']:.0f}" for row in rows.values()) + " |")
-    shares = (" to ".join(percent(row[f"bare_share_{key}"]) for key in ("min", "max")) for row in rows.values())
-    medians = (percent(row["bare_share"]) for row in rows.values())
-    cells = (f"{median} ({share})" for median, share in zip(medians, shares, strict=True))
-    lines.append("| share of the bare step | " + " | ".join(cells) + " |")
+    for share, name in (("bare_share", "the epoch"), ("step_share", "a step on augmented batches")):
+        cells = (
+            f"{percent(row[share])} ({percent(row[f'{share}_min'])} to {percent(row[f'{share}_max'])})"
+            for row in rows.values()
+        )
+        lines.append(f"| share of the bare step in {name} | {' | '.join(cells)} |")
     lines.append("| times as fast | " + " | ".join(map(_ratio, rows.values())) + " |")
     return "\n" + "\n".join(lines) + "\n"
 

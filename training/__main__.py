@@ -122,10 +122,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.out and (len(names) > 1 or options.seeds > 1):
         raise UserError("--out is the folder of one run; give --runs, the folder of the runs' folders, for several")
     recipes = {name: load_recipe(name) for name in names}
-    from training.config.override import override
     from training.fit.distribute import prepare
 
-    recipes = {name: override(recipe, options.set) for name, recipe in recipes.items()}
+    recipes = {name: _changed(recipe, options.set) for name, recipe in recipes.items()}
     prepare(max(recipe.finetune.most_replicas for recipe in recipes.values()))
     if len(names) == 1 and options.seeds == 1:
         out = Path(options.out or Path(options.runs) / names[0])
@@ -133,6 +132,17 @@ def _run(options: argparse.Namespace) -> None:
         print(f"done: {out}; next: python build_submission.py --run {shlex.quote(str(out))}")
         return
     _run_several(recipes, options)
+
+
+def _changed(recipe: "Recipe", settings: list[str]) -> "Recipe":
+    """The recipe with the user's settings, in bfloat16 where that is faster, unless they set a precision."""
+    from training.config.override import in_bfloat16, override
+    from training.fit.precision import fastest
+
+    recipe = override(recipe, settings)
+    if any("precision" in setting.partition("=")[0] for setting in settings) or fastest() == "float32":
+        return recipe
+    return in_bfloat16(recipe)
 
 
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
@@ -185,13 +195,12 @@ def _auto(options: argparse.Namespace) -> None:
 
 def _crossval(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe)
-    from training.config.override import override
     from training.evaluate.crossval import crossval
     from training.evaluate.metrics import summary
     from training.fit.distribute import prepare
 
     out = Path(options.out or f"runs/crossval-{options.recipe}")
-    recipe = override(recipe, options.set)
+    recipe = _changed(recipe, options.set)
     prepare(recipe.finetune.most_replicas)
     result = crossval(recipe, options.recipe, _inputs(options), out, options.folds, options.seeds)
     if result:

@@ -83,7 +83,7 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
             )
         data = _split_and_balance(recipe, images)
         counts = f"{len(data.train)} training images, {len(data.val)} validation images, {len(images.names)} classes"
-        print(f"{name}: {counts}", flush=True)
+        print(f"{name}: {counts}, computed in {recipe.finetune.precision}", flush=True)
         parameters = _finetuned(recipe, data, weights, out, out.parent / CACHE)
         model = _with_head(recipe, data, out)
         _save_samples(data, out)

@@ -23,7 +23,7 @@ MEASURED = {
     "peers",
     "training",
 }
-NAMES = MEASURED | {"growth", "profile"}
+NAMES = MEASURED | {"growth", "profile", "variants"}
 
 
 def test_candidates_run_alternately_after_a_warm_up():

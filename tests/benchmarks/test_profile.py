@@ -2,13 +2,16 @@
 
 import json
 
+import keras
 import pytest
 
 from benchmarks import profile
 from benchmarks.profile import PARTS, Setting, profiled, record, table
 from common.errors import UserError
 from docs import fill
+from training.fit import finetune
 
+epoch = profile.TrainingEpoch
 SMALL = ("finetune.resolution_schedule=((4, 32),)", "finetune.batch_size=4", "finetune.warmup_epochs=0")
 
 
@@ -16,7 +19,7 @@ def times(epoch, step):
     """What a round returns, of an epoch with 10 steps."""
     parts = dict.fromkeys(PARTS, 0.0) | {"forward and backward": 10 * step, "data": epoch - 10 * step}
     seconds = {"step_seconds": step, "pipeline_step_seconds": epoch / 10, "pipeline_alone_seconds": 0.1}
-    return {"parts": parts, "epoch_seconds": epoch, "bare_share": 10 * step / epoch, **seconds}
+    return {"parts": parts, "epoch_seconds": epoch, "bare_share": 10 * step / epoch, "step_share": 0.5, **seconds}
 
 
 @pytest.mark.unit
@@ -29,9 +32,9 @@ def test_record_has_medians_the_range_of_the_share_and_ratios_of_the_same_round(
     lines = list(table({"float32": row}))
     assert [line.split("  ")[0].strip() for line in lines[1:8]] == list(PARTS)
     assert "50.0% (50.0% to 100.0%)" in lines[9]
-    assert "| share of the bare step | 50.0 % (50.0 % to 100.0 %) |" in fill._profile_rows(
-        {"recipe": "online", "precisions": {"float32": row}}
-    )
+    filled = fill._profile_rows({"recipe": "online", "ways": {"float32": row}})
+    assert "| share of the bare step in the epoch | 50.0 % (50.0 % to 100.0 %) |" in filled
+    assert "| share of the bare step in a step on augmented batches | 50.0 % (50.0 % to 50.0 %) |" in filled
 
 
 @pytest.mark.unit
@@ -61,6 +64,7 @@ def test_parts_are_those_of_a_whole_epoch(leaf_folder, tmp_path, changes, steps,
     assert row["epoch_seconds"] == pytest.approx(sum(parts.values()))
     assert parts["forward and backward"] + parts["optimizer"] == pytest.approx(steps * row["step_seconds"])
     assert row["bare_share"] == pytest.approx(steps * row["step_seconds"] / row["epoch_seconds"])
+    assert row["step_share"] == pytest.approx(row["step_seconds"] / row["pipeline_step_seconds"])
     assert min(parts["optimizer"], parts["checkpoint"], row["pipeline_alone_seconds"]) > 0
     assert (parts["validation"] > 0) == (validation_batches > 0)
     assert (parts["weight averaging"] > 0) == averages
@@ -81,11 +85,24 @@ def test_recipe_that_cannot_be_profiled_is_refused(leaf_folder, tmp_path, recipe
 
 
 @pytest.mark.slow
-def test_both_precisions_are_compared(leaf_folder, tmp_path):
+def test_all_ways_are_compared(leaf_folder, tmp_path):
     path = tmp_path / "profile.json"
     options = ["--data", str(leaf_folder), "--steps", "2", "--rounds", "2", "--json", str(path)]
     assert profile.main(["online", *options, "--set", SMALL[0], "--set", SMALL[2]]) == 0
-    rows = json.loads(path.read_text("utf-8"))["precisions"]
-    assert list(rows) == ["float32", "mixed_bfloat16"]
+    rows = json.loads(path.read_text("utf-8"))["ways"]
+    assert list(rows) == list(profile.WAYS)
     assert rows["float32"]["ratio_median"] == 1
-    assert rows["mixed_bfloat16"]["epoch_seconds"] > 0
+    assert all(row["epoch_seconds"] > 0 for row in rows.values())
+
+
+@pytest.mark.integration
+def test_last_way_has_the_layers_of_keras(leaf_folder, tmp_path, monkeypatch):
+    for name in ("fuse", "adamw"):  # so that they are put back
+        monkeypatch.setattr(finetune, name, getattr(finetune, name))
+    made = []
+    monkeypatch.setattr(profile, "TrainingEpoch", lambda *rest: made.append(epoch(*rest)) or made[0])
+    profiled(Setting("online", SMALL, str(leaf_folder), 2), profile.KERAS, str(tmp_path))
+    assert type(made[0].model.optimizer) is keras.optimizers.AdamW
+    norms = [layer for layer in made[0].job.backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms
+    assert {type(norm) for norm in norms} == {keras.layers.BatchNormalization}

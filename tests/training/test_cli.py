@@ -345,3 +345,22 @@ def test_a_run_that_ctrl_c_interrupted_is_continued(leaf_folder, tmp_path):
     assert "epoch 2/2" in done.stdout
     assert f"build_submission.py --run {out}" in done.stdout
     assert (out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("fast", "settings", "expected"),
+    [
+        ("bfloat16", [], ("mixed_bfloat16", "bfloat16")),
+        ("float32", [], ("float32", "float32")),
+        ("bfloat16", ["finetune.precision=float32"], ("float32", "float32")),
+        ("float32", ["finetune.precision=mixed_bfloat16"], ("mixed_bfloat16", "float32")),
+    ],
+)
+def test_recipes_use_the_faster_precision_unless_one_is_set(monkeypatch, fast, settings, expected):
+    from training.__main__ import _changed
+    from training.config.recipe import Recipe
+    from training.fit import precision
+
+    monkeypatch.setattr(precision, "fastest", lambda: fast)
+    recipe = _changed(Recipe(), settings)
+    assert (recipe.finetune.precision, recipe.head.feature_precision) == expected

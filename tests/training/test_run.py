@@ -141,7 +141,8 @@ def test_fewer_than_one_seed_is_refused(run_recipes, runs_folder, seeds):
 
 
 def test_one_run_has_the_folder_of_its_name_and_takes_settings(run_recipes, runs_folder):
-    code, out, _ = run_recipes("one", "--set", "finetune.batch_size=4", "--set", "finetune.dropout=0.0")
+    settings = ("finetune.batch_size=4", "finetune.dropout=0.0", "finetune.precision=float32")
+    code, out, _ = run_recipes("one", *(word for setting in settings for word in ("--set", setting)))
     assert code == 0
     assert f"done: {runs_folder / 'one'}; next: python build_submission.py" in out
     recipe = read_record(runs_folder / "one").recipe

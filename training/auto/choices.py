@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 
-import keras
 import numpy as np
 
 from common.images import Images
 from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Augmentation, Data, Finetune, Head, Prediction, Recipe
 from training.data.augment import NO_TRANSFORMS, RandomTransforms
-from training.fit.precision import has_bfloat16
 from training.fit.schedules import cosine_to_tenth
 from training.model.backbones import inception_v3_frozen, inception_v3_small_init
 
 INPUT_SIZE = 192  # pixels
+LARGE_SIZE = 256  # pixels, tried on images that are at least that large
+LARGE_SHARE = 1 / 3  # of the epochs of a fine-tuning that ends at LARGE_SIZE
+MAX_EPOCHS = 80
 FROZEN_BACKBONE, BACKBONE = inception_v3_frozen, inception_v3_small_init
 LAYERS = ("mixed7", "mixed8", "mixed10")
 LAYER_SETS: tuple[tuple[str, ...], ...] = (("mixed8", "mixed10"), ("mixed7", "mixed10"), LAYERS)
@@ -27,11 +28,6 @@ TRANSFORMS = RandomTransforms(
 TURNING = replace(TRANSFORMS, vertical_flips=True, quarter_turns=True, rotation=20.0)
 
 
-def precision() -> str:
-    """The type of matrix products in inference: bfloat16 if the processor has it."""
-    return "bfloat16" if has_bfloat16() and keras.backend.backend() == "tensorflow" else "float32"
-
-
 def class_repeats(images: Images) -> dict[str, int]:
     """How often the images of rare classes are repeated: the square root of how much rarer they are, at most 3."""
     counts = np.bincount(images.labels, minlength=len(images.names))
@@ -44,7 +40,7 @@ def base_recipe(repeats: dict[str, int], precision: str) -> Recipe:
 
     Args:
         repeats: see `class_repeats`.
-        precision: see `precision`.
+        precision: "float32" or "bfloat16", see `training.fit.precision.fastest`.
     """
     return Recipe(
         data=Data(class_repeats=repeats),
@@ -68,21 +64,42 @@ def finetuned_heads(base: Recipe) -> list[Head]:
     return [replace(head, softmax_share=share) for head in heads for share in (0.0, 0.5)]
 
 
-def finetuning_recipe(base: Recipe, epochs: int, turns: bool) -> Recipe:
-    """The fine-tuning of the whole backbone for a number of epochs, under a softmax.
+def stages(affordable: float, large: bool) -> tuple[tuple[int, int], ...]:
+    """The epochs of a fine-tuning and their input sizes, as `finetune.resolution_schedule` has them.
+
+    Args:
+        affordable: so many epochs at `INPUT_SIZE` fit into the time.
+        large: whether the last epochs are at `LARGE_SIZE`.
+    """
+    if not large:
+        return ((min(MAX_EPOCHS, int(affordable)), INPUT_SIZE),)
+    cost = 1 - LARGE_SHARE + LARGE_SHARE * relative_cost(LARGE_SIZE)
+    epochs = min(MAX_EPOCHS, int(affordable / cost))
+    last = round(LARGE_SHARE * epochs)
+    return ((epochs - last, INPUT_SIZE), (last, LARGE_SIZE))
+
+
+def relative_cost(size: int) -> float:
+    """The time for an image at an input size, relative to `INPUT_SIZE`: the number of pixels."""
+    return (size / INPUT_SIZE) ** 2
+
+
+def finetuning_recipe(base: Recipe, schedule: tuple[tuple[int, int], ...], turns: bool) -> Recipe:
+    """The fine-tuning of the whole backbone under a softmax.
 
     Args:
         base: see `base_recipe`.
-        epochs: epochs.
+        schedule: see `stages`.
         turns: whether the images may be turned by any angle.
     """
+    epochs = sum(count for count, _ in schedule)
     bfloat16 = base.head.feature_precision == "bfloat16"
     return replace(
         base,
         augmentation=Augmentation(transforms=TURNING if turns else TRANSFORMS),
         finetune=Finetune(
             backbone=BACKBONE,
-            resolution_schedule=((epochs, INPUT_SIZE),),
+            resolution_schedule=schedule,
             learning_rate=3e-4,
             schedule=cosine_to_tenth,
             warmup_epochs=min(1.0, epochs / 4),

@@ -18,6 +18,7 @@ from training.config.recipe import LINEAR, Head, Recipe
 from training.data.split import split_rows
 from training.fit.features import FeatureSpec, extract_features, tta_features
 from training.fit.finetune import make_backbone, seconds_per_image
+from training.fit.precision import fastest
 from training.inputs import Inputs, list_inputs, load_inputs
 from training.model.backbones import pooled_layers
 from training.model.trainable import freeze
@@ -31,7 +32,9 @@ FEATURE_SHARE = 0.4  # of the time, at most, for reading the images and their fe
 READ_SECONDS = 0.005  # to read one image
 TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
 KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
-MIN_EPOCHS, MAX_EPOCHS = 4, 80
+MIN_EPOCHS = 4
+LARGE_EPOCHS = 10  # at INPUT_SIZE; so many must fit into the time for a fine-tuning that ends at LARGE_SIZE
+LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
 MIN_STEPS = 1000  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
 PLANNED = 0.9  # share of the time left that is planned for epochs
 FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
@@ -75,19 +78,20 @@ class Search:
         images: `Images` that are trained on or held out.
         rows: (training rows, held-out rows).
         base: the recipe that all steps share.
+        size: of the network's input, in pixels.
     """
 
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan, self.cache = plan, plan.out / CACHE
         count = list_inputs(inputs).count  # first, so that a wrong folder is an error before anything takes time
-        precision = choices.precision()
+        precision = fastest()
         self.backbone = make_backbone(choices.base_recipe({}, precision), inputs.backbone_weights)
         freeze(self.backbone)
         self.view_seconds = _seconds_per_view(self.backbone, precision)
         plan.say(f"{1 / self.view_seconds:.0f} images per second through the backbone in {precision}")
         self.inputs = self._limited(inputs, count)
         self.images = load_inputs(replace(self.inputs, test=None))[0]
-        self.base = choices.base_recipe(choices.class_repeats(self.images), precision)
+        self.base, self.size = choices.base_recipe(choices.class_repeats(self.images), precision), choices.INPUT_SIZE
         self._describe()
         self.features = self._features(choices.MIRRORED)
         self._hold_out()
@@ -97,6 +101,7 @@ class Search:
         layers: tuple[str, ...] = choices.LAYERS
         head, best = self.base.head, 0.0
         if self._holds_out():
+            self._choose_size()
             scores = {tried: self._score(head, self._joined(tried)) for tried in choices.LAYER_SETS}
             layers, best = max(scores.items(), key=lambda item: item[1])
             features = self._joined(layers)
@@ -108,7 +113,8 @@ class Search:
         head = replace(head, feature_layers=layers)
         held_out = f", {best:.1%} on {len(self.rows[1])} held-out images" if best else ""
         self.plan.say(f"quick model: {_described(head)}, on {' and '.join(layers)}{held_out}")
-        recipe = replace(change(self.base, {"data.validation_split": 0.0}), head=head)
+        changes = {"data.validation_split": 0.0, "finetune.resolution_schedule": ((0, self.size),)}
+        recipe = replace(change(self.base, changes), head=head)
         train(recipe, "auto-quick", self.inputs, self.plan.out / QUICK)
         self.plan.keep(QUICK, recipe, best)
 
@@ -123,13 +129,13 @@ class Search:
             plan.say("no fine-tuning: the time is over")
             return
         turns = self._may_turn()
-        epochs = self._epochs(PLANNED * (plan.seconds_left - fixed), turns)
-        if not epochs:
+        schedule = self._schedule(PLANNED * (plan.seconds_left - fixed), turns)
+        if not schedule:
             return
-        recipe = choices.finetuning_recipe(self.base, epochs, turns)
+        recipe = choices.finetuning_recipe(self.base, schedule, turns)
         result = train(recipe, "auto-finetuned", self.inputs, plan.out / FINETUNED)
         plan.keep_if_better(FINETUNED, recipe, result["accuracy"])
-        if plan.seconds_left > heads_seconds:
+        if plan.seconds_left > heads_seconds * choices.relative_cost(recipe.finetune.input_size):
             self._heads(recipe)
         else:
             plan.say("no other head on the fine-tuned backbone: the time is over")
@@ -150,7 +156,7 @@ class Search:
         grey = bool((images.images[::10, ..., :1] == images.images[::10]).all())
         self.plan.say(
             f"{len(images)} {'grey' if grey else 'color'} images of {len(images.names)} classes, {counts.min()} to "
-            f"{counts.max()} each, at {height}×{width}; the network sees {choices.INPUT_SIZE}×{choices.INPUT_SIZE}"
+            f"{counts.max()} each, at {height}×{width}"
         )
         if repeats:
             self.plan.say(f"rare classes are repeated: {repeats}")
@@ -172,7 +178,7 @@ class Search:
 
     def _features(self, transforms: tuple) -> dict[str, np.ndarray]:
         """Layer → features of all images under some transforms: float32 [transforms, n, d]."""
-        spec = FeatureSpec(choices.INPUT_SIZE, precision=self.base.head.feature_precision)
+        spec = FeatureSpec(self.size, precision=self.base.head.feature_precision)
         layers = choices.LAYERS
         features = tta_features(self.cache, self.backbone, layers, self.images.images, spec, transforms)
         ends = np.cumsum([self.backbone.get_layer(name).output.shape[-1] for name in layers])
@@ -186,6 +192,23 @@ class Search:
         """The accuracy of a head on the held-out images."""
         probabilities = held_out_probabilities(self.base, head, features, self.images, self.rows)
         return accuracy(probabilities, self.images.labels[self.rows[1]])
+
+    def _choose_size(self) -> None:
+        """Takes the larger input if the images are as large, there is time, and it is better on the held-out images."""
+        size, seconds = choices.LARGE_SIZE, len(choices.MIRRORED) * self.view_seconds * len(self.images)
+        available = LARGE_TRIAL * self.plan.seconds_left
+        if min(self.images.images.shape[1:3]) < size or seconds * choices.relative_cost(size) > available:
+            return
+        small, before = self.features, self._score(self.base.head, self._joined(choices.LAYERS))
+        self.size = size
+        self.features = self._features(choices.MIRRORED)
+        after = self._score(self.base.head, self._joined(choices.LAYERS))
+        if after <= before:
+            self.size, self.features = choices.INPUT_SIZE, small
+        self.plan.say(
+            f"the network sees {self.size}×{self.size}: the quick model has {after:.1%} at {size}×{size} and "
+            f"{before:.1%} at {choices.INPUT_SIZE}×{choices.INPUT_SIZE}"
+        )
 
     def _may_turn(self) -> bool:
         """Whether a head that has also seen quarter turns is as accurate on upright images as one that has not."""
@@ -201,18 +224,21 @@ class Search:
         )
         return after >= before
 
-    def _epochs(self, seconds: float, turns: bool) -> int:
-        """The epochs that fit into the time; 0 if they are too few."""
-        recipe = choices.finetuning_recipe(self.base, MIN_EPOCHS, turns)
+    def _schedule(self, seconds: float, turns: bool) -> tuple[tuple[int, int], ...]:
+        """The epochs that fit into the time, and their input sizes; () if they are too few."""
+        recipe = choices.finetuning_recipe(self.base, ((MIN_EPOCHS, choices.INPUT_SIZE),), turns)
         per_image = seconds_per_image(recipe, self.images, self.inputs.backbone_weights)
         names, repeats = self.images.names, self.base.data.class_repeats
         count = sum(repeats.get(names[label], 1) for label in self.images.labels[self.rows[0]])
-        epochs = max(0, int(min(MAX_EPOCHS, seconds / (per_image * count))))
-        self.plan.say(f"{1 / per_image:.0f} images per second in training: {epochs} epochs fit into the time")
+        affordable = max(0.0, seconds / (per_image * count))
+        schedule = choices.stages(affordable, self.size > choices.INPUT_SIZE and affordable >= LARGE_EPOCHS)
+        epochs = sum(epochs for epochs, _ in schedule)
+        stages = " and ".join(f"{epochs} epochs at {size}×{size}" for epochs, size in schedule)
+        self.plan.say(f"{1 / per_image:.0f} images per second in training: {stages} fit into the time")
         if epochs < MIN_EPOCHS and epochs * count < MIN_STEPS * recipe.finetune.batch_size:
             self.plan.say(f"no fine-tuning: at least {MIN_EPOCHS} epochs are needed")
-            return 0
-        return epochs
+            return ()
+        return schedule
 
     def _heads(self, finetuning: Recipe) -> None:
         """Tries other heads on the fine-tuned backbone, and keeps the best if it is better than the softmax."""
@@ -220,7 +246,7 @@ class Search:
         folder = self.plan.out / FINETUNED
         backbone = finetuned_model(finetuning, images.names, images.images.shape[1:3], folder).get_layer("backbone")
         freeze(backbone)
-        spec = FeatureSpec(choices.INPUT_SIZE, precision=self.base.head.feature_precision)
+        spec = FeatureSpec(finetuning.finetune.input_size, precision=self.base.head.feature_precision)
         transforms = finetuning.prediction.tta_transforms
         features = tta_features(self.cache, backbone, (), images.images, spec, transforms)
         with np.load(folder / VAL) as file:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from common.errors import UserError
-from training.config.recipe import Recipe
+from training.config.recipe import SOFTMAX, Finetune, Recipe
 from training.config.record import RENAMED
 from training.model.trainable import CHOICES
 
@@ -50,6 +50,20 @@ def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     for name, value in changes.items():
         _note(nested, name, value)
     return _applied(recipe, nested)
+
+
+def in_bfloat16(recipe: Recipe) -> Recipe:
+    """The recipe with a fine-tuning in mixed_bfloat16 instead of float32, and with cached features in bfloat16."""
+    cached = recipe.head.kind != SOFTMAX or recipe.finetune.head_warmup_epochs
+    head = dataclasses.replace(recipe.head, feature_precision="bfloat16") if cached else recipe.head
+    return dataclasses.replace(recipe, finetune=_mixed(recipe.finetune), head=head)
+
+
+def _mixed(finetune: Finetune) -> Finetune:
+    precision = "mixed_bfloat16" if finetune.precision == "float32" else finetune.precision
+    return dataclasses.replace(
+        finetune, precision=precision, init_from=finetune.init_from and _mixed(finetune.init_from)
+    )
 
 
 def field_names(record: Any, prefix: str = "") -> Iterator[str]:

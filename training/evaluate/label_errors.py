@@ -23,6 +23,7 @@ from training.auto import choices
 from training.auto.heldout import held_out_probabilities
 from training.evaluate.mistakes import read_predictions
 from training.fit.features import FeatureSpec, tta_features
+from training.fit.precision import fastest
 from training.inputs import Inputs, load_inputs
 from training.model.trainable import freeze
 
@@ -94,7 +95,7 @@ def _out_of_fold(images: Images, inputs: Inputs, cache: Path) -> np.ndarray:
     least = int(np.bincount(images.labels).min())
     if least < 2:
         raise UserError(f"label-errors needs at least two images of each class, got {least}; add images")
-    base = choices.base_recipe({}, choices.precision())
+    base = choices.base_recipe({}, fastest())
     backbone = make_backbone(base, inputs.backbone_weights)
     freeze(backbone)
     spec = FeatureSpec(choices.INPUT_SIZE, precision=base.head.feature_precision)

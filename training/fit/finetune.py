@@ -22,7 +22,9 @@ from training.fit.checkpoint import TrainState, restore, snapshot, write_history
 from training.fit.distribute import scope, synchronize
 from training.fit.features import FeatureSpec, cached_features
 from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
+from training.fit.optimizer import adamw
 from training.fit.swa import add_to_mean, recalibrate
+from training.model.batch_norm import fuse
 from training.model.build import build_model
 from training.model.heads import softmax_head
 from training.model.trainable import count_parameters, set_trainable
@@ -115,7 +117,7 @@ def make_backbone(recipe: Recipe, weights: str) -> keras.Model:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(tune.precision)
     try:
-        backbone = tune.backbone(weights)
+        backbone = fuse(tune.backbone(weights))
     finally:
         keras.config.set_dtype_policy(before)
     set_trainable(backbone, tune.trainable, tune.train_batch_norm)
@@ -175,7 +177,7 @@ def _compiled(job: _Job, input_size: int) -> keras.Model:
     keras.utils.set_random_seed(job.recipe.seed)
     model = job.model(input_size)
     rate = tune.schedule(tune.learning_rate, tune.epochs * steps, round(tune.warmup_epochs * steps))
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=tune.weight_decay)
+    optimizer = adamw(rate, tune.weight_decay)
     if tune.precision == "mixed_float16":  # small gradients would underflow
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=tune.label_smoothing)
@@ -228,11 +230,12 @@ def _save_epoch(job: _Job, model: keras.Model) -> None:
 def _warm_up_head(job: _Job, cache: Path) -> None:
     """Trains the softmax head alone on features of the pretrained backbone."""
     recipe, tune, train, val = job.recipe, job.recipe.finetune, job.data.train, job.data.val
-    spec = FeatureSpec(tune.resolution_schedule[0][1], recipe.augmentation.transforms, recipe.head.views, recipe.seed)
+    size, head = tune.resolution_schedule[0][1], recipe.head
+    spec = FeatureSpec(size, recipe.augmentation.transforms, head.views, recipe.seed, head.feature_precision)
     features = Features(
         cached_features(cache, job.backbone, train.images, spec),
         train.labels,
-        cached_features(cache, job.backbone, val.images, FeatureSpec(spec.input_size))[0],
+        cached_features(cache, job.backbone, val.images, FeatureSpec(size, precision=head.feature_precision))[0],
         val.labels,
         train.names,
     )

@@ -115,11 +115,29 @@ def test_the_saved_recipe_repeats_the_quick_model(auto_data, tmp_path):
     np.testing.assert_allclose(first, again, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("affordable", "large", "schedule"),
+    [
+        (13.9, False, ((13, 192),)),
+        (500.0, False, ((80, 192),)),
+        (50.4, True, ((27, 192), (13, 256))),
+        (500.0, True, ((53, 192), (27, 256))),
+        (0.4, False, ((0, 192),)),
+    ],
+)
+def test_larger_epochs_cost_as_much_as_they_have_more_pixels(monkeypatch, affordable, large, schedule):
+    monkeypatch.setattr(choices, "INPUT_SIZE", 192)
+    assert choices.stages(affordable, large) == schedule
+    epochs = sum(count for count, _ in schedule)
+    cost = sum(count * choices.relative_cost(size) for count, size in schedule)
+    assert cost <= affordable or epochs == choices.MAX_EPOCHS
+
+
 @pytest.fixture
 def one_epoch(monkeypatch):
     """A fine-tuning of one epoch fits into the time, however fast the machine is."""
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
-    monkeypatch.setattr(search, "MAX_EPOCHS", 1)
+    monkeypatch.setattr(choices, "MAX_EPOCHS", 1)
     monkeypatch.setattr(search, "MIN_EPOCHS", 1)
 
 
@@ -143,6 +161,26 @@ def test_a_fine_tuning_is_kept_only_if_it_is_better(auto_data, tmp_path, monkeyp
     assert record.recipe.head.kind == ("softmax" if kept else "linear")
     assert read_metrics(tmp_path / "out" / "finetuned")["epochs"] == 1
     assert not (tmp_path / "out" / "best" / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize(("side", "larger", "stages"), [(64, 1.0, 2), (64, 0.0, 1), (48, 1.0, 1)])
+def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_better(
+    tmp_path, monkeypatch, side, larger, stages
+):
+    draw_folder(tmp_path / "leaves", 6, classes=2, side=side)
+    for name, value in {"INPUT_SIZE": 48, "LARGE_SIZE": 64, "MAX_EPOCHS": 3}.items():
+        monkeypatch.setattr(choices, name, value)
+    for name in ("LARGE_EPOCHS", "MIN_EPOCHS"):
+        monkeypatch.setattr(search, name, 1)
+    monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
+    monkeypatch.setattr(search.Search, "_may_turn", lambda self: False)
+    monkeypatch.setattr(
+        search.Search, "_score", lambda self, head, features: larger if self.size == 64 and not self.plan.steps else 0.5
+    )
+    auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
+    schedule = read_record(tmp_path / "out" / "finetuned").recipe.finetune.resolution_schedule
+    assert schedule == (((2, 48), (1, 64)) if stages == 2 else ((3, 48),))
+    assert read_record(tmp_path / "out" / "quick").recipe.finetune.input_size == (64 if stages == 2 else 48)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5], ids=["alone", "averaged"])

@@ -6,8 +6,8 @@ from functools import reduce
 import pytest
 
 from common.errors import UserError
-from training.config.override import change, field_names, override
-from training.config.recipe import Finetune, Recipe
+from training.config.override import change, field_names, in_bfloat16, override
+from training.config.recipe import SOFTMAX, Finetune, Head, Recipe
 from training.config.record import RENAMED
 from training.data.augment import NO_TRANSFORMS
 from training.fit.schedules import constant
@@ -58,6 +58,17 @@ def test_setting_changes_its_field_and_no_other(setting, field, value):
     others = [name for name in field_names(RECIPE) if name != field]
     assert [value_of(changed, name) for name in others] == [value_of(RECIPE, name) for name in others]
     assert change(RECIPE, {field: value}) == changed
+
+
+def test_bfloat16_replaces_float32_everywhere():
+    first = Finetune(precision="mixed_float16")
+    changed = in_bfloat16(Recipe(finetune=Finetune(init_from=first), head=Head(kind=SOFTMAX)))
+    assert changed.finetune.precision == "mixed_bfloat16"
+    assert changed.finetune.init_from == first
+    assert changed.head.feature_precision == "float32"  # it has no cached features
+    cached = in_bfloat16(Recipe())
+    assert (cached.finetune.precision, cached.head.feature_precision) == ("mixed_bfloat16", "bfloat16")
+    assert in_bfloat16(cached) == cached
 
 
 def test_settings_add_up_and_the_last_one_of_a_field_is_used():

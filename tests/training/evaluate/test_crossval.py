@@ -208,6 +208,7 @@ def test_command_line(finished_crossval, crossval_data, monkeypatch, capsys):
     monkeypatch.setattr(cli, "load_recipe", lambda name: RECIPE)
     arguments = ["crossval", "small", "--folds", str(FOLDS), "--seeds", "2", "--data", str(crossval_data)]
     arguments += ["--backbone-weights", "none", "--out", str(finished_crossval[0])]
+    arguments += ["--set", "finetune.precision=float32"]  # as the finished folds
     assert cli.main(arguments) == 0
     text = capsys.readouterr().out
     assert f"accuracy {finished_crossval[1]['accuracy']:.1%}" in text

@@ -1,0 +1,58 @@
+"""AdamW with one operation per variable on TensorFlow."""
+
+from typing import Any
+
+import keras
+
+
+def adamw(learning_rate: Any, weight_decay: float) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2), fused on TensorFlow.
+
+    Args:
+        learning_rate: a number or a schedule.
+        weight_decay: decoupled; multiplied by the learning rate.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return FusedAdamW(learning_rate, weight_decay)
+    return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+
+
+class FusedAdamW(keras.optimizers.Adam):
+    """`keras.optimizers.AdamW`, up to rounding.
+
+    Keras computes a step with a dozen elementwise operations, each of which reads and writes as many numbers as the
+    variable has. TensorFlow's own kernel reads the variable, its two moments and its gradient once.
+
+    Args:
+        learning_rate: a number or a schedule.
+        decay: decoupled weight decay.
+    """
+
+    def __init__(self, learning_rate: Any, decay: float) -> None:
+        super().__init__(learning_rate)
+        self.decay = decay
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates a variable with its gradient."""
+        import tensorflow as tf
+
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        variable, first, second = (
+            getattr(tensor, "value", tensor) if isinstance(tensor, keras.Variable) else tensor
+            for tensor in (variable, self._momentums[index], self._velocities[index])
+        )
+        rate, step = tf.cast(learning_rate, dtype), tf.cast(self.iterations + 1, dtype)
+        if self.decay:
+            variable.assign(variable * (1 - rate * tf.cast(self.decay, dtype)))
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=first.handle,
+            v=second.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
+            lr=rate,
+            beta1=tf.cast(self.beta_1, dtype),
+            beta2=tf.cast(self.beta_2, dtype),
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
