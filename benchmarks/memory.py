@@ -2,11 +2,15 @@
 
   python -m benchmarks.memory
   python -m benchmarks.memory --images 100 1000 --json memory.json --picture memory.png
+  python -m benchmarks.memory --python server/bin/python
 
 Each number of images is predicted in a new process, which reads a memory-mapped file in pieces: of a file that is
 mapped as a whole, the pages that were read count as resident until the system needs them. Measured without test-time
 augmentation, which takes more time but no more memory: its batches have the same size. It takes half an hour or more,
 most of it for 100,000 images.
+
+`import tensorflow` imports Keras, and Keras imports JAX and scikit-learn if it finds them. A server may have TensorFlow
+alone: --python names the interpreter of an environment like that.
 """
 
 import argparse
@@ -20,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Failed, benchmark_parser, require_folder, run_benchmark
+from common.errors import UserError
 from common.files import atomically
 from common.progress import progress
 
@@ -48,7 +53,8 @@ def images():
     for start in range(0, count, piece):
         yield from np.load(path, mmap_mode="r")[start : min(start + piece, count)].astype(dtype)
 assert network.predict(images()).shape == (count,)
-print(json.dumps({"precision": network.precision, "import_mb": imported, "peak_mb": peak()}))
+values = {"precision": network.precision, "import_mb": imported, "peak_mb": peak()}
+print(json.dumps({**values, "tensorflow": tensorflow.__version__, "jax": "jax" in sys.modules}))
 """
 
 
@@ -62,18 +68,22 @@ def draw(path: Path, images: int) -> None:
     array.flush()
 
 
-def measure(path: Path, images: int, dtype: str, precision: str) -> dict:
-    """Predicts the first images of a file in a new process.
+def measure(python: str, path: Path, images: int, dtype: str, precision: str) -> dict:
+    """Predicts the first images of a file in a new process of an interpreter.
 
     Returns:
-        The number of images, the types, and in MB of 1,000,000 bytes the peak after `import tensorflow` and at the end.
+        The number of images, the types, in MB of 1,000,000 bytes the peak after `import tensorflow` and at the end,
+        TensorFlow's version, and whether JAX was imported.
 
     Raises:
         Failed: the process failed; its messages are on standard error.
     """
-    command = [sys.executable, "-c", PROGRAM, str(SUBMISSION), str(path), str(images), dtype, str(PIECE)]
+    command = [python, "-c", PROGRAM, str(SUBMISSION), str(path), str(images), dtype, str(PIECE)]
     environment = {**os.environ, "SUBMISSION_PRECISION": precision}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    except OSError as error:
+        raise UserError(f"--python must be an interpreter with TensorFlow, got {python} ({error})") from error
     if done.returncode:
         raise Failed(f"the measured process ended with exit code {done.returncode}; its messages are above")
     return {"images": images, "dtype": dtype, **json.loads(done.stdout)}
@@ -103,6 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("memory", __doc__)
     parser.add_argument("--images", type=int, nargs="+", default=IMAGES, metavar="N", help="default: %(default)s")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "img" / "memory.png", metavar="FILE")
+    parser.add_argument("--python", default=sys.executable, metavar="FILE", help="interpreter (default: this one)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
@@ -115,7 +126,7 @@ def _run(options: argparse.Namespace) -> dict:
         path = Path(folder, "images.npy")
         draw(path, max(options.images))
         for case in progress(cases, "predicting", unit="process"):
-            rows.append(measure(path, *case))
+            rows.append(measure(options.python, path, *case))
             print(f"{rows[-1]['images']:,} images, {case[1]}, {rows[-1]['precision']}: {rows[-1]['peak_mb']:,.0f} MB")
     draw_picture(rows, options.picture)
     return {"rows": rows}

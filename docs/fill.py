@@ -201,15 +201,15 @@ def _tables() -> dict[str, str]:
         "profile": _profile_rows,
         "growth": _growth_rows,
         "aspect": _aspect_rows,
-        "variants": _variant_rows,
         **{name: _own_data_rows for name in ("own_data_60", "own_data_leaves", "own_data_digits")},
     }
     for name, rows in tables.items():
         measured = (RESULTS / "benchmarks" / f"{name}.json").is_file()
         found[f"{name}.rows"] = rows(_load(f"benchmarks/{name}.json")) if measured else "\nNot measured yet.\n"
-    found["variants.operations"] = "not measured yet"
-    if (RESULTS / "benchmarks" / "variants.json").is_file():
-        found["variants.operations"] = _operations(_load("benchmarks/variants.json")["operations"])
+    variants = _load("benchmarks/variants.json")
+    found["variants.rows"] = _variant_rows(variants)
+    found["variants.operations"] = _operations(variants["operations"])
+    found["variants.accuracy"] = percent(variants["variants"]["as exported"]["accuracy"], 2)
     return found
 
 

@@ -22,8 +22,9 @@ MEASURED = {
     "own_data",
     "peers",
     "training",
+    "variants",
 }
-NAMES = MEASURED | {"growth", "profile", "variants"}
+NAMES = MEASURED | {"growth", "profile"}
 
 
 def test_candidates_run_alternately_after_a_warm_up():

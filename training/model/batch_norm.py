@@ -1,5 +1,6 @@
 """BatchNormalization with one operation for the forward pass and one for the gradient, on TensorFlow."""
 
+import functools
 from typing import Any
 
 import keras
@@ -16,14 +17,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes [b, h, w, c] by the statistics of the batch in training, else by the moving ones."""
-        if not training or not self.trainable or self.synchronized or mask is not None or len(inputs.shape) != 4:
+        if self.synchronized or mask is not None or len(inputs.shape) != 4:
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
         channels = inputs.shape[-1]
         scale = tf.cast(self.gamma, tf.float32) if self.scale else tf.ones([channels])
         offset = tf.cast(self.beta, tf.float32) if self.center else tf.zeros([channels])
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, scale, offset, epsilon=self.epsilon)
+        fused = functools.partial(tf.compat.v1.nn.fused_batch_norm, inputs, scale, offset, epsilon=self.epsilon)
+        if not training or not self.trainable:
+            moving = (tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance))
+            return fused(*moving, is_training=False)[0]
+        outputs, mean, variance = fused()
         count = tf.cast(tf.size(inputs) // channels, tf.float32)
         self._follow(self.moving_mean, mean)
         self._follow(self.moving_variance, variance * (count - 1) / count)
