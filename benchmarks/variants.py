@@ -65,7 +65,7 @@ def load_variant(name: str, calibration: np.ndarray) -> Callable[[np.ndarray, bo
 
 
 def _rewritten(own: Any, name: str, precision: str) -> tuple[Callable, int]:
-    """A session like the submission's own, of its rewritten graph, and the bytes of that graph."""
+    """A session like the submission's own, of its rewritten graph, and the bytes of the graph before."""
     import tensorflow as tf
 
     from benchmarks.rewrites import merge_siblings, pool_late, sorted_graph

@@ -21,10 +21,11 @@ MEASURED = {
     "memory",
     "own_data",
     "peers",
+    "profile",
     "training",
     "variants",
 }
-NAMES = MEASURED | {"growth", "profile"}
+NAMES = MEASURED | {"growth"}
 
 
 def test_candidates_run_alternately_after_a_warm_up():

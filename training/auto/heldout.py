@@ -3,43 +3,69 @@
 from dataclasses import replace
 
 import numpy as np
-from sklearn.cluster import KMeans
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import binomtest
+from sklearn.neighbors import radius_neighbors_graph
 from sklearn.preprocessing import StandardScaler
 
 from common.images import Images
 from training.config.recipe import LINEAR, Head, Recipe
 from training.fit.head import Features, fit_head, fit_linear
 
-CLUSTERS = 8  # groups of similar images in each class; one of them is held out
+HELD_OUT = 1 / 8  # of the groups
+CHANCE = 0.1  # one-sided significance level
+PERCENTILE = 95  # of the similarities of images to those of other classes
+LARGEST_GROUP = 1 / 4  # of a class; if one is larger, only more similar images are a group
+SIMILARITY_STEP = 0.05
+SAMPLE = 1000  # images whose similarity to other classes is measured
 
 
 def similar_groups(labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Groups the images of each class into clusters of similar features.
+    """Groups the images of each class that look alike: photographs of one object or scene.
 
-    Photographs of one object or scene often come in series. If some of a series are held out and others trained on, the
-    held-out accuracy is far too high and selects the wrong model.
+    If some of a series are held out and others trained on, the held-out accuracy is far too high. Images of a class are
+    alike if the cosine of their standardized features is above that of 95 % of the images with any image of another
+    class, which cannot be of the same series. Groups are the connected components.
 
     Args:
         labels: int [n].
         features: float32 [n, d].
 
     Returns:
-        int64 [n], the number of the cluster within the class.
+        int64 [n], the number of the group within the class.
     """
-    scaled = StandardScaler().fit_transform(features)
+    unit = StandardScaler().fit_transform(features)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    bound = _similarity_to_other_classes(labels, unit)
     groups = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        count = min(CLUSTERS, max(1, len(rows) // 2))
-        groups[rows] = KMeans(count, n_init=1, random_state=0).fit_predict(scaled[rows])
+        groups[rows] = _components(unit[rows], bound)
+    return groups
+
+
+def _similarity_to_other_classes(labels: np.ndarray, unit: np.ndarray) -> float:
+    """A high percentile of the largest cosines of images with images of another class; 1 if there is one class."""
+    rows = np.random.default_rng(0).permutation(len(labels))[:SAMPLE]
+    cosines = np.where(labels[rows, None] == labels[None], -np.inf, unit[rows] @ unit.T).max(axis=1)
+    return float(np.percentile(cosines, PERCENTILE)) if np.isfinite(cosines).all() else 1.0
+
+
+def _components(unit: np.ndarray, bound: float) -> np.ndarray:
+    """Groups of one class, none of them larger than a quarter of it unless so many images are the same."""
+    for similarity in np.append(np.arange(bound, 1, SIMILARITY_STEP), 1.0):
+        near = radius_neighbors_graph(unit, np.sqrt(2 - 2 * similarity))
+        groups = connected_components(near, directed=False)[1]
+        if np.bincount(groups).max() <= max(1, LARGEST_GROUP * len(unit)):
+            break
     return groups
 
 
 def held_out_share(images: Images) -> float:
-    """The share of the groups that is held out: one group of each class; 0 if a class has only one group."""
+    """The share of the groups that is held out, at least one group of each class; 0 if a class has only one group."""
     pairs = set(zip(images.labels.tolist(), images.groups.tolist(), strict=True))
     groups = np.bincount([label for label, _ in pairs], minlength=len(images.names))
-    return float(max(1 / CLUSTERS, len(groups) / groups.sum())) if groups.min() >= 2 else 0.0
+    return float(max(HELD_OUT, len(groups) / groups.sum())) if groups.min() >= 2 else 0.0
 
 
 def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, images: Images, rows: tuple) -> np.ndarray:
@@ -68,3 +94,18 @@ def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, ima
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The share of rows whose most probable class is the label."""
     return float((probabilities.argmax(axis=-1) == labels).mean())
+
+
+def clearly_worse(after: np.ndarray, before: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether a model is worse than another by more than chance: a one-sided sign test on the images they differ in.
+
+    Held-out images are often few: of 87, two models that are equally good differ by several images.
+
+    Args:
+        after: probabilities [n, classes] of the model.
+        before: those of the other one.
+        labels: int [n].
+    """
+    now, then = (probabilities.argmax(axis=-1) == labels for probabilities in (after, before))
+    lost, won = int((then & ~now).sum()), int((now & ~then).sum())
+    return lost > won and binomtest(lost, lost + won, alternative="greater").pvalue < CHANCE

@@ -11,7 +11,7 @@ import numpy as np
 from common.errors import UserError
 from common.groups import with_groups, write_groups
 from training.auto import choices
-from training.auto.heldout import accuracy, held_out_probabilities, held_out_share, similar_groups
+from training.auto.heldout import accuracy, clearly_worse, held_out_probabilities, held_out_share, similar_groups
 from training.auto.plan import Plan
 from training.config.override import change
 from training.config.recipe import LINEAR, Head, Recipe
@@ -102,12 +102,14 @@ class Search:
         head, best = self.base.head, 0.0
         if self._holds_out():
             self._choose_size()
-            scores = {tried: self._score(head, self._joined(tried)) for tried in choices.LAYER_SETS}
-            layers, best = max(scores.items(), key=lambda item: item[1])
-            features = self._joined(layers)
+            found = {tried: self._predicted(head, self._joined(tried)) for tried in choices.LAYER_SETS}
+            layers = max(found, key=lambda tried: self._accuracy(found[tried]))
+            self.quick_predicted, features = found[layers], self._joined(layers)
             for other in choices.quick_heads(self.base, self.plan.minutes >= KERNEL_MINUTES)[1:]:
-                score = self._score(other, features)
-                head, best = (other, score) if score > best else (head, best)
+                predicted = self._predicted(other, features)
+                if self._accuracy(predicted) > self._accuracy(self.quick_predicted):
+                    head, self.quick_predicted = other, predicted
+            best = self._accuracy(self.quick_predicted)
         else:
             self.plan.say("too few images per class to hold some out: nothing is selected, and there is no fine-tuning")
         head = replace(head, feature_layers=layers)
@@ -119,7 +121,7 @@ class Search:
         self.plan.keep(QUICK, recipe, best)
 
     def finetune(self) -> None:
-        """Fine-tunes the backbone if there is time, and keeps it, or a head on it, if it is better."""
+        """Fine-tunes the backbone if there is time. Keeps it unless it is clearly worse, and a head on it if better."""
         plan = self.plan
         if not self._holds_out():
             return
@@ -134,7 +136,13 @@ class Search:
             return
         recipe = choices.finetuning_recipe(self.base, schedule, turns)
         result = train(recipe, "auto-finetuned", self.inputs, plan.out / FINETUNED)
-        plan.keep_if_better(FINETUNED, recipe, result["accuracy"])
+        labels = self.images.labels[self.rows[1]]
+        if clearly_worse(_held_out(plan.out / FINETUNED), self.quick_predicted, labels):
+            plan.say(
+                f"{FINETUNED}: {result['accuracy']:.1%}, worse than {plan.accuracy:.1%} by more than chance; not kept"
+            )
+        else:
+            plan.keep(FINETUNED, recipe, result["accuracy"])
         if plan.seconds_left > heads_seconds * choices.relative_cost(recipe.finetune.input_size):
             self._heads(recipe)
         else:
@@ -162,11 +170,11 @@ class Search:
             self.plan.say(f"rare classes are repeated: {repeats}")
 
     def _hold_out(self) -> None:
-        """Decides which images are held out: those of the user, or one group of similar images of each class."""
+        """Decides which images are held out: those of the user, or an eighth of the groups of similar images."""
         data = Path(self.inputs.data)
         if not self.images.held_out:
             if self.inputs.groups is None:
-                groups = similar_groups(self.images.labels, self._joined(choices.LAYERS[1:2])[0])
+                groups = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
                 write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
                 self.inputs = replace(self.inputs, groups=self.plan.out / GROUPS)
                 self.images = with_groups(self.images, self.plan.out / GROUPS, data)
@@ -188,10 +196,16 @@ class Search:
         """The features of some layers together: float32 [views, n, d]."""
         return np.concatenate([self.features[name] for name in layers], axis=-1)
 
+    def _predicted(self, head: Head, features: np.ndarray) -> np.ndarray:
+        """The probabilities of a head on the held-out images."""
+        return held_out_probabilities(self.base, head, features, self.images, self.rows)
+
+    def _accuracy(self, probabilities: np.ndarray) -> float:
+        return accuracy(probabilities, self.images.labels[self.rows[1]])
+
     def _score(self, head: Head, features: np.ndarray) -> float:
         """The accuracy of a head on the held-out images."""
-        probabilities = held_out_probabilities(self.base, head, features, self.images, self.rows)
-        return accuracy(probabilities, self.images.labels[self.rows[1]])
+        return self._accuracy(self._predicted(head, features))
 
     def _choose_size(self) -> None:
         """Takes the larger input if the images are as large, there is time, and it is better on the held-out images."""
@@ -249,8 +263,7 @@ class Search:
         spec = FeatureSpec(finetuning.finetune.input_size, precision=self.base.head.feature_precision)
         transforms = finetuning.prediction.tta_transforms
         features = tta_features(self.cache, backbone, (), images.images, spec, transforms)
-        with np.load(folder / VAL) as file:
-            softmax = file["probabilities"]
+        softmax = _held_out(folder)
         best, score = None, accuracy(softmax, labels)
         for head in choices.finetuned_heads(self.base):
             own = held_out_probabilities(finetuning, head, features, images, self.rows)
@@ -275,6 +288,12 @@ def _seconds_per_view(backbone: keras.Model, precision: str) -> float:
     began = time.monotonic()
     extract_features(network, images, spec)
     return (time.monotonic() - began) / TRIAL_IMAGES
+
+
+def _held_out(run: Path) -> np.ndarray:
+    """The probabilities of a finished run on the held-out images."""
+    with np.load(run / VAL) as file:
+        return file["probabilities"]
 
 
 def _described(head: Head) -> str:

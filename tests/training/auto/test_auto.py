@@ -152,11 +152,24 @@ def with_accuracy(monkeypatch, accuracies):
     monkeypatch.setattr(search, "train", trained)
 
 
-@pytest.mark.parametrize(("finetuned", "kept"), [(0.0, False), (1.0, True)], ids=["worse", "better"])
-def test_a_fine_tuning_is_kept_only_if_it_is_better(auto_data, tmp_path, monkeypatch, one_epoch, finetuned, kept):
-    with_accuracy(monkeypatch, {"auto-finetuned": finetuned})
+@pytest.mark.parametrize(
+    ("lost", "won", "worse"),
+    [(0, 0, False), (3, 0, False), (4, 0, True), (5, 2, False), (7, 2, True), (2, 7, False), (40, 40, False)],
+)
+def test_clearly_worse_is_more_than_chance(lost, won, worse):
+    labels = np.zeros(100, int)
+    before, after = np.zeros((100, 2)), np.zeros((100, 2))
+    before[:, 0] = after[:, 0] = 0.5
+    after[:lost, 1] = before[lost : lost + won, 1] = 0.9
+    assert heldout.clearly_worse(after, before, labels) == worse
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["worse", "as good"])
+def test_a_fine_tuning_is_kept_unless_it_is_clearly_worse(auto_data, tmp_path, monkeypatch, one_epoch, kept):
+    with_accuracy(monkeypatch, {"auto-finetuned": 0.4})
     monkeypatch.setattr(search, "accuracy", lambda probabilities, labels: 0.5)
-    assert auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20) == (1.0 if kept else 0.5)
+    monkeypatch.setattr(search, "clearly_worse", lambda after, before, labels: not kept)
+    assert auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20) == (0.4 if kept else 0.5)
     record = read_record(tmp_path / "out" / "best")
     assert record.recipe.head.kind == ("softmax" if kept else "linear")
     assert read_metrics(tmp_path / "out" / "finetuned")["epochs"] == 1
