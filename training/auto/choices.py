@@ -12,7 +12,9 @@ from training.model.backbones import inception_v3_frozen, inception_v3_small_ini
 
 INPUT_SIZE = 192  # pixels
 LARGE_SIZE = 256  # pixels, tried on images that are at least that large
-LARGE_SHARE = 1 / 3  # of the epochs of a fine-tuning that ends at LARGE_SIZE
+SMALL_SIZE = 128  # pixels, at which a fine-tuning begins that has little time
+LAST_SHARE = 1 / 3  # of the epochs of a fine-tuning that ends at a larger size than it begins
+FEW_EPOCHS = 10  # at INPUT_SIZE: with less time a fine-tuning begins smaller, with more it may end larger
 MAX_EPOCHS = 80
 FROZEN_BACKBONE, BACKBONE = inception_v3_frozen, inception_v3_small_init
 LAYERS = ("mixed7", "mixed8", "mixed10")
@@ -69,14 +71,17 @@ def stages(affordable: float, large: bool) -> tuple[tuple[int, int], ...]:
 
     Args:
         affordable: so many epochs at `INPUT_SIZE` fit into the time.
-        large: whether the last epochs are at `LARGE_SIZE`.
+        large: whether a larger input is better.
     """
-    if not large:
-        return ((min(MAX_EPOCHS, int(affordable)), INPUT_SIZE),)
-    cost = 1 - LARGE_SHARE + LARGE_SHARE * relative_cost(LARGE_SIZE)
+    first, last = INPUT_SIZE, LARGE_SIZE if large else INPUT_SIZE
+    if affordable < FEW_EPOCHS:
+        first, last = SMALL_SIZE, INPUT_SIZE
+    cost = (1 - LAST_SHARE) * relative_cost(first) + LAST_SHARE * relative_cost(last)
     epochs = min(MAX_EPOCHS, int(affordable / cost))
-    last = round(LARGE_SHARE * epochs)
-    return ((epochs - last, INPUT_SIZE), (last, LARGE_SIZE))
+    if first == last:
+        return ((epochs, first),)
+    count = round(LAST_SHARE * epochs)
+    return ((epochs - count, first), (count, last))
 
 
 def relative_cost(size: int) -> float:

@@ -33,7 +33,6 @@ READ_SECONDS = 0.005  # to read one image
 TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
 KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
 MIN_EPOCHS = 4
-LARGE_EPOCHS = 10  # at INPUT_SIZE; so many must fit into the time for a fine-tuning that ends at LARGE_SIZE
 LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
 MIN_STEPS = 1000  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
 PLANNED = 0.9  # share of the time left that is planned for epochs
@@ -208,7 +207,7 @@ class Search:
         return self._accuracy(self._predicted(head, features))
 
     def _choose_size(self) -> None:
-        """Takes the larger input if the images are as large, there is time, and it is better on the held-out images."""
+        """Takes the larger input if the images are as large, there is time, and it is not worse on held-out images."""
         size, seconds = choices.LARGE_SIZE, len(choices.MIRRORED) * self.view_seconds * len(self.images)
         available = LARGE_TRIAL * self.plan.seconds_left
         if min(self.images.images.shape[1:3]) < size or seconds * choices.relative_cost(size) > available:
@@ -217,7 +216,7 @@ class Search:
         self.size = size
         self.features = self._features(choices.MIRRORED)
         after = self._score(self.base.head, self._joined(choices.LAYERS))
-        if after <= before:
+        if after < before:
             self.size, self.features = choices.INPUT_SIZE, small
         self.plan.say(
             f"the network sees {self.size}×{self.size}: the quick model has {after:.1%} at {size}×{size} and "
@@ -245,7 +244,7 @@ class Search:
         names, repeats = self.images.names, self.base.data.class_repeats
         count = sum(repeats.get(names[label], 1) for label in self.images.labels[self.rows[0]])
         affordable = max(0.0, seconds / (per_image * count))
-        schedule = choices.stages(affordable, self.size > choices.INPUT_SIZE and affordable >= LARGE_EPOCHS)
+        schedule = choices.stages(affordable, self.size > choices.INPUT_SIZE)
         epochs = sum(epochs for epochs, _ in schedule)
         stages = " and ".join(f"{epochs} epochs at {size}×{size}" for epochs, size in schedule)
         self.plan.say(f"{1 / per_image:.0f} images per second in training: {stages} fit into the time")

@@ -122,7 +122,9 @@ def test_the_saved_recipe_repeats_the_quick_model(auto_data, tmp_path):
         (500.0, False, ((80, 192),)),
         (50.4, True, ((27, 192), (13, 256))),
         (500.0, True, ((53, 192), (27, 256))),
-        (0.4, False, ((0, 192),)),
+        (4.0, False, ((4, 128), (2, 192))),
+        (4.0, True, ((4, 128), (2, 192))),
+        (0.4, False, ((0, 128), (0, 192))),
     ],
 )
 def test_larger_epochs_cost_as_much_as_they_have_more_pixels(monkeypatch, affordable, large, schedule):
@@ -138,6 +140,7 @@ def one_epoch(monkeypatch):
     """A fine-tuning of one epoch fits into the time, however fast the machine is."""
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
     monkeypatch.setattr(choices, "MAX_EPOCHS", 1)
+    monkeypatch.setattr(choices, "FEW_EPOCHS", 0)
     monkeypatch.setattr(search, "MIN_EPOCHS", 1)
 
 
@@ -177,14 +180,14 @@ def test_a_fine_tuning_is_kept_unless_it_is_clearly_worse(auto_data, tmp_path, m
 
 
 @pytest.mark.parametrize(("side", "larger", "stages"), [(64, 1.0, 2), (64, 0.0, 1), (48, 1.0, 1)])
-def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_better(
+def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse(
     tmp_path, monkeypatch, side, larger, stages
 ):
     draw_folder(tmp_path / "leaves", 6, classes=2, side=side)
     for name, value in {"INPUT_SIZE": 48, "LARGE_SIZE": 64, "MAX_EPOCHS": 3}.items():
         monkeypatch.setattr(choices, name, value)
-    for name in ("LARGE_EPOCHS", "MIN_EPOCHS"):
-        monkeypatch.setattr(search, name, 1)
+    monkeypatch.setattr(choices, "FEW_EPOCHS", 0)
+    monkeypatch.setattr(search, "MIN_EPOCHS", 1)
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
     monkeypatch.setattr(search.Search, "_may_turn", lambda self: False)
     monkeypatch.setattr(
