@@ -16,7 +16,7 @@ from common.files import atomically
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "img" / "own_data.png"
 RESULTS = {
-    "groceries": ("own_data", "own_data_30", "own_data_60"),
+    "groceries": ("own_data", "own_data_60"),
     "leaves": ("own_data_leaves",),
     "digits": ("own_data_digits",),
 }
@@ -45,12 +45,12 @@ def draw(path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for number, (data, names) in enumerate(RESULTS.items()):
         for kind, marker in MARKERS.items():
-            own = [(minutes, accuracy) for found, minutes, accuracy in points(names) if found == kind]
-            line = "-" if kind == "auto" else ""
-            label = f"{kind}, {data}" if own else None
-            axes.plot(
-                *zip(*own, strict=True) if own else ([], []), line, marker=marker, color=f"C{number}", label=label
-            )
+            own = [point[1:] for point in points(names) if point[0] == kind]
+            if own:
+                minutes, accuracies = zip(*own, strict=True)
+                line = "-" if kind == "auto" else "None"
+                label = f"{kind}, {data}"
+                axes.plot(minutes, accuracies, marker=marker, color=f"C{number}", linestyle=line, label=label)
     ticks = (1, 3, 10, 30, 60)
     axes.set(xscale="log", xlabel="minutes", ylabel="test images classified correctly, %", ylim=(None, 100))
     axes.set_xticks(ticks, map(str, ticks))
