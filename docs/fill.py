@@ -288,7 +288,7 @@ def _operations(result: dict) -> str:
         precision: ", ".join(f"{name} {percent(share)}" for name, share in list(operations.items())[:5])
         for precision, operations in result.items()
     }
-    return "; ".join(f"in {precision}: {text}" for precision, text in shares.items())
+    return ";\n".join(f"in {precision}: {text}" for precision, text in shares.items())
 
 
 def _profile_rows(result: dict) -> str:

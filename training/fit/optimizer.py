@@ -38,7 +38,7 @@ class FusedAdamW(keras.optimizers.Adam):
 
         index, dtype = self._get_variable_index(variable), variable.dtype
         variable, first, second = (
-            getattr(tensor, "value", tensor) if isinstance(tensor, keras.Variable) else tensor
+            tensor.value if isinstance(tensor, keras.Variable) else tensor
             for tensor in (variable, self._momentums[index], self._velocities[index])
         )
         rate, step = tf.cast(learning_rate, dtype), tf.cast(self.iterations + 1, dtype)
