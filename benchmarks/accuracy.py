@@ -1,17 +1,19 @@
-"""What the choices after fine-tuning contribute to accuracy: TTA, input size, and the fields of the quasi-SVM.
+"""What the choices after fine-tuning contribute to accuracy: TTA, input size, the head, and its mean with the softmax.
 
   python -m benchmarks.accuracy --run runs/released --data data/leaves/train
+  python -m benchmarks.accuracy --run runs/crossval-released --data data/leaves/train --json folds.json
   python -m benchmarks.accuracy --run runs/released --data data/leaves/train --picture docs/img/accuracy.png
 
-The fine-tuned backbone stays the same, and everything is evaluated on the run's validation images. Heads are trained
-again on cached features, with one field of the recipe changed at a time. The run must have kept its last epoch, so that
-the validation images have selected nothing.
+The fine-tuned backbone stays the same, and everything is evaluated on the run's validation images, or on those of a
+cross-validation's finished folds together. Heads are trained again on cached features, with one field of the recipe
+changed at a time. `difference` compares a row with the recipe's head on the same images. The run must have kept its
+last epoch, so that the validation images have selected nothing.
 """
 
 import argparse
 import sys
-import tempfile
 import time
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,20 @@ from common.errors import UserError
 from common.files import digest
 from common.images import Images, load_folder
 from common.progress import progress
-from training.config.override import change
-from training.config.recipe import QUASI_SVM, Prediction, Recipe
-from training.data.split import split_rows
+from training.config.override import change, in_bfloat16
+from training.config.recipe import LINEAR, QUASI_SVM, Prediction, Recipe
+from training.data.split import TrainVal
+from training.data.teacher import with_teacher
 from training.evaluate.metrics import calibration_error, wilson
+from training.evaluate.paired import finished_folds, paired_difference
 from training.evaluate.plots import plot_ranges
-from training.fit.head import Features, fit_head
+from training.fit.features import FeatureSpec, layer_features, tta_features
+from training.fit.head import Features, fit_head, fit_linear
 from training.model.build import build_model
 from training.predict import TTA_TRANSFORMS, needs_square, predict_proba
 from training.recipes import RENAMED, load_recipe
-from training.run import finetuned_model, load_run
-from training.run_folder import Record, read_metrics, read_record
+from training.run import finetuned_model, load_run, split_and_balance
+from training.run_folder import CACHE, Record, read_metrics, read_record, teacher_sha256
 
 # Row → the changed fields of the recipe.
 HEADS: dict[str, dict[str, Any]] = {
@@ -49,10 +54,19 @@ HEADS: dict[str, dict[str, Any]] = {
     "no class repeats": {"data.class_repeats": {}},
     "1 view of each training image": {"head.views": 1},
     "256 random Fourier features": {"head.fourier_features": 256},
+    "kernel scale 0.5": {"head.kernel_scale": 0.5},
     "kernel scale 2": {"head.kernel_scale": 2.0},
     "learning rate 1e-3": {"head.learning_rate": 1e-3},
+    "logistic regression": {"head.kind": LINEAR},
+}
+REFERENCE = "quasi-SVM as in the recipe"  # what the other rows are compared with
+# Row → layers whose pooled outputs are the features.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "features of the last two blocks": ("mixed9", "mixed10"),
+    "features of the last four blocks": ("mixed7", "mixed8", "mixed9", "mixed10"),
 }
 SIZES = (160, 192, 224)  # input sizes in pixels
+SHARES = (0.25, 0.5, 0.75)  # of the softmax in a mean with the quasi-SVM
 TRANSFORMS = {
     "no TTA": ("none",),
     "2 transforms": ("none", "both"),
@@ -62,95 +76,159 @@ TRANSFORMS = {
 THRESHOLDS = (0.8, 0.85, 0.9, 0.95)  # of TTA with eight transforms
 
 
-def prediction_rows(recipe: Recipe, run: Path, val: Images) -> dict[str, dict]:
-    """Evaluates the finished model with each input size and test-time augmentation.
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions of one row.
 
-    Args:
-        recipe: of the run.
-        run: folder of a finished run with a quasi-SVM.
-        val: its validation images.
-
-    Returns:
-        Row → accuracy, interval, calibration error, log loss and seconds; with a threshold also the mean number of
-        transforms of an image.
+    seeds: float32 [m, classes] of each head that was trained; one if none was.
+    seconds: for one head.
+    transforms: mean number of transforms of an image, of TTA with a threshold; else None.
     """
+
+    seeds: list[np.ndarray]
+    seconds: float
+    transforms: float | None = None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A finished run and its images.
+
+    recipe: of the run.
+    run: its folder.
+    data: its training and validation images.
+    features: see `read_features`.
+    """
+
+    recipe: Recipe
+    run: Path
+    data: TrainVal
+    features: dict[str, np.ndarray]
+
+    @property
+    def val(self) -> Images:
+        return self.data.val
+
+
+def prediction_rows(fold: Fold) -> dict[str, Predicted]:
+    """Predicts with each input size and test-time augmentation, and with means of quasi-SVM and softmax."""
+    recipe, val = fold.recipe, fold.val
     size, shape = recipe.finetune.input_size, val.images.shape[1:3]
     names = [name for name in TTA_TRANSFORMS if not needs_square(name) or shape[0] == shape[1]]
-    rows: dict[str, dict] = {}
-    for title, model in progress(_models(recipe, run, val).items(), "predicting", unit="model"):
+    rows: dict[str, Predicted] = {}
+    for title, model in progress(_models(fold).items(), "predicting", unit="model"):
         began = time.monotonic()
         probabilities = {name: predict_proba(model, val.images, Prediction((name,))) for name in names}
         seconds = (time.monotonic() - began) / len(names)
         for label, transforms in TRANSFORMS.items():
             if set(transforms) <= set(names):
                 mean = np.mean([probabilities[name] for name in transforms], axis=0)
-                rows[f"{title}, {label}"] = _row([mean], val.labels, seconds * len(transforms))
+                rows[f"{title}, {label}"] = Predicted([mean], seconds * len(transforms))
         if title == f"quasi-SVM, {size}×{size}" and len(names) == len(TTA_TRANSFORMS):
             for threshold in THRESHOLDS:
-                row = _threshold_row(probabilities, threshold, val.labels, seconds)
+                row = _with_threshold(probabilities, threshold, seconds)
                 rows[f"{title}, 8 transforms, threshold {threshold:g}"] = row
+    label = [label for label in TRANSFORMS if f"softmax, {size}×{size}, {label}" in rows][-1]
+    softmax, svm = (rows[f"{title}, {size}×{size}, {label}"] for title in ("softmax", "quasi-SVM"))
+    for share in SHARES:
+        mean = share * softmax.seeds[0] + (1 - share) * svm.seeds[0]
+        rows[f"{share:.0%} softmax, {label}"] = Predicted([mean], softmax.seconds + svm.seconds)
     return rows
 
 
-def head_rows(recipe: Recipe, features: Features, tta_features: np.ndarray, seeds: int) -> dict[str, dict]:
-    """Trains and evaluates each head of `HEADS`, with the recipe's TTA transforms of every image averaged.
+def head_rows(fold: Fold, seeds: int) -> dict[str, Predicted]:
+    """Trains each head of `HEADS` and `LAYERS`, and predicts with the recipe's TTA transforms of every image averaged.
 
     Args:
-        recipe: of the run.
-        features: of the training images, and of the validation images under the first transform.
-        tta_features: float32 [transforms, m, d], of the validation images.
+        fold: `Fold`.
         seeds: number of heads of each row.
-
-    Returns:
-        Row → mean accuracy, accuracy of each seed, interval, calibration error, log loss and seconds.
     """
     rows = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, changes in progress(HEADS.items(), "training heads", unit="head"):
-            began, results = time.monotonic(), []
-            for seed in range(seeds):
-                changed = change(recipe, {"seed": seed, **changes})
-                views = features.train[: changed.head.views]
-                part = Features(views, features.train_labels, features.val, features.val_labels, features.names)
-                head = fit_head(changed, part, Path(folder))
-                results.append(np.mean([head.predict(view, verbose=0) for view in tta_features], axis=0))
-            rows[name] = _row(results, features.val_labels, (time.monotonic() - began) / seeds)
+    for name, changes in progress(HEADS.items(), "training heads", unit="head"):
+        rows[name] = _fitted(change(fold.recipe, changes), fold, fold.features, seeds)
+    names = {layer.name for layer in _backbone(fold).layers}
+    for title, layers in progress(LAYERS.items(), "heads on other layers", unit="head"):
+        if set(layers) <= names:
+            rows[title] = _fitted(fold.recipe, fold, _layer_arrays(fold, layers), seeds)
     return rows
 
 
-def _models(recipe: Recipe, run: Path, val: Images) -> dict[str, keras.Model]:
+def _fitted(recipe: Recipe, fold: Fold, arrays: dict[str, np.ndarray], seeds: int) -> Predicted:
+    """The predictions of a head that is trained with each seed. `arrays` are those of `read_features`."""
+    train, val, data = arrays["train"][: recipe.head.views], arrays["val"], fold.data
+    features = Features(train, arrays["train_labels"], val[0], data.val.labels, data.val.names, data.train.teacher)
+    began, results = time.monotonic(), []
+    for seed in range(seeds):
+        fit = fit_linear if recipe.head.kind == LINEAR else fit_head
+        head = fit(replace(recipe, seed=seed), features)
+        results.append(np.mean([head.predict(view, verbose=0) for view in val], axis=0))
+    return Predicted(results, (time.monotonic() - began) / seeds)
+
+
+def _layer_arrays(fold: Fold, layers: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Computes what `read_features` reads, for other layers of the fine-tuned backbone."""
+    recipe, backbone, cache = fold.recipe, _backbone(fold), fold.run.parent / CACHE
+    size, precision = recipe.finetune.input_size, recipe.head.feature_precision
+    views = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
+    plain, names = FeatureSpec(size, precision=precision), recipe.prediction.tta_transforms
+    return {
+        "train": layer_features(cache, backbone, layers, fold.data.train.images, views),
+        "train_labels": fold.data.train.labels,
+        "val": tta_features(cache, backbone, layers, fold.val.images, plain, names),
+    }
+
+
+def _backbone(fold: Fold) -> keras.Model:
+    model = finetuned_model(fold.recipe, fold.val.names, fold.val.images.shape[1:3], fold.run)
+    return model.get_layer("backbone")
+
+
+def _models(fold: Fold) -> dict[str, keras.Model]:
     """The model of the run at each input size, and the softmax that its backbone was fine-tuned under."""
-    size, shape = recipe.finetune.input_size, val.images.shape[1:3]
-    model = load_run(run).model
+    size, shape = fold.recipe.finetune.input_size, fold.val.images.shape[1:3]
+    model = load_run(fold.run).model
     backbone, head = model.get_layer("backbone"), model.get_layer(QUASI_SVM)
-    models = {f"softmax, {size}×{size}": finetuned_model(recipe, val.names, shape, run)}
-    for other in SIZES:
+    models = {f"softmax, {size}×{size}": finetuned_model(fold.recipe, fold.val.names, shape, fold.run)}
+    for other in sorted({*SIZES, size}):
         models[f"quasi-SVM, {other}×{other}"] = build_model(backbone, head, shape, other)
     return models
 
 
-def _threshold_row(probabilities: dict, threshold: float, labels: np.ndarray, seconds: float) -> dict:
-    """The row of TTA with a threshold, from the probabilities and the seconds of each transform."""
+def _with_threshold(probabilities: dict, threshold: float, seconds: float) -> Predicted:
+    """TTA with a threshold, from the probabilities and the seconds of each transform."""
     first, mean = probabilities["none"], np.mean(list(probabilities.values()), axis=0)
     uncertain = first.max(axis=1, keepdims=True) <= threshold
     count = 1 + float(uncertain.mean()) * (len(probabilities) - 1)
-    row = _row([np.where(uncertain, mean, first)], labels, seconds * count)
-    return {**row, "transforms_per_image": round(count, 2)}
+    return Predicted([np.where(uncertain, mean, first)], seconds * count, count)
 
 
-def _row(results: list[np.ndarray], labels: np.ndarray, seconds: float) -> dict:
-    """The values of one row, from the probabilities of each seed."""
-    accuracies = [float((one.argmax(axis=1) == labels).mean()) for one in results]
-    accuracy = float(np.mean(accuracies))
-    classes = range(results[0].shape[1])
+def _pooled(folds: list[dict[str, Predicted]]) -> dict[str, Predicted]:
+    """The rows of several folds, one after another."""
     return {
+        name: Predicted(
+            [np.concatenate(parts) for parts in zip(*(fold[name].seeds for fold in folds), strict=True)],
+            sum(fold[name].seconds for fold in folds),
+            None if row.transforms is None else float(np.mean([fold[name].transforms for fold in folds])),
+        )
+        for name, row in folds[0].items()
+    }
+
+
+def _row(row: Predicted, labels: np.ndarray, reference: Predicted) -> dict:
+    """The values of one row, and its difference to the reference, both with their first seed."""
+    accuracies = [float((one.argmax(axis=1) == labels).mean()) for one in row.seeds]
+    accuracy = float(np.mean(accuracies))
+    classes = range(row.seeds[0].shape[1])
+    values = {
         "accuracy": accuracy,
         "seeds": accuracies,
         "interval95": wilson(accuracy * len(labels), len(labels)),
-        "calibration_error": float(np.mean([calibration_error(labels, one) for one in results])),
-        "log_loss": float(np.mean([log_loss(labels, one, labels=classes) for one in results])),
-        "seconds": round(seconds, 1),
+        "calibration_error": float(np.mean([calibration_error(labels, one) for one in row.seeds])),
+        "log_loss": float(np.mean([log_loss(labels, one, labels=classes) for one in row.seeds])),
+        "difference": vars(paired_difference(labels, reference.seeds[0], row.seeds[0])),
+        "seconds": round(row.seconds, 1),
     }
+    return values if row.transforms is None else {**values, "transforms_per_image": round(row.transforms, 2)}
 
 
 def _check_run(run: Path, record: Record, images: Images) -> None:
@@ -159,8 +237,10 @@ def _check_run(run: Path, record: Record, images: Images) -> None:
     usable = recipe.head.kind == QUASI_SVM and recipe.checkpoint == "last" and read_metrics(run)["images"]
     if not usable:
         raise UserError(f"--run must have a quasi-SVM, a validation part and checkpoint=last; {run} does not")
-    fields = attrgetter("head", "data", "checkpoint", "finetune.dense_units", "finetune.dropout")
-    if fields(recipe) != fields(load_recipe(name)):
+    fields = attrgetter("head", "data", "finetune.dense_units", "finetune.dropout")
+    folds = {"data.folds": recipe.data.folds, "data.fold": recipe.data.fold}
+    planned = change(load_recipe(name), folds)
+    if fields(recipe) not in (fields(planned), fields(in_bfloat16(planned))):
         raise UserError(
             f"--run must be a run of the recipe {name} as it is now; {run} has other fields, train it again"
         )
@@ -172,10 +252,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures and prints. Returns the exit code."""
     parser = benchmark_parser("accuracy", __doc__)
     parser.add_argument(
-        "--run", type=Path, required=True, help="a finished run with a quasi-SVM, a validation part and checkpoint=last"
+        "--run",
+        type=Path,
+        required=True,
+        help="a finished run with a quasi-SVM, a validation part and checkpoint=last, or a cross-validation",
     )
     parser.add_argument("--data", required=True, help="the class folders that it was trained on")
     parser.add_argument("--seeds", type=int, default=2, help="heads of each row (default: %(default)s)")
+    parser.add_argument("--teacher", type=Path, metavar="CROSSVAL", help="the teacher that it was trained with, if any")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also plot the rows to this PNG file")
     return run_benchmark(parser.parse_args(arguments), _run)
 
@@ -185,19 +269,27 @@ def _run(options: argparse.Namespace) -> dict:
         raise UserError(f"--seeds must be a whole number from 1, got {options.seeds}")
     if options.picture:
         require_folder(options.picture)
-    record, images = read_record(options.run), load_folder(options.data)
-    _check_run(options.run, record, images)
-    val = images.rows(split_rows(record.recipe.data, images)[1])
-    arrays = read_features(options.run)
-    features = Features(arrays["train"], arrays["train_labels"], arrays["val"][0], val.labels, val.names)
-    rows = prediction_rows(record.recipe, options.run, val)
-    rows.update(head_rows(record.recipe, features, arrays["val"], options.seeds))
-    for name, row in rows.items():
+    runs = finished_folds(options.run) or [options.run]
+    name, images = read_record(runs[0]).name, load_folder(options.data)
+    folds = [_fold(run, images, options.teacher) for run in runs]
+    rows = _pooled([{**prediction_rows(fold), **head_rows(fold, options.seeds)} for fold in folds])
+    labels = np.concatenate([fold.val.labels for fold in folds])
+    result = {name: _row(row, labels, rows[REFERENCE]) for name, row in rows.items()}
+    for title, row in result.items():
         seeds = f"{min(row['seeds']):.1%} to {max(row['seeds']):.1%}"
-        print(f"{name:44} {row['accuracy']:.1%} ({seeds}), {row['seconds']:.0f} s")
+        print(f"{title:44} {row['accuracy']:.1%} ({seeds}), {row['seconds']:.0f} s")
     if options.picture:
-        _plot(rows, len(val), options.picture)
-    return {"recipe": RENAMED.get(record.name, record.name), "images": len(val), "rows": rows}
+        _plot(result, len(labels), options.picture)
+    return {"recipe": RENAMED.get(name, name), "images": len(labels), "folds": len(folds), "rows": result}
+
+
+def _fold(run: Path, images: Images, teacher: Path | None) -> Fold:
+    record = read_record(run)
+    _check_run(run, record, images)
+    images = with_teacher(images, record.recipe, teacher)
+    if record.teacher_sha256 != teacher_sha256(images):
+        raise UserError(f"--teacher must be the one that {run} was trained with")
+    return Fold(record.recipe, run, split_and_balance(record.recipe, images), read_features(run))
 
 
 def _plot(rows: dict[str, dict], images: int, path: Path) -> None:

@@ -251,11 +251,11 @@ def _use_layers_of_keras() -> None:
 def _load(recipe: "Recipe", data: str) -> "TrainVal":
     """The images as the recipe splits and balances them."""
     from training.inputs import Inputs, load_inputs
-    from training.run import _split_and_balance
+    from training.run import split_and_balance
 
     with contextlib.redirect_stdout(io.StringIO()):  # notes about the images, which a training prints
         images, _ = load_inputs(Inputs(Path(data)))
-    return _split_and_balance(recipe, images)
+    return split_and_balance(recipe, images)
 
 
 def _times(epoch: TrainingEpoch, one_batch: Any, optimizer: Callable[[], float]) -> dict[str, Any]:

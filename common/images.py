@@ -37,6 +37,7 @@ class Images:
     digests: a hash of the content of each image; empty if the images are not from files.
     scenes: names of the groups that the user gave, see `common.groups`; empty if there are none.
     held_out: which images are the validation part that the user gave; empty if a split is drawn.
+    teacher: float32 [n, classes], probabilities of another model that are trained on as soft targets; None without.
     """
 
     images: np.ndarray
@@ -47,6 +48,7 @@ class Images:
     digests: tuple[bytes, ...] = ()
     scenes: tuple[str, ...] = ()
     held_out: tuple[bool, ...] = ()
+    teacher: np.ndarray | None = None
 
     @property
     def groups(self) -> np.ndarray:
@@ -68,6 +70,7 @@ class Images:
             digests=chosen(self.digests),
             scenes=chosen(self.scenes),
             held_out=chosen(self.held_out),
+            teacher=None if self.teacher is None else self.teacher[index],
         )
 
     def with_validation(self, validation: "Images") -> "Images":

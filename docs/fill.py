@@ -174,7 +174,8 @@ def _benchmarks() -> dict[str, str]:
     images, cached = _load("benchmarks/images.json"), training["quasi_svm_head"]["cached"]
     found = {
         **_inference(inference),
-        **_memory(memory["rows"]),
+        **_memory(memory["rows"], "memory"),
+        **_memory(_load("benchmarks/memory_jax.json")["rows"], "memory_jax"),
         "grading.own": f"{grading['own_cost']['own_seconds']:.1f} s",
         "grading.all": f"{grading['own_cost']['grade']:.0f} s",
         "training.pipeline": _ratio(training["tf.data pipeline"]),
@@ -232,14 +233,14 @@ def _inference(result: dict) -> dict[str, str]:
     }
 
 
-def _memory(rows: list[dict]) -> dict[str, str]:
+def _memory(rows: list[dict], name: str) -> dict[str, str]:
     """The peak of each type for the images of the competition, and how much the number of images changes it."""
-    found = {"memory.import": f"{max(row['import_mb'] for row in rows):,.0f} MB"}
+    found = {f"{name}.import": f"{max(row['import_mb'] for row in rows):,.0f} MB"}
     for precision in ("float32", "bfloat16"):
         own = [row for row in rows if row["precision"] == precision]
         if own:
-            found[f"memory.{precision}"] = f"{max(row['peak_mb'] for row in own):,.0f} MB"
-    found["memory.images"] = " to ".join(f"{f(row['images'] for row in rows):,}" for f in (min, max))
+            found[f"{name}.{precision}"] = f"{max(row['peak_mb'] for row in own):,.0f} MB"
+    found[f"{name}.images"] = " to ".join(f"{f(row['images'] for row in rows):,}" for f in (min, max))
     return found
 
 

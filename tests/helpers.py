@@ -60,7 +60,7 @@ def tiny(weights):
     for channels, side in ((8, 5), (8, 3)):
         x = keras.layers.Conv2D(channels, side, strides=4, use_bias=False)(x)
         x = keras.layers.BatchNormalization(momentum=0.5)(x)
-        x = keras.layers.ReLU()(x)
+        x = keras.layers.ReLU(name=f"block{side}")(x)
     backbone = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
     if weights not in ("imagenet", "none"):
         backbone.load_weights(weights)

@@ -42,6 +42,7 @@ EXAMPLES = """examples:
   python -m training mistakes runs/released --data data/leaves/train --out mistakes.png
   python -m training label-errors --data my/images --out label_errors.html
   python -m training compare runs/*
+  python -m training paired runs/crossval-released runs/crossval-released_distilled
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
   python -m training deepweeds --images images --labels labels.csv --out data/leaves
@@ -171,7 +172,8 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
 def _inputs(options: argparse.Namespace, require_reuse: bool = False) -> "Inputs":
     from training.inputs import Inputs
 
-    names = ("backbone_weights", "test", "groups", "size", "labels", "label_columns", "validation_folder", "max_images")
+    read = ("test", "groups", "size", "labels", "label_columns", "validation_folder", "max_images")
+    names = ("backbone_weights", "teacher", *read)
     given = {name.removesuffix("_folder"): getattr(options, name) for name in names if hasattr(options, name)}
     return Inputs(options.data, reuse=tuple(getattr(options, "reuse", ())), require_reuse=require_reuse, **given)
 
@@ -225,6 +227,12 @@ def _label_errors(options: argparse.Namespace) -> None:
     print("\n".join(lines[:SHOWN_ERRORS]))
     print(f"likely wrong labels: {len(lines)}; all are in the page and in {Path(options.out).with_suffix('.csv')}")
     print(f"done: {options.out}")
+
+
+def _paired(options: argparse.Namespace) -> None:
+    from training.evaluate.paired import compare_held_out
+
+    print(f"{options.after}: {compare_held_out(Path(options.before), Path(options.after))}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -286,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="list the recipes")
     command.set_defaults(command=_list)
-    experiments = (_add_run, _add_crossval, _add_mistakes, _add_label_errors, _add_compare, _add_tune)
+    experiments = (_add_run, _add_crossval, _add_mistakes, _add_label_errors, _add_compare, _add_paired, _add_tune)
     for add in (_add_auto, *experiments, _add_split, _add_deepweeds, _add_predict):
         add(commands)
     return parser
@@ -321,6 +329,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         help="take over the fine-tuning of this finished run if it is the same; may be repeated",
     )
     _add_training_options(command)
+    _add_teacher(command)
     _add_size(command)
     command.add_argument(
         "--max-images", type=_whole, metavar="N", help="at most so many images of --data, evenly from each class"
@@ -336,7 +345,15 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default: %(default)s)")
     command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME)")
+    command.add_argument(
+        "--reuse",
+        action="append",
+        default=[],
+        metavar="CROSSVAL",
+        help="take over the fine-tunings of this cross-validation's folds that are the same; may be repeated",
+    )
     _add_training_options(command)
+    _add_teacher(command)
     _add_size(command)
     _add_groups(command)
     command.add_argument("--validation", dest="validation_folder", help=argparse.SUPPRESS)  # refused with a reason
@@ -376,6 +393,21 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--rows", default="comparison.csv", help="table of runs to add to (default: %(default)s)")
     command.add_argument("--out", default="comparison.md", help="the table as Markdown (default: %(default)s)")
     command.set_defaults(command=_compare)
+
+
+def _add_paired(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("paired", help="compare two runs on the images that both held out")
+    command.add_argument("before", help="a finished run with a validation part, or the folder of a cross-validation")
+    command.add_argument("after", help="another one, of the same images")
+    command.set_defaults(command=_paired)
+
+
+def _add_teacher(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--teacher",
+        metavar="CROSSVAL",
+        help="a finished cross-validation of --data, whose predictions are soft targets (see data.teacher_share)",
+    )
 
 
 def _add_tune(commands: argparse._SubParsersAction) -> None:

@@ -17,13 +17,15 @@ class Inputs:
     data: folder of class folders, or with `labels` of image files.
     backbone_weights: see `training.model.backbones`.
     test: another folder of class folders that is reported on and used for nothing else, or None.
-    reuse: folders of finished runs whose fine-tuning is taken over if it made the same choices.
+    reuse: folders of finished runs, or for `crossval` of cross-validations, whose fine-tuning is taken over if it made
+        the same choices.
     require_reuse: whether it is an error if none of them did.
     groups: CSV file of images that a split keeps together, see `common.groups`, or None.
     size: (height, width) in pixels at which the images are read; None takes that of `load_images`.
     labels: CSV file with the labels of the images in `data`, see `common.labels`, or None.
     label_columns: its columns of files and of labels; None: they are recognized.
     validation: folder of class folders that is the validation part, or None: it is split from `data`.
+    teacher: folder of a finished cross-validation, whose predictions are soft targets, or None.
     max_images: at most so many images of `data` are read, evenly spaced in each class; None reads all.
     """
 
@@ -37,6 +39,7 @@ class Inputs:
     labels: Path | None = None
     label_columns: tuple[str, str] | None = None
     validation: Path | None = None
+    teacher: Path | None = None
     max_images: int | None = None
 
 

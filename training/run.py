@@ -17,12 +17,14 @@ from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Prediction, Recip
 from training.data.augment import precompute_augmentation
 from training.data.balance import natural, svmsmote
 from training.data.split import TrainVal, split_rows
+from training.data.teacher import with_teacher
 from training.evaluate.metrics import metrics, summary
 from training.evaluate.plots import plot_confusion, plot_curves
 from training.fit.checkpoint import read_history
 from training.fit.features import FeatureSpec, layer_features, tta_features
 from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
 from training.fit.head import HEAD_HISTORY, Features, fit_head, fit_linear
+from training.fit.soup import finetune_soup
 from training.inputs import Inputs, load_inputs
 from training.model.backbones import PRETRAINED, pooled_layers
 from training.model.build import build_model
@@ -65,10 +67,11 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
         The metrics of the validation part, as in `metrics.json`; {"images": 0, …} if nothing is held out.
 
     Raises:
-        UserError: see `load_inputs`, `finetune` and `open_run`.
+        UserError: see `load_inputs`, `with_teacher`, `finetune` and `open_run`.
     """
     out = Path(out)
     images, test = load_inputs(inputs)
+    images = with_teacher(images, recipe, inputs.teacher)
     recipe.prediction.check_image_shape(images.images.shape[1:3])
     weights = _usable_weights(recipe, inputs.backbone_weights)
     record = make_record(name, recipe, images, weights)
@@ -81,7 +84,7 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
             raise UserError(
                 f"--reuse: no run among {', '.join(map(str, inputs.reuse))} has the fine-tuning of {name} on this data"
             )
-        data = _split_and_balance(recipe, images)
+        data = split_and_balance(recipe, images)
         counts = f"{len(data.train)} training images, {len(data.val)} validation images, {len(images.names)} classes"
         print(f"{name}: {counts}, computed in {recipe.finetune.precision}", flush=True)
         parameters = _finetuned(recipe, data, weights, out, out.parent / CACHE)
@@ -107,8 +110,8 @@ def _usable_weights(recipe: Recipe, backbone_weights: str) -> str:
     return "none"
 
 
-def _split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
-    """Splits first, then balances and augments the training part only."""
+def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
+    """Splits first, then balances and augments the training part only, as a run of the recipe does."""
     train_rows, val_rows = split_rows(recipe.data, images)
     resampling, augmentation = recipe.data.resampling, recipe.augmentation
     if resampling is not natural:
@@ -127,7 +130,8 @@ def _finetuned(recipe: Recipe, data: TrainVal, weights: str, folder: Path, cache
         print(f"first the fine-tuning that this one starts from, in {first}", flush=True)
         _finetuned(before(recipe), data, weights, first, cache)
         init = run_file(first, FINETUNED)
-    return finetune(recipe, data, weights, folder, cache, init)
+    fit = finetune_soup if recipe.finetune.soup > 1 else finetune
+    return fit(recipe, data, weights, folder, cache, init)
 
 
 def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Path) -> keras.Model:
@@ -169,7 +173,7 @@ def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
     arrays = {"train": features, "train_labels": train.labels, "val": val_features, "val_labels": val.labels}
     write_arrays(out / FEATURES, **arrays)
     fit = fit_linear if recipe.head.kind == LINEAR else fit_head
-    head = fit(recipe, Features(features, train.labels, val_features[0], val.labels, train.names), out)
+    head = fit(recipe, Features(features, train.labels, val_features[0], val.labels, train.names, train.teacher), out)
     head = averaged_head(head, model.get_layer("softmax_head"), recipe.head.softmax_share)
     model = build_model(pooled_layers(backbone, layers), head, train.images.shape[1:3], size)
     atomically(out / HEAD_WEIGHTS[recipe.head.kind], model.save_weights)

@@ -19,10 +19,12 @@ from training.config.recipe import Recipe
 from training.config.record import from_json, to_json, upgrade
 from training.fit.checkpoint import read_history
 from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
+from training.fit.soup import SOUP, soup_parts
 
 RECORD = "run.json"
 METRICS = "metrics.json"
 VAL = "val.npz"  # probabilities and labels of the validation part
+OUT_OF_FOLD = "out_of_fold.npz"  # the same of a whole cross-validation
 FEATURES = "features.npz"
 SAMPLES = "samples.npz"  # some photographs, on which an export is checked
 HEAD_WEIGHTS = {"quasi_svm": "quasi_svm.weights.h5", "linear": "linear.weights.h5"}  # of the model that ships
@@ -46,6 +48,7 @@ class Record:
     """What `run.json` says: the recipe, the data and the software of a run.
 
     groups_sha256: of the groups that a split keeps together; "" if none were given.
+    teacher_sha256: of the teacher's probabilities; "" without a teacher.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Record:
     backbone_weights: str
     versions: dict
     groups_sha256: str = ""
+    teacher_sha256: str = ""
 
     def to_json(self) -> dict:
         fields = {**vars(self), "recipe": to_json(self.recipe)}
@@ -75,12 +79,18 @@ def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str
         data_sha256=digest(images.images, images.labels),
         backbone_weights=Path(backbone_weights).name,
         groups_sha256=digest(held_together) if held_together else "",
+        teacher_sha256=teacher_sha256(images),
         versions={
             "python": platform.python_version(),
             "keras": keras.__version__,
             backend: importlib.import_module(backend).__version__,
         },
     )
+
+
+def teacher_sha256(images: Images) -> str:
+    """The hash of the probabilities of the images' teacher, or "" without one."""
+    return "" if images.teacher is None else digest(images.teacher)
 
 
 def run_file(folder: Path, name: str) -> Path:
@@ -112,6 +122,7 @@ def read_record(folder: Path) -> Record:
             backbone_weights=str(fields["backbone_weights"]),
             versions=dict(fields["versions"]),
             groups_sha256=str(fields.get("groups_sha256", "")),
+            teacher_sha256=str(fields.get("teacher_sha256", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error
@@ -165,7 +176,7 @@ def _claim(out: Path, record: Record) -> None:
             f"{out} holds an unfinished run of an earlier version; finish it with that version, or give another --out"
         )
     there = read_record(out)
-    for field in ("recipe", "classes", "data_sha256", "groups_sha256", "backbone_weights"):
+    for field in ("recipe", "classes", "data_sha256", "groups_sha256", "teacher_sha256", "backbone_weights"):
         if getattr(there, field) != getattr(record, field):
             raise UserError(
                 f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out"
@@ -192,21 +203,38 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
     Raises:
         UserError: a folder without a finished run.
     """
-    finished = {run: (read_record(run), read_metrics(run)) for run in runs}
-    wanted, target = record, out
-    while True:
-        if (target / CHECKPOINT).exists():
-            return True
-        for run, (other, _) in finished.items():
-            if (run / CHECKPOINT).exists() and _finetuning(other) == _finetuning(wanted):
-                print(f"the fine-tuning is the same as in {run}: reusing its weights", flush=True)
-                _copy_finetuning(run, target)
-                note = "finetuning_of" if target == out else "init_from_of"
-                write_json(out / RECORD, {**record.to_json(), note: str(run)})
-                return True
-        if not wanted.recipe.finetune.init_from:
-            return False
-        wanted, target = replace(wanted, recipe=before(wanted.recipe)), target / INIT
+    given = [one for run in runs for one in _finetunings(*_finished(run))]
+    finished = [(other, source) for other, source in given if (source / CHECKPOINT).exists()]
+    notes: dict[str, str] = {}
+    found = False
+    for wanted, target in _finetunings(record, out):
+        source = next((folder for other, folder in finished if _finetuning(other) == _finetuning(wanted)), None)
+        if source and not (target / CHECKPOINT).exists():
+            print(f"the fine-tuning is the same as in {source}: reusing its weights", flush=True)
+            _copy_finetuning(source, target)
+            place = target.relative_to(out).as_posix().replace("/", "_")
+            notes["finetuning_of" if target == out else f"{place}_of"] = str(source)
+            write_json(out / RECORD, {**record.to_json(), **notes})
+        exists = (target / CHECKPOINT).exists()
+        found = found or exists
+        if exists and target.parent.name != SOUP:
+            break  # what it starts from is not needed
+    return found
+
+
+def _finished(run: Path) -> tuple[Record, Path]:
+    record = read_record(run)
+    read_metrics(run)  # raises if the run is not finished
+    return record, run
+
+
+def _finetunings(record: Record, folder: Path) -> Iterator[tuple[Record, Path]]:
+    """A run's fine-tuning, those that a soup averages, and the ones that they start from, with their folders."""
+    yield record, folder
+    for part, target in soup_parts(record.recipe, folder):
+        yield replace(record, recipe=part), target
+    if record.recipe.finetune.init_from:
+        yield from _finetunings(replace(record, recipe=before(record.recipe)), run_file(folder, INIT))
 
 
 def _finetuning(record: Record) -> list:
@@ -214,19 +242,24 @@ def _finetuning(record: Record) -> list:
     recipe = record.recipe
     views = recipe.head.views if recipe.finetune.head_warmup_epochs else None
     choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, views)
-    data = (record.classes, record.data_sha256, record.groups_sha256)
+    data = (record.classes, record.data_sha256, record.groups_sha256, record.teacher_sha256)
     return [*choices, *data, record.backbone_weights, record.versions]
 
 
 def _copy_finetuning(source: Path, target: Path) -> None:
     """Copies a fine-tuning and the histories of those before it; last the checkpoint, which marks it as done."""
-    init = run_file(source, INIT)
+    init = _init_folder(source)
     for history in init.rglob(HISTORY):
-        nested = [INIT if part == OLD_NAMES[INIT] else part for part in history.relative_to(source).parts]
-        _copy(history, target.joinpath(*nested))
+        nested = [INIT if part == OLD_NAMES[INIT] else part for part in history.relative_to(init).parts]
+        _copy(history, _init_folder(target).joinpath(*nested))
     for name in (HISTORY, WARMUP_HISTORY, FINETUNED, CHECKPOINT):
         if run_file(source, name).is_file():
             _copy(run_file(source, name), target / name)
+
+
+def _init_folder(folder: Path) -> Path:
+    """The folder of what a fine-tuning started from. Those of a soup share one."""
+    return run_file(folder.parent.parent if folder.parent.name == SOUP else folder, INIT)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -10,10 +10,12 @@ from helpers import change
 from benchmarks import accuracy
 from common.images import load_folder
 from competition.synthetic import draw_folder
+from training.config.override import in_bfloat16
 from training.config.recipe import Prediction
 from training.data.split import split_rows
+from training.evaluate.crossval import crossval
 from training.predict import TTA_TRANSFORMS, predict_proba
-from training.run import load_run
+from training.run import Inputs, load_run, train
 
 pytestmark = pytest.mark.integration
 
@@ -35,6 +37,7 @@ def test_rows_agree_with_the_model_and_the_metrics_of_the_run(
 ):
     monkeypatch.setattr(accuracy, "SIZES", (32, 40))
     monkeypatch.setattr(accuracy, "HEADS", {"unchanged": {}, "1 view": {"head.views": 1}})
+    monkeypatch.setattr(accuracy, "REFERENCE", "unchanged")
     assert benchmark(picture=tmp_path / "a.png") == 0
     result = json.loads((tmp_path / "a.json").read_text("utf-8"))
     rows = result["rows"]
@@ -42,7 +45,8 @@ def test_rows_agree_with_the_model_and_the_metrics_of_the_run(
     assert (result["recipe"], result["images"]) == ("small", metrics["images"])
     assert rows["quasi-SVM, 32×32, no TTA"]["accuracy"] == pytest.approx(metrics["accuracy"])
     assert rows["unchanged"]["seeds"][0] == pytest.approx(metrics["accuracy"])  # the same head with the same seed
-    assert len(rows) == 3 * 4 + 4 + 2
+    assert len(rows) == 3 * 4 + 4 + 3 + 2
+    assert rows["unchanged"]["difference"]["accuracy"] == 0
     assert (tmp_path / "a.png").stat().st_size > 1000
 
     images = load_folder(finished_run / "leaves")
@@ -54,6 +58,45 @@ def test_rows_agree_with_the_model_and_the_metrics_of_the_run(
     assert 1 <= row["transforms_per_image"] <= 8
     log_loss = -np.log(probabilities[np.arange(len(val)), val.labels]).mean()
     assert row["log_loss"] == pytest.approx(log_loss, rel=1e-4)
+
+
+def test_rows_of_a_cross_validation_are_those_of_all_folds_together(finished_run, small_recipe, tmp_path, monkeypatch):
+    """The tiny backbone's two blocks take the place of those of InceptionV3."""
+    recipe, out = in_bfloat16(small_recipe), tmp_path / "folds"
+    monkeypatch.setattr(accuracy, "load_recipe", lambda name: small_recipe)
+    monkeypatch.setattr(accuracy, "SIZES", (32,))
+    monkeypatch.setattr(accuracy, "HEADS", {accuracy.REFERENCE: {}, "logistic regression": {"head.kind": "linear"}})
+    monkeypatch.setattr(accuracy, "LAYERS", {"both blocks": ("block5", "block3"), "no such block": ("mixed7",)})
+    inputs = Inputs(finished_run / "leaves", "none")
+    result = crossval(recipe, "small", inputs, out, 2)
+    arguments = [f"--run={out}", f"--data={finished_run / 'leaves'}", f"--json={tmp_path / 'a.json'}", "--seeds=1"]
+    assert accuracy.main(arguments) == 0
+    measured = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    rows = measured["rows"]
+    assert (measured["images"], measured["folds"]) == (24, 2)
+    assert rows["quasi-SVM, 32×32, no TTA"]["accuracy"] == pytest.approx(result["accuracy"])
+    assert {"logistic regression", "both blocks", "50% softmax, 8 transforms"} < rows.keys()
+    assert "no such block" not in rows
+    row, reference = rows["logistic regression"], rows[accuracy.REFERENCE]
+    assert row["difference"]["accuracy"] == pytest.approx(row["accuracy"] - reference["accuracy"])
+    assert row["difference"]["images"] == 24
+
+
+def test_a_taught_run_needs_its_teacher(finished_run, small_recipe, tmp_path, monkeypatch, capsys):
+    taught = change(small_recipe, teacher_share=0.5)
+    monkeypatch.setattr(accuracy, "load_recipe", lambda name: taught)
+    monkeypatch.setattr(accuracy, "SIZES", (32,))
+    monkeypatch.setattr(accuracy, "HEADS", {accuracy.REFERENCE: {}})
+    inputs = Inputs(finished_run / "leaves", "none")
+    crossval(small_recipe, "small", inputs, tmp_path / "folds", 2)
+    train(taught, "small", replace(inputs, teacher=tmp_path / "folds"), tmp_path / "run")
+    arguments = [f"--run={tmp_path / 'run'}", f"--data={inputs.data}", f"--json={tmp_path / 'a.json'}", "--seeds=1"]
+    assert accuracy.main(arguments) == 2
+    assert "give --teacher" in capsys.readouterr().err
+    assert accuracy.main([*arguments, f"--teacher={tmp_path / 'folds'}"]) == 0
+    rows = json.loads((tmp_path / "a.json").read_text("utf-8"))["rows"]
+    accuracy_of_run = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["accuracy"]
+    assert rows[accuracy.REFERENCE]["accuracy"] == pytest.approx(accuracy_of_run)
 
 
 def test_wrong_input_is_refused(benchmark, tmp_path, capsys):

@@ -45,7 +45,7 @@ def test_help_shows_examples():
     assert "exit codes" in done.stdout
 
 
-EXPERIMENTS = ("auto", "compare", "crossval", "label-errors", "mistakes", "run", "tune")
+EXPERIMENTS = ("auto", "compare", "crossval", "label-errors", "mistakes", "paired", "run", "tune")
 COMMANDS = (*EXPERIMENTS, "deepweeds", "list", "predict", "split")
 
 
@@ -278,7 +278,8 @@ def test_ctrl_c_ends_without_a_traceback(tmp_path):
     ]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=restore_ctrl_c) as child:
         try:
-            writer = open_for_writing(pipe, child)  # now the child waits for its labels
+            writer = open_for_writing(pipe, child)
+            time.sleep(0.5)  # until the child waits in read(): just before it, Python would handle the signal after it
             child.send_signal(signal.SIGINT)
             error = child.communicate(timeout=60)[1]
             os.close(writer)

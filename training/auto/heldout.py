@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from common.images import Images
 from training.config.recipe import LINEAR, Head, Recipe
+from training.evaluate.paired import changed_answers
 from training.fit.head import Features, fit_head, fit_linear
 
 HELD_OUT = 1 / 8  # of the groups
@@ -106,6 +107,5 @@ def clearly_worse(after: np.ndarray, before: np.ndarray, labels: np.ndarray) -> 
         before: those of the other one.
         labels: int [n].
     """
-    now, then = (probabilities.argmax(axis=-1) == labels for probabilities in (after, before))
-    lost, won = int((then & ~now).sum()), int((now & ~then).sum())
-    return lost > won and binomtest(lost, lost + won, alternative="greater").pvalue < CHANCE
+    gained, lost = changed_answers(labels, before, after)
+    return lost > gained and binomtest(lost, lost + gained, alternative="greater").pvalue < CHANCE

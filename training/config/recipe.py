@@ -37,12 +37,13 @@ class Data:
     resampling: Callable = natural  # a function of data/balance.py, applied to the training part
     class_repeats: dict = field(default_factory=dict)  # class name → how often each of its images occurs in an epoch
     class_weights: bool = False  # weight the loss by scikit-learn's balanced class weights
+    teacher_share: float = 0.0  # of a teacher's probabilities in the training targets; the rest is the label
     pipeline: Callable = array_batches  # a function of data/pipeline.py
 
     def __post_init__(self) -> None:
         check = Check("data", self)
         check.whole(0, "split_seed", "folds", "fold")
-        check.within_one("validation_split")
+        check.within_one("validation_split", "teacher_share")
         check("class_repeats", all(is_whole(n, 1) for n in self.class_repeats.values()), "whole numbers from 1")
         check("folds", self.folds != 1, "0 for one validation part, or at least 2")
         check(
@@ -95,6 +96,7 @@ class Finetune:
     dropout: float = 0.2  # of the features
     dense_dropout: float = 0.0  # after each dense layer
     swa_epochs: int = 0  # if not 0, the weights of so many last epochs are averaged (SWA); needs checkpoint="last"
+    soup: int = 1  # so many fine-tunings, each with the next seed, whose weights are averaged (model soup)
     batch_size: int = 32  # images per step, over all devices
     precision: str = "float32"  # Keras dtype policy of the backbone during training
     replicas: int = 1  # devices of one machine that share each step
@@ -107,7 +109,7 @@ class Finetune:
             "resolution_schedule", holds, "((epochs, size), …): whole numbers, epochs from 0 and sizes from 32 pixels"
         )
         check.whole(0, "head_warmup_epochs", "swa_epochs")
-        check.whole(1, "batch_size", "replicas")
+        check.whole(1, "batch_size", "replicas", "soup")
         check.within_one("label_smoothing", "dropout", "dense_dropout")
         check.positive("learning_rate", "head_warmup_learning_rate")
         check.not_negative("weight_decay", "dense_l2")
@@ -123,6 +125,7 @@ class Finetune:
         )
         allowed = self.schedule in WITH_WARMUP or not self.warmup_epochs
         check("warmup_epochs", allowed, f"0, because the schedule {self.schedule.__name__} has no warm-up")
+        check("soup", self.soup == 1 or self.epochs, "1 without epochs")
         check("swa_epochs", self.swa_epochs <= self.epochs, f"at most the {self.epochs} epochs of resolution_schedule")
         check(
             "replicas",
@@ -130,6 +133,7 @@ class Finetune:
             "1 with swa_epochs, which measures batch statistics on one device",
         )
         check("batch_size", self.batch_size % self.replicas == 0, f"a multiple of the {self.replicas} replicas")
+        check("soup", self.soup == 1 or self.replicas == 1, "1 with several replicas")
         if self.init_from:
             before = self.init_from
             check("backbone", before.backbone is self.backbone, f"that of init_from, {before.backbone.__name__}")
@@ -143,7 +147,12 @@ class Finetune:
     @property
     def earlier_epochs(self) -> int:
         """Epochs of the fine-tunings before this one."""
-        return self.init_from.earlier_epochs + self.init_from.epochs if self.init_from else 0
+        return self.init_from.all_epochs if self.init_from else 0
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of this fine-tuning, of all that are averaged, and of those before it."""
+        return self.earlier_epochs + self.soup * self.epochs
 
     @property
     def input_size(self) -> int:
@@ -218,6 +227,8 @@ class Recipe:
         require("data.class_weights", True, allowed, f"False with {', '.join(mixed)}, which mix labels")
         if self.data.pipeline is folder_batches:
             self._check_file_pipeline()
+        if self.data.teacher_share:
+            self._check_teacher()
         trained = tune.epochs or tune.earlier_epochs or tune.head_warmup_epochs
         require(
             "head.kind",
@@ -229,6 +240,18 @@ class Recipe:
             "head.softmax_share", self.head.softmax_share, trained or not self.head.softmax_share, "0 without epochs"
         )
         require("head.views", self.head.views, self.head.views or not tune.head_warmup_epochs, "above 0 with a warm-up")
+
+    def _check_teacher(self) -> None:
+        """A teacher has predicted the labelled images only, and mixed labels suit neither class weights nor files."""
+        data, share, why = self.data, self.data.teacher_share, "0 with"
+        for name, used in (
+            ("class_weights", data.class_weights),
+            ("pipeline=folder_batches", data.pipeline is folder_batches),
+            (f"resampling={data.resampling.__name__}", data.resampling in (smote, svmsmote)),
+        ):
+            require("data.teacher_share", share, not used, f"{why} data.{name}")
+        require("data.teacher_share", share, not self.augmentation.precomputed, f"{why} augmentation.precomputed")
+        require("data.teacher_share", share, self.head.kind != LINEAR, f"{why} head.kind={LINEAR}")
 
     def _check_file_pipeline(self) -> None:
         """folder_batches reads image files, so arrays that are no files cannot be used."""

@@ -27,7 +27,7 @@ def array_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fol
     Args:
         images: `Images`.
         rows: int [m], the rows of one epoch (see `balance.repeat_classes`).
-        recipe: a `Recipe`; its `augmentation`, `finetune.batch_size` and `seed` are used.
+        recipe: a `Recipe`; its `augmentation`, `data.teacher_share`, `finetune.batch_size` and `seed` are used.
         epoch: integer from 0. With the recipe's seed it decides everything random.
         folder: not used.
 
@@ -38,7 +38,7 @@ def array_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fol
     rng = np.random.default_rng((recipe.seed, recipe.finetune.earlier_epochs + epoch))
     order = _whole_batches(rng.permutation(rows), recipe.finetune.batch_size)
     views = draw_views(recipe.augmentation.transforms, len(order), images.images.shape[1:], rng).arrays()
-    targets = one_hot(images.labels, len(images.names))
+    targets = soft_targets(one_hot(images.labels, len(images.names)), images.teacher, recipe.data.teacher_share)
     layers = recipe.augmentation.batch_augmentations
     mixing = [(layer, int(rng.integers(2**31)) + number) for number, layer in enumerate(layers)]
     batches = _graph_batches if keras.backend.backend() == "tensorflow" else _ArrayBatches
@@ -170,6 +170,19 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """int [n] → float32 [n, classes]."""
     return np.eye(classes, dtype=np.float32)[labels]
+
+
+def soft_targets(targets: np.ndarray, teacher: np.ndarray | None, share: float) -> np.ndarray:
+    """A weighted mean of the labels and of a teacher's probabilities.
+
+    Source: G. Hinton, O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural Network", 2015.
+
+    Args:
+        targets: float32 [n, classes], one-hot.
+        teacher: float32 [n, classes], or None if `share` is 0.
+        share: weight of the teacher, 0 to below 1.
+    """
+    return targets if teacher is None or not share else (1 - share) * targets + share * teacher
 
 
 def _whole_batches(order, batch_size):

@@ -79,7 +79,7 @@ def collect(folder: Path) -> Row:
             val_accuracy=metrics["accuracy"] if metrics["images"] else None,
             parameters=metrics.get("trainable_parameters"),
             epochs=metrics["epochs"],
-            planned_epochs=planned.finetune.earlier_epochs + planned.finetune.epochs,
+            planned_epochs=planned.finetune.all_epochs,
             warmup_epochs=metrics.get("head_warmup_epochs", 0),
             minutes=round(metrics["finetuning_minutes"] + metrics.get("head_minutes", 0), 2),
             images_per_second=metrics.get("images_per_second"),

@@ -10,13 +10,12 @@ from common.files import write_arrays, write_json
 from common.images import Images
 from training.config.recipe import Recipe
 from training.data.split import saved_val_rows
+from training.data.teacher import with_teacher
 from training.evaluate.metrics import calibration, calibration_error, metrics
 from training.evaluate.plots import new_figure, plot_confusion, save_figure
 from training.inputs import Inputs, load_labelled
 from training.run import train
-from training.run_folder import METRICS, VAL, Record, read_record, run_file
-
-OUT_OF_FOLD = "out_of_fold.npz"
+from training.run_folder import METRICS, OUT_OF_FOLD, VAL, Record, read_record, run_file, teacher_sha256
 
 
 def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 5, seeds: int = 1) -> dict | None:
@@ -29,7 +28,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
     Args:
         recipe: `Recipe`.
         name: its name.
-        inputs: `Inputs`.
+        inputs: `Inputs`. Its `reuse` are folders of other cross-validations.
         out: folder of the runs. Gets `out_of_fold.npz` (probabilities [seeds, n, classes] in the order of the images,
             and their labels), `crossval.json`, `confusion.png` and `calibration.png`.
         folds: number of stratified folds, 2 or more.
@@ -39,12 +38,16 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
         The metrics as in `crossval.json`, or None if other processes are still training some folds.
 
     Raises:
-        UserError: see `train`; a folder of another cross-validation; `inputs.validation`.
+        UserError: see `train`; a folder of another cross-validation; `inputs.validation`; a folder in `inputs.reuse`
+            without folds.
     """
     if folds < 2 or seeds < 1:
         raise UserError(f"crossval needs at least 2 folds and 1 seed, got --folds {folds} --seeds {seeds}")
     if inputs.validation:
         raise UserError("crossval holds out every image of --data once, so --validation has no use; leave it out")
+    for folder in inputs.reuse:
+        if not any(Path(folder).glob(f"*-fold*/{METRICS}")):
+            raise UserError(f"--reuse must be a cross-validation with finished folds; {folder} has none")
     out = Path(out)
     recipe = replace(recipe, checkpoint="last", data=replace(recipe.data, folds=folds))
     missing = []
@@ -55,7 +58,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
                 print(f"{folder}: finished")
                 continue
             try:
-                train(_of_fold(recipe, seed, fold), name, inputs, folder)
+                train(_of_fold(recipe, seed, fold), name, _reusing(inputs, folder.name), folder)
             except InUse as error:
                 print(f"{folder}: skipped, {error}")
                 missing.append(folder)
@@ -65,9 +68,16 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
     return gather(recipe, name, inputs, out, seeds)
 
 
+def _reusing(inputs: Inputs, fold: str) -> Inputs:
+    """The inputs of one fold: of the cross-validations to reuse, the same fold if it is finished."""
+    runs = [Path(folder) / fold for folder in inputs.reuse]
+    return replace(inputs, reuse=tuple(run for run in runs if (run / METRICS).is_file()))
+
+
 def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> dict:
     """Gathers the out-of-fold predictions of finished folds and writes their metrics and plots; see `crossval`."""
     images = load_labelled(replace(inputs, size=read_record(out / "seed0-fold0").image_shape))
+    images = with_teacher(images, recipe, inputs.teacher)
     probabilities = np.zeros((seeds, len(images), len(images.names)), np.float32)
     of_folds = []
     for seed in range(seeds):
@@ -77,6 +87,8 @@ def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> 
             record = read_record(folder)
             if record.name != name or record.recipe != one:
                 raise UserError(f"{folder} is a run of another recipe or with other settings; give another --out")
+            if record.teacher_sha256 != teacher_sha256(images):
+                raise UserError(f"{folder} was trained with another --teacher; give another --out")
             check_classes(record, images, folder)
             with np.load(run_file(folder, VAL)) as file:
                 val = saved_val_rows(file, one.data, images)

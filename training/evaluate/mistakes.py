@@ -12,10 +12,10 @@ from common.files import digest
 from common.folders import printable
 from common.images import Images
 from training.data.split import saved_val_rows
-from training.evaluate.crossval import OUT_OF_FOLD, check_classes
+from training.evaluate.crossval import check_classes
 from training.evaluate.plots import new_figure, save_figure
 from training.inputs import Inputs, load_inputs
-from training.run_folder import VAL, read_record, run_file
+from training.run_folder import OUT_OF_FOLD, VAL, read_record, run_file
 
 COLUMNS = 5  # thumbnails in a row
 MAX_COUNT = 500

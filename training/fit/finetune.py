@@ -238,6 +238,7 @@ def _warm_up_head(job: _Job, cache: Path) -> None:
         cached_features(cache, job.backbone, val.images, FeatureSpec(size, precision=head.feature_precision))[0],
         val.labels,
         train.names,
+        train.teacher,
     )
     write_history(job.folder / WARMUP_HISTORY, fit_on_features(job.head, warmup_schedule(tune), recipe, features))
 

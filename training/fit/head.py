@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.progress import progress
 from training.config.recipe import Recipe
 from training.data.balance import class_weights, repeat_classes
-from training.data.pipeline import one_hot, plain_batches
+from training.data.pipeline import one_hot, plain_batches, soft_targets
 from training.fit.checkpoint import write_history
 from training.model.heads import linear_head, quasi_svm_head
 
@@ -30,6 +30,7 @@ class Features:
     val: float32 [m, d]; m may be 0.
     val_labels: int [m].
     names: class names.
+    teacher: float32 [n, classes], a teacher's probabilities of the training images; None if there are none.
     """
 
     train: np.ndarray
@@ -37,6 +38,7 @@ class Features:
     val: np.ndarray
     val_labels: np.ndarray
     names: tuple
+    teacher: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> 
     """Trains the quasi-SVM.
 
     Args:
-        recipe: its `head`, `data.class_repeats`, `data.class_weights`, `checkpoint` and `seed` are used.
+        recipe: its `head`, `data`, `checkpoint` and `seed` are used.
         features: see `Features`.
         folder: the run's folder; gets `head_history.csv`. None: nothing is written.
 
@@ -116,7 +118,7 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
     Args:
         head: `keras.Model` [b, d] → [b, classes]. It ends with the weights of the epoch that is kept.
         schedule: epochs, learning rate and batch size.
-        recipe: its `data.class_repeats`, `data.class_weights`, `checkpoint` and `seed` are used.
+        recipe: its `data`, `checkpoint` and `seed` are used.
         features: see `Features`.
 
     Returns:
@@ -127,7 +129,7 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
     """
     labels, classes = features.train_labels, len(features.names)
     rows = repeat_classes(labels, features.names, recipe.data.class_repeats)
-    targets, validation = one_hot(labels, classes), None
+    targets, validation = soft_targets(one_hot(labels, classes), features.teacher, recipe.data.teacher_share), None
     if len(features.val_labels):
         validation = plain_batches(schedule.batch_size, features.val, one_hot(features.val_labels, classes))
     steps = math.ceil(len(rows) / schedule.batch_size)

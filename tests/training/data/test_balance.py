@@ -79,7 +79,7 @@ RESAMPLINGS = [undersample, oversample, smote, svmsmote]
 
 
 def parts(**changes):
-    data = run._split_and_balance(change(Recipe(), **changes), LEAVES)
+    data = run.split_and_balance(change(Recipe(), **changes), LEAVES)
     return data.train, data.val
 
 

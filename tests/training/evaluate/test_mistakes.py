@@ -13,10 +13,10 @@ from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.config.recipe import Data, Finetune, Head, Recipe
 from training.data.split import split_rows
-from training.evaluate.crossval import OUT_OF_FOLD, crossval
+from training.evaluate.crossval import crossval
 from training.evaluate.mistakes import worst_mistakes
 from training.run import Inputs, train
-from training.run_folder import VAL
+from training.run_folder import OUT_OF_FOLD, VAL
 
 pytestmark = pytest.mark.integration
 RECIPE = Recipe(

@@ -1,0 +1,166 @@
+"""A cross-validation as the teacher: its out-of-fold predictions in the targets of another training."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import change, tiny
+
+from common.errors import UserError
+from common.images import load_folder
+from competition.synthetic import draw_folder
+from training import __main__ as cli
+from training.config.recipe import Augmentation, Data, Finetune, Head, Recipe
+from training.data.balance import oversample, smote
+from training.data.pipeline import array_batches, folder_batches, one_hot, soft_targets
+from training.data.teacher import with_teacher
+from training.evaluate.crossval import crossval
+from training.fit.checkpoint import read_history
+from training.fit.head import Features, fit_head
+from training.run import Inputs, train
+from training.run_folder import OUT_OF_FOLD, read_record
+
+pytestmark = pytest.mark.integration
+RECIPE = Recipe(
+    data=Data(validation_split=0.25),
+    finetune=Finetune(
+        backbone=tiny, resolution_schedule=((1, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-2
+    ),
+    head=Head(kind="softmax"),
+)
+TAUGHT = change(RECIPE, teacher_share=0.4)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """The folders of images and of their cross-validation."""
+    from training.model import backbones
+
+    folder = tmp_path_factory.mktemp("teacher")
+    draw_folder(folder / "leaves", 8, classes=3, side=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "tiny", tiny, raising=False)
+        crossval(RECIPE, "small", Inputs(folder / "leaves", "none"), folder / "folds", 2, seeds=2)
+        yield folder
+
+
+def test_soft_targets_are_a_mean_of_labels_and_teacher():
+    labels, teacher = one_hot(np.array([0, 1]), 2), np.array([[0.3, 0.7], [0.1, 0.9]], np.float32)
+    np.testing.assert_allclose(soft_targets(labels, teacher, 0.5), [[0.65, 0.35], [0.05, 0.95]], atol=1e-6)
+    assert soft_targets(labels, teacher, 0.0) is labels
+    assert soft_targets(labels, None, 0.0) is labels
+
+
+def test_the_teacher_is_the_mean_of_the_seeds_out_of_fold_predictions(taught):
+    images = with_teacher(load_folder(taught / "leaves"), TAUGHT, taught / "folds")
+    with np.load(taught / "folds" / OUT_OF_FOLD) as file:
+        np.testing.assert_allclose(images.teacher, file["probabilities"].mean(axis=0), atol=1e-6)
+    rows = np.array([5, 2, 20])
+    assert np.array_equal(images.rows(rows).teacher, images.teacher[rows])
+    assert np.array_equal(oversample(images, 0).rows([0]).teacher, images.teacher[:1])
+
+
+def test_batches_have_soft_targets_for_their_images(taught):
+    """The images have one colour each, so that a batch tells whose targets it has."""
+    images = with_teacher(load_folder(taught / "leaves"), TAUGHT, taught / "folds")
+    shades = np.arange(24, dtype=np.uint8) * 10
+    images = replace(images, images=shades[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8))
+    expected = soft_targets(one_hot(images.labels, 3), images.teacher, 0.4)
+    count = 0
+    for pixels, targets in array_batches(images, np.arange(24), TAUGHT, 0):
+        rows = np.rint(np.asarray(pixels).mean(axis=(1, 2, 3)) / 10).astype(int)
+        np.testing.assert_allclose(np.asarray(targets), expected[rows], atol=1e-6)
+        count += len(rows)
+    assert count == 24
+
+
+def test_the_quasi_svm_learns_from_the_teacher():
+    """The labels are noise and the teacher is right, so the head follows it as far as its share goes."""
+    rng = np.random.default_rng(0)
+    classes = np.arange(200) % 2
+    features = (rng.normal(size=(1, 200, 6)) + 2 * classes[None, :, None]).astype(np.float32)
+    labels = rng.integers(2, size=200)
+    train_on = Features(features, labels, features[0, :0], labels[:0], ("a", "b"), one_hot(classes, 2))
+    recipe = change(TAUGHT, head=Head(epochs=40, fourier_features=64, dropout=0.0))
+    accuracies = []
+    for share in (0.0, 0.9):
+        head = fit_head(change(recipe, teacher_share=share), train_on)
+        accuracies.append((head.predict(features[0], verbose=0).argmax(axis=1) == classes).mean())
+    assert accuracies[1] > 0.95 > 0.8 > accuracies[0]
+
+
+def test_a_taught_run_records_its_teacher_and_differs_from_an_untaught_one(taught, tmp_path):
+    inputs = Inputs(taught / "leaves", "none")
+    train(change(RECIPE), "small", inputs, tmp_path / "plain")
+    train(TAUGHT, "small", replace(inputs, teacher=taught / "folds"), tmp_path / "taught")
+    plain, record = read_record(tmp_path / "plain"), read_record(tmp_path / "taught")
+    assert plain.teacher_sha256 == "" and len(record.teacher_sha256) == 64
+    assert record.recipe.data.teacher_share == 0.4
+    losses = [read_history(tmp_path / run / "history.csv")[0]["loss"] for run in ("plain", "taught")]
+    assert losses[0] != losses[1]
+
+
+def test_the_fine_tuning_of_another_teacher_is_not_reused(taught, tmp_path, capsys):
+    other = shutil.copytree(taught / "folds", tmp_path / "folds")
+    with np.load(other / OUT_OF_FOLD) as file:
+        np.savez(other / OUT_OF_FOLD, labels=file["labels"], probabilities=file["probabilities"][:, :, ::-1])
+    inputs = Inputs(taught / "leaves", "none", teacher=taught / "folds")
+    train(TAUGHT, "small", inputs, tmp_path / "first")
+    with pytest.raises(UserError, match="no run among .* has the fine-tuning of small"):
+        again = replace(inputs, teacher=other, reuse=(tmp_path / "first",), require_reuse=True)
+        train(TAUGHT, "small", again, tmp_path / "second")
+    train(TAUGHT, "small", replace(inputs, reuse=(tmp_path / "first",), require_reuse=True), tmp_path / "third")
+    assert "reusing its weights" in capsys.readouterr().out
+
+
+def test_a_taught_cross_validation_refuses_folds_of_another_teacher(taught, tmp_path):
+    inputs = Inputs(taught / "leaves", "none", teacher=taught / "folds")
+    crossval(TAUGHT, "small", inputs, tmp_path / "taught", 2)
+    with pytest.raises(UserError, match="another --teacher"):
+        crossval(TAUGHT, "small", replace(inputs, teacher=tmp_path / "taught"), tmp_path / "taught", 2)
+
+
+def test_wrong_teachers_are_refused(taught, tmp_path):
+    images = load_folder(taught / "leaves")
+    with pytest.raises(UserError, match="teacher_share=0.4 needs the folder of a cross-validation; give --teacher"):
+        with_teacher(images, TAUGHT, None)
+    with pytest.raises(UserError, match="--teacher has no effect while data.teacher_share is 0"):
+        with_teacher(images, RECIPE, taught / "folds")
+    with pytest.raises(UserError, match="must be the folder of a finished cross-validation"):
+        with_teacher(images, TAUGHT, tmp_path)
+    with pytest.raises(UserError, match="must be trained on the images and classes of --data"):
+        with_teacher(images.rows(np.arange(23)), TAUGHT, taught / "folds")
+    damaged = shutil.copytree(taught / "folds", tmp_path / "damaged")
+    (damaged / OUT_OF_FOLD).write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match="is damaged .*repeat the crossval command"):
+        with_teacher(images, TAUGHT, damaged)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_weights": True},
+        {"resampling": smote},
+        {"pipeline": folder_batches},
+        {"augmentation": Augmentation(precomputed=(((), 2),))},
+        {"head": Head(kind="linear")},
+        {"teacher_share": 1.0},
+        {"teacher_share": -0.1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_a_teacher_cannot_be_combined_with_is_refused(changes):
+    with pytest.raises(UserError, match=r"data\.teacher_share must be"):
+        change(TAUGHT, **changes)
+
+
+def test_the_command_line_takes_a_teacher(taught, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_recipe", lambda name: TAUGHT)
+    arguments = ["--data", str(taught / "leaves"), "--backbone-weights", "none", "--teacher", str(taught / "folds")]
+    assert cli.main(["run", "small", *arguments, "--out", str(tmp_path / "run")]) == 0
+    assert cli.main(["crossval", "small", *arguments, "--folds", "2", "--out", str(tmp_path / "folds")]) == 0
+    run, fold = read_record(tmp_path / "run"), read_record(tmp_path / "folds" / "seed0-fold0")
+    assert run.teacher_sha256 == fold.teacher_sha256 != ""
+    assert cli.main(["run", "small", *arguments[:-2], "--out", str(tmp_path / "other")]) == 2
+    assert "give --teacher" in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""A model soup: several fine-tunings from the same weights, and the mean of theirs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import change, tiny
+
+from common.errors import UserError
+from competition.synthetic import draw_folder
+from training.config.recipe import Data, Finetune, Head, Recipe
+from training.evaluate.crossval import crossval
+from training.fit import finetune as module
+from training.fit.checkpoint import read_history
+from training.fit.finetune import CHECKPOINT, FINETUNED
+from training.predict import predict_proba
+from training.run import Inputs, finetuned_model, load_run, train
+from training.run_folder import INIT, RECORD, read_record
+
+pytestmark = pytest.mark.integration
+FIRST = Recipe(
+    data=Data(validation_split=0.25),
+    finetune=Finetune(
+        backbone=tiny, resolution_schedule=((2, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-2
+    ),
+    head=Head(kind="softmax"),
+    checkpoint="last",
+)
+SECOND = change(FIRST, init_from=FIRST.finetune, resolution_schedule=((1, 32),), learning_rate=3e-3)
+SOUP = change(SECOND, soup=2)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    from training.model import backbones
+
+    folder = tmp_path_factory.mktemp("soup")
+    draw_folder(folder / "leaves", 8, classes=3, side=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "tiny", tiny, raising=False)
+        yield Inputs(folder / "leaves", "none")
+
+
+@pytest.fixture(scope="module")
+def soup(inputs, tmp_path_factory):
+    """The folder and the metrics of a finished soup."""
+    out = tmp_path_factory.mktemp("runs") / "soup"
+    return out, train(SOUP, "small", inputs, out)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The seeds of the epochs that are trained from now on."""
+    seeds, one_epoch = [], module._one_epoch
+
+    def watched(job, model, epoch):
+        seeds.append(job.recipe.seed)
+        return one_epoch(job, model, epoch)
+
+    monkeypatch.setattr(module, "_one_epoch", watched)
+    return seeds
+
+
+def weights(folder):
+    model = finetuned_model(SECOND, ("a", "b", "c"), (32, 32), folder)
+    return {f"{place} {variable.name}": variable.numpy() for place, variable in enumerate(model.variables)}
+
+
+def test_a_soup_is_the_mean_of_fine_tunings_with_consecutive_seeds(soup, inputs, tmp_path):
+    out, metrics = soup
+    mean, parts = weights(out), [weights(out / "soup" / str(number)) for number in range(2)]
+    for name, value in mean.items():
+        if "moving" not in name:  # batch statistics are measured anew
+            np.testing.assert_allclose(value, (parts[0][name] + parts[1][name]) / 2, atol=1e-6)
+    assert any(np.abs(parts[0][name] - parts[1][name]).max() > 1e-4 for name in mean)
+    train(change(SECOND, seed=1), "small", replace(inputs, reuse=(out,)), tmp_path / "one")
+    for name, value in weights(tmp_path / "one").items():
+        np.testing.assert_allclose(value, parts[1][name], atol=1e-6)
+    assert metrics["epochs"] == SOUP.finetune.all_epochs == 4
+    assert [row["epoch"] for row in read_history(out / "history.csv")] == [1, 2]
+
+
+def test_a_soup_measures_its_batch_statistics_anew(soup):
+    out, _ = soup
+    mean, parts = weights(out), [weights(out / "soup" / str(number)) for number in range(2)]
+    for name in (name for name in mean if "moving_mean" in name):
+        assert np.abs(mean[name] - (parts[0][name] + parts[1][name]) / 2).max() > 1e-4
+
+
+def test_a_finished_soup_predicts_with_the_mean(soup, inputs):
+    from common.images import load_folder
+
+    loaded = load_run(soup[0])
+    images = load_folder(inputs.data).images[:4]
+    expected = predict_proba(finetuned_model(SOUP, loaded.names, (32, 32), soup[0]), images, loaded.prediction)
+    np.testing.assert_allclose(predict_proba(loaded.model, images, loaded.prediction), expected, atol=1e-6)
+
+
+def test_an_interrupted_soup_goes_on(soup, inputs, tmp_path, monkeypatch):
+    one_epoch, calls = module._one_epoch, []
+
+    def interrupted(job, model, epoch):
+        calls.append(epoch)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return one_epoch(job, model, epoch)
+
+    monkeypatch.setattr(module, "_one_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(SOUP, "small", inputs, tmp_path / "run")
+    train(SOUP, "small", inputs, tmp_path / "run")
+    assert len(calls) == 5  # two of the first fine-tuning, one of the first part, and the second part twice
+    expected = weights(soup[0])
+    for name, value in weights(tmp_path / "run").items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-5)
+
+
+def test_a_soup_reuses_a_run_and_what_that_started_from(inputs, tmp_path, trained, capsys):
+    train(SECOND, "small", inputs, tmp_path / "one")
+    assert trained == [0, 0, 0]
+    again = replace(inputs, reuse=(tmp_path / "one",), require_reuse=True)
+    train(SOUP, "small", again, tmp_path / "soup")
+    assert trained == [0, 0, 0, 1]  # the second part alone
+    text = capsys.readouterr().out
+    assert (
+        f"same as in {tmp_path / 'one'}: reusing" in text and f"same as in {tmp_path / 'one' / INIT}: reusing" in text
+    )
+    notes = (tmp_path / "soup" / RECORD).read_text("utf-8")
+    assert '"soup_0_of"' in notes and '"init_from_of"' in notes
+    assert read_record(tmp_path / "soup").recipe == SOUP
+    train(change(SOUP, kind="quasi_svm"), "small", replace(inputs, reuse=(tmp_path / "soup",)), tmp_path / "svm")
+    assert trained == [0, 0, 0, 1]
+
+
+def test_another_second_fine_tuning_reuses_the_first(inputs, tmp_path, trained):
+    train(SECOND, "small", inputs, tmp_path / "one")
+    train(change(SECOND, learning_rate=1e-3), "small", replace(inputs, reuse=(tmp_path / "one",)), tmp_path / "two")
+    assert len(trained) == 4
+    assert (tmp_path / "two" / INIT / CHECKPOINT).exists() and (tmp_path / "two" / INIT / FINETUNED).exists()
+
+
+def test_a_cross_validation_reuses_the_folds_of_another(inputs, tmp_path, trained):
+    crossval(SECOND, "small", inputs, tmp_path / "folds", 2)
+    assert len(trained) == 6
+    crossval(SOUP, "small", replace(inputs, reuse=(tmp_path / "folds",)), tmp_path / "soups", 2)
+    assert len(trained) == 8
+    with pytest.raises(UserError, match="--reuse must be a cross-validation with finished folds"):
+        crossval(SOUP, "small", replace(inputs, reuse=(tmp_path,)), tmp_path / "others", 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"soup": 0}, "a whole number from 1"),
+        ({"soup": 2, "resolution_schedule": ((0, 32),)}, "1 without epochs"),
+        ({"soup": 2, "replicas": 2}, "1 with several replicas"),
+    ],
+    ids=["none", "no epochs", "replicas"],
+)
+def test_impossible_soups_are_refused(changes, expected):
+    with pytest.raises(UserError, match=f"finetune.soup must be {expected}"):
+        change(FIRST, **changes)

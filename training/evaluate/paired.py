@@ -1,0 +1,130 @@
+"""The paired difference in accuracy of two runs, or two cross-validations, on the images that both held out."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+
+from common.errors import UserError
+from training.run_folder import METRICS, VAL, read_record, run_file
+
+FOLDS = "seed0-fold*"  # the folders of a cross-validation's folds, of its first seed
+RESAMPLES = 10_000
+INTERVAL = (2.5, 97.5)  # percentiles
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate a model is than another one on the same images.
+
+    images: number of images.
+    gained, lost: images that only the second, or only the first model classifies correctly.
+    accuracy: of the second model minus that of the first, -1 to 1.
+    low, high: its 95 % interval, by the paired bootstrap.
+    p_value: of McNemar's exact test that both models are equally accurate.
+    """
+
+    images: int
+    gained: int
+    lost: int
+    accuracy: float
+    low: float
+    high: float
+    p_value: float
+
+    def __str__(self) -> str:
+        points = f"{100 * self.accuracy:+.1f} points (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        images = f"on the same {self.images:,} images: {self.gained} gained, {self.lost} lost"
+        return f"{points} {images}, McNemar's p = {self.p_value:.2g}"
+
+
+def changed_answers(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
+    """The number of images that only the second, and that only the first model classifies correctly.
+
+    Args:
+        labels: int [n].
+        before, after: probabilities [n, classes] of the two models.
+    """
+    then, now = (probabilities.argmax(axis=-1) == labels for probabilities in (before, after))
+    return int((now & ~then).sum()), int((then & ~now).sum())
+
+
+def paired_difference(labels: np.ndarray, before: np.ndarray, after: np.ndarray, seed: int = 0) -> Difference:
+    """Compares two models on the same images.
+
+    The intervals of two accuracies overlap even if one model is better on nearly every image that they differ in, so
+    the difference is measured on each image.
+
+    Sources: Q. McNemar, "Note on the Sampling Error of the Difference between Correlated Proportions or Percentages",
+    Psychometrika 12, 1947; B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+
+    Args:
+        labels: int [n], at least one.
+        before, after: probabilities [n, classes] of the two models.
+        seed: of the bootstrap.
+
+    Returns:
+        `Difference`.
+    """
+    count, (gained, lost) = len(labels), changed_answers(labels, before, after)
+    # Drawing n images with replacement draws the number of each kind of image from this distribution.
+    shares = np.array([gained, lost, count - gained - lost]) / count
+    drawn = np.random.default_rng(seed).multinomial(count, shares, RESAMPLES)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / count, INTERVAL)
+    p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    return Difference(count, gained, lost, (gained - lost) / count, float(low), float(high), float(p_value))
+
+
+def compare_held_out(before: Path, after: Path) -> Difference:
+    """Compares two runs, or two cross-validations, on the images that both held out.
+
+    Of a cross-validation, the finished folds of its first seed are used.
+
+    Args:
+        before, after: folders of finished runs with a validation part, or of cross-validations.
+
+    Returns:
+        `Difference` of `after` to `before`.
+
+    Raises:
+        UserError: no such run, damaged files, runs on other images, or no image that both held out.
+    """
+    (data, first), (other_data, second) = _held_out(before), _held_out(after)
+    if data != other_data:
+        raise UserError(f"both must be trained on the same images and classes; {before} and {after} are not")
+    rows = sorted(first.keys() & second.keys())
+    if not rows:
+        raise UserError(f"{before} and {after} held out different images; train both with the same split or folds")
+    labels = np.array([first[row][0] for row in rows])
+    return paired_difference(labels, *(np.array([one[row][1] for row in rows]) for one in (first, second)))
+
+
+def finished_folds(folder: Path) -> list[Path]:
+    """The folders of a cross-validation's finished folds, of its first seed; empty if it is no cross-validation."""
+    return [run for run in sorted(folder.glob(FOLDS)) if (run / METRICS).is_file()]
+
+
+def _held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
+    """(the data's hash and classes, row → label and probabilities) of a run or of a cross-validation's finished folds.
+
+    Raises:
+        UserError: see `compare_held_out`.
+    """
+    runs = finished_folds(folder) or [folder]
+    records = [read_record(run) for run in runs]
+    if any((one.data_sha256, one.classes) != (records[0].data_sha256, records[0].classes) for one in records):
+        raise UserError(f"the folds in {folder} were trained on different images; train them again")
+    held_out: dict[int, tuple[int, np.ndarray]] = {}
+    for path in (run_file(run, VAL) for run in runs):
+        if not path.is_file():
+            raise UserError(f"{folder} must be a finished run with a validation part, or a cross-validation; no {path}")
+        try:
+            with np.load(path) as file:
+                rows = file["rows"].tolist()
+                values = zip(file["labels"].tolist(), file["probabilities"], strict=True)
+                held_out.update(zip(rows, values, strict=True))
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is damaged or of an earlier version ({error}); train it again") from error
+    return (records[0].data_sha256, records[0].classes), held_out
