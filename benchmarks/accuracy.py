@@ -57,7 +57,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "kernel scale 0.5": {"head.kernel_scale": 0.5},
     "kernel scale 2": {"head.kernel_scale": 2.0},
     "learning rate 1e-3": {"head.learning_rate": 1e-3},
-    "logistic regression": {"head.kind": LINEAR},
+    "logistic regression": {"head.kind": LINEAR, "data.teacher_share": 0.0},  # which has no soft targets
 }
 REFERENCE = "quasi-SVM as in the recipe"  # what the other rows are compared with
 # Row → layers whose pooled outputs are the features.
@@ -238,12 +238,14 @@ def _check_run(run: Path, record: Record, images: Images) -> None:
     if not usable:
         raise UserError(f"--run must have a quasi-SVM, a validation part and checkpoint=last; {run} does not")
     fields = attrgetter("head", "data", "finetune.dense_units", "finetune.dropout")
-    folds = {"data.folds": recipe.data.folds, "data.fold": recipe.data.fold}
-    planned = change(load_recipe(name), folds)
+    own = {f"data.{field}": getattr(recipe.data, field) for field in ("folds", "fold", "teacher_share")}
+    planned = change(load_recipe(name), own)
     if fields(recipe) not in (fields(planned), fields(in_bfloat16(planned))):
         raise UserError(
             f"--run must be a run of the recipe {name} as it is now; {run} has other fields, train it again"
         )
+    if record.groups_sha256:
+        raise UserError(f"--run must be trained without --groups and --validation; {run} was not, train it again")
     if record.data_sha256 != digest(images.images, images.labels):
         raise UserError(f"--data must be the folder that {run} was trained on; this one has other images")
 
@@ -288,8 +290,12 @@ def _fold(run: Path, images: Images, teacher: Path | None) -> Fold:
     _check_run(run, record, images)
     images = with_teacher(images, record.recipe, teacher)
     if record.teacher_sha256 != teacher_sha256(images):
-        raise UserError(f"--teacher must be the one that {run} was trained with")
-    return Fold(record.recipe, run, split_and_balance(record.recipe, images), read_features(run))
+        raise UserError(f"--teacher must be the one that {run} was trained with; give another --teacher")
+    data, features = split_and_balance(record.recipe, images), read_features(run)
+    for name, part in (("train_labels", data.train), ("val_labels", data.val)):
+        if not np.array_equal(features[name], part.labels):
+            raise UserError(f"{run} must hold out what its recipe does, and has other {name}; train it again")
+    return Fold(record.recipe, run, data, features)
 
 
 def _plot(rows: dict[str, dict], images: int, path: Path) -> None:

@@ -42,7 +42,7 @@ EXAMPLES = """examples:
   python -m training mistakes runs/released --data data/leaves/train --out mistakes.png
   python -m training label-errors --data my/images --out label_errors.html
   python -m training compare runs/*
-  python -m training paired runs/crossval-released runs/crossval-released_distilled
+  python -m training paired runs/crossval-released runs/crossval-soup
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
   python -m training deepweeds --images images --labels labels.csv --out data/leaves

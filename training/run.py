@@ -31,6 +31,7 @@ from training.model.build import build_model
 from training.model.heads import averaged_head, linear_head, quasi_svm_head, softmax_head
 from training.model.trainable import freeze
 from training.predict import predict_proba
+from training.reuse import reuse_finetuning
 from training.run_folder import (
     BEST,
     CACHE,
@@ -45,7 +46,6 @@ from training.run_folder import (
     read_metrics,
     read_record,
     read_whole_history,
-    reuse_finetuning,
     run_file,
 )
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, its record, its lock, and reusing another run's fine-tuning."""
+"""The folder of a run: its files, its record and its lock."""
 
 import contextlib
 import importlib
@@ -6,20 +6,19 @@ import json
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from common.errors import UserError
-from common.files import TEMPORARY, atomically, digest, locked, write_json
+from common.files import TEMPORARY, digest, locked, write_json
 from common.images import Images
 from training.config.recipe import Recipe
 from training.config.record import from_json, to_json, upgrade
 from training.fit.checkpoint import read_history
 from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
-from training.fit.soup import SOUP, soup_parts
 
 RECORD = "run.json"
 METRICS = "metrics.json"
@@ -30,6 +29,7 @@ SAMPLES = "samples.npz"  # some photographs, on which an export is checked
 HEAD_WEIGHTS = {"quasi_svm": "quasi_svm.weights.h5", "linear": "linear.weights.h5"}  # of the model that ships
 INIT = "init_from"  # folder, within the run's, of the fine-tuning that it starts from
 LOCK = ".lock"
+FIRST_FOLD = "seed0-fold0"  # folder, within that of a cross-validation, of its first run
 BEST = "best"  # folder, within that of `auto`, of its best run
 CACHE = ".features"  # beside the run folders, shared by all of them
 # Names of the same files in runs of earlier versions.
@@ -91,6 +91,11 @@ def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str
 def teacher_sha256(images: Images) -> str:
     """The hash of the probabilities of the images' teacher, or "" without one."""
     return "" if images.teacher is None else digest(images.teacher)
+
+
+def fold_folder(out: Path, seed: int, fold: int) -> Path:
+    """The folder of a fold's run, within that of a cross-validation."""
+    return out / f"seed{seed}-fold{fold}"
 
 
 def run_file(folder: Path, name: str) -> Path:
@@ -187,84 +192,6 @@ def _claim(out: Path, record: Record) -> None:
             f"{out} holds an unfinished run of the {backend} backend; give --backend {backend}, or another --out"
         )
     print(f"continuing the run in {out}")
-
-
-def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
-    """Copies the fine-tuning of a finished run that made the same choices: all of it, or what this run starts from.
-
-    Args:
-        out: folder of the new run.
-        record: of the new run.
-        runs: folders of finished runs; the first that fits is used, and a line says so.
-
-    Returns:
-        Whether something was copied, or was there already.
-
-    Raises:
-        UserError: a folder without a finished run.
-    """
-    given = [one for run in runs for one in _finetunings(*_finished(run))]
-    finished = [(other, source) for other, source in given if (source / CHECKPOINT).exists()]
-    notes: dict[str, str] = {}
-    found = False
-    for wanted, target in _finetunings(record, out):
-        source = next((folder for other, folder in finished if _finetuning(other) == _finetuning(wanted)), None)
-        if source and not (target / CHECKPOINT).exists():
-            print(f"the fine-tuning is the same as in {source}: reusing its weights", flush=True)
-            _copy_finetuning(source, target)
-            place = target.relative_to(out).as_posix().replace("/", "_")
-            notes["finetuning_of" if target == out else f"{place}_of"] = str(source)
-            write_json(out / RECORD, {**record.to_json(), **notes})
-        exists = (target / CHECKPOINT).exists()
-        found = found or exists
-        if exists and target.parent.name != SOUP:
-            break  # what it starts from is not needed
-    return found
-
-
-def _finished(run: Path) -> tuple[Record, Path]:
-    record = read_record(run)
-    read_metrics(run)  # raises if the run is not finished
-    return record, run
-
-
-def _finetunings(record: Record, folder: Path) -> Iterator[tuple[Record, Path]]:
-    """A run's fine-tuning, those that a soup averages, and the ones that they start from, with their folders."""
-    yield record, folder
-    for part, target in soup_parts(record.recipe, folder):
-        yield replace(record, recipe=part), target
-    if record.recipe.finetune.init_from:
-        yield from _finetunings(replace(record, recipe=before(record.recipe)), run_file(folder, INIT))
-
-
-def _finetuning(record: Record) -> list:
-    """What the fine-tuned weights depend on."""
-    recipe = record.recipe
-    views = recipe.head.views if recipe.finetune.head_warmup_epochs else None
-    choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, views)
-    data = (record.classes, record.data_sha256, record.groups_sha256, record.teacher_sha256)
-    return [*choices, *data, record.backbone_weights, record.versions]
-
-
-def _copy_finetuning(source: Path, target: Path) -> None:
-    """Copies a fine-tuning and the histories of those before it; last the checkpoint, which marks it as done."""
-    init = _init_folder(source)
-    for history in init.rglob(HISTORY):
-        nested = [INIT if part == OLD_NAMES[INIT] else part for part in history.relative_to(init).parts]
-        _copy(history, _init_folder(target).joinpath(*nested))
-    for name in (HISTORY, WARMUP_HISTORY, FINETUNED, CHECKPOINT):
-        if run_file(source, name).is_file():
-            _copy(run_file(source, name), target / name)
-
-
-def _init_folder(folder: Path) -> Path:
-    """The folder of what a fine-tuning started from. Those of a soup share one."""
-    return run_file(folder.parent.parent if folder.parent.name == SOUP else folder, INIT)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomically(target, lambda temporary: shutil.copyfile(source, temporary))
 
 
 def read_whole_history(recipe: Recipe, folder: Path) -> list[dict]:

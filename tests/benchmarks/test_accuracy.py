@@ -84,9 +84,10 @@ def test_rows_of_a_cross_validation_are_those_of_all_folds_together(finished_run
 
 def test_a_taught_run_needs_its_teacher(finished_run, small_recipe, tmp_path, monkeypatch, capsys):
     taught = change(small_recipe, teacher_share=0.5)
-    monkeypatch.setattr(accuracy, "load_recipe", lambda name: taught)
+    monkeypatch.setattr(accuracy, "load_recipe", lambda name: small_recipe)
     monkeypatch.setattr(accuracy, "SIZES", (32,))
-    monkeypatch.setattr(accuracy, "HEADS", {accuracy.REFERENCE: {}})
+    names = (accuracy.REFERENCE, "logistic regression")
+    monkeypatch.setattr(accuracy, "HEADS", {name: accuracy.HEADS[name] for name in names})
     inputs = Inputs(finished_run / "leaves", "none")
     crossval(small_recipe, "small", inputs, tmp_path / "folds", 2)
     train(taught, "small", replace(inputs, teacher=tmp_path / "folds"), tmp_path / "run")
@@ -97,6 +98,21 @@ def test_a_taught_run_needs_its_teacher(finished_run, small_recipe, tmp_path, mo
     rows = json.loads((tmp_path / "a.json").read_text("utf-8"))["rows"]
     accuracy_of_run = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["accuracy"]
     assert rows[accuracy.REFERENCE]["accuracy"] == pytest.approx(accuracy_of_run)
+
+
+def test_a_run_with_other_held_out_images_is_refused(benchmark, finished_run, tmp_path, monkeypatch, capsys):
+    """Groups change what is held out, and the benchmark does not read them."""
+    read_record = accuracy.read_record
+    monkeypatch.setattr(accuracy, "read_record", lambda run: replace(read_record(run), groups_sha256="1"))
+    assert benchmark() == 2
+    assert "trained without --groups and --validation" in capsys.readouterr().err
+    monkeypatch.setattr(accuracy, "read_record", read_record)
+    read_features = accuracy.read_features
+    monkeypatch.setattr(
+        accuracy, "read_features", lambda run: {**read_features(run), "val_labels": np.zeros(6, np.int64)}
+    )
+    assert benchmark() == 2
+    assert "must hold out what its recipe does" in capsys.readouterr().err
 
 
 def test_wrong_input_is_refused(benchmark, tmp_path, capsys):

@@ -33,8 +33,9 @@ from training.model.build import build_model
 from training.model.heads import softmax_head
 from training.model.trainable import FirstLast
 from training.predict import predict_proba
+from training.reuse import _choices
 from training.run import Inputs, load_run, train
-from training.run_folder import INIT, LOCK, OLD_NAMES, _finetuning, make_record, read_metrics, read_record, run_file
+from training.run_folder import INIT, LOCK, OLD_NAMES, make_record, read_metrics, read_record, run_file
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("tiny_by_name")]
 BASE = change(
@@ -258,7 +259,12 @@ OTHER_VALUES = {
     "checkpoint": "last",
     "seed": 1,
 }
-NEEDED = {"data.fold": {"data.folds": 2}, "finetune.swa_epochs": {"checkpoint": "last"}}  # for the other value
+# For the other value.
+NEEDED = {
+    "data.fold": {"data.folds": 2},
+    "finetune.soup": {"finetune.init_from": BASE.finetune},
+    "finetune.swa_epochs": {"checkpoint": "last"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -276,17 +282,17 @@ def test_every_field_outside_of_head_and_prediction_is_compared():
 def test_another_value_is_another_fine_tuning(name, base_record):
     base = override.change(BASE, NEEDED.get(name, {}))
     other = override.change(base, {name: OTHER_VALUES[name]})
-    assert _finetuning(replace(base_record, recipe=other)) != _finetuning(replace(base_record, recipe=base))
+    assert _choices(replace(base_record, recipe=other)) != _choices(replace(base_record, recipe=base))
 
 
 @pytest.mark.parametrize("name", ["classes", "data_sha256", "backbone_weights", "versions"])
 def test_other_data_weights_or_software_are_another_fine_tuning(name, base_record):
-    assert _finetuning(replace(base_record, **{name: "other"})) != _finetuning(base_record)
+    assert _choices(replace(base_record, **{name: "other"})) != _choices(base_record)
 
 
 def test_head_and_prediction_are_not_part_of_the_fine_tuning(base_record):
     def of(recipe):
-        return _finetuning(replace(base_record, recipe=recipe))
+        return _choices(replace(base_record, recipe=recipe))
 
     assert of(change(BASE, kind="quasi_svm", views=5, l2=1.0, tta_transforms=("both",))) == of(BASE)
     warmed_up = change(BASE, head_warmup_epochs=1)

@@ -96,7 +96,7 @@ class Finetune:
     dropout: float = 0.2  # of the features
     dense_dropout: float = 0.0  # after each dense layer
     swa_epochs: int = 0  # if not 0, the weights of so many last epochs are averaged (SWA); needs checkpoint="last"
-    soup: int = 1  # so many fine-tunings, each with the next seed, whose weights are averaged (model soup)
+    soup: int = 1  # so many fine-tunings from `init_from`, each with another seed, whose weights are averaged
     batch_size: int = 32  # images per step, over all devices
     precision: str = "float32"  # Keras dtype policy of the backbone during training
     replicas: int = 1  # devices of one machine that share each step
@@ -125,7 +125,6 @@ class Finetune:
         )
         allowed = self.schedule in WITH_WARMUP or not self.warmup_epochs
         check("warmup_epochs", allowed, f"0, because the schedule {self.schedule.__name__} has no warm-up")
-        check("soup", self.soup == 1 or self.epochs, "1 without epochs")
         check("swa_epochs", self.swa_epochs <= self.epochs, f"at most the {self.epochs} epochs of resolution_schedule")
         check(
             "replicas",
@@ -133,11 +132,18 @@ class Finetune:
             "1 with swa_epochs, which measures batch statistics on one device",
         )
         check("batch_size", self.batch_size % self.replicas == 0, f"a multiple of the {self.replicas} replicas")
-        check("soup", self.soup == 1 or self.replicas == 1, "1 with several replicas")
+        if self.soup > 1:
+            self._check_soup(check)
         if self.init_from:
             before = self.init_from
             check("backbone", before.backbone is self.backbone, f"that of init_from, {before.backbone.__name__}")
             check("dense_units", before.dense_units == self.dense_units, f"those of init_from, {before.dense_units}")
+
+    def _check_soup(self, check: Check) -> None:
+        """The fine-tunings of a soup must start from the same weights, or their mean is no useful network."""
+        check("soup", self.init_from, "1 without init_from, because its fine-tunings must start from the same weights")
+        check("soup", self.epochs and not self.head_warmup_epochs, "1 without epochs or with head_warmup_epochs")
+        check("soup", self.replicas == 1, "1 with several replicas")
 
     @property
     def epochs(self) -> int:

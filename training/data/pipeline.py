@@ -181,8 +181,15 @@ def soft_targets(targets: np.ndarray, teacher: np.ndarray | None, share: float) 
         targets: float32 [n, classes], one-hot.
         teacher: float32 [n, classes], or None if `share` is 0.
         share: weight of the teacher, 0 to below 1.
+
+    Raises:
+        UserError: there is no teacher, and `share` is not 0.
     """
-    return targets if teacher is None or not share else (1 - share) * targets + share * teacher
+    if not share:
+        return targets
+    if teacher is None:
+        raise UserError(f"data.teacher_share={share:g} needs a teacher, which run and crossval take; set it to 0")
+    return (1 - share) * targets + share * teacher
 
 
 def _whole_batches(order, batch_size):

@@ -10,9 +10,7 @@ from common.errors import UserError
 from common.files import digest
 from common.images import Images
 from training.config.recipe import Recipe
-from training.run_folder import OUT_OF_FOLD, read_record
-
-FIRST = "seed0-fold0"  # the first run of a cross-validation
+from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, read_record
 
 
 def with_teacher(images: Images, recipe: Recipe, folder: Path | None) -> Images:
@@ -42,9 +40,12 @@ def with_teacher(images: Images, recipe: Recipe, folder: Path | None) -> Images:
     path = Path(folder) / OUT_OF_FOLD
     if not path.is_file():
         raise UserError(f"--teacher must be the folder of a finished cross-validation; {folder} has no {OUT_OF_FOLD}")
-    record = read_record(Path(folder) / FIRST)
+    record = read_record(Path(folder) / FIRST_FOLD)
     if (record.classes, record.data_sha256) != (tuple(images.names), digest(images.images, images.labels)):
-        raise UserError(f"--teacher must be trained on the images and classes of --data; {folder} has others")
+        raise UserError(
+            f"--teacher must be trained on the images and classes of --data, at the same --size and without "
+            f"--validation; {folder} was not: give its own --data and options, or another --teacher"
+        )
     try:
         with np.load(path) as file:
             probabilities = file["probabilities"].mean(axis=0, dtype=np.float32)

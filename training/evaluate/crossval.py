@@ -15,7 +15,17 @@ from training.evaluate.metrics import calibration, calibration_error, metrics
 from training.evaluate.plots import new_figure, plot_confusion, save_figure
 from training.inputs import Inputs, load_labelled
 from training.run import train
-from training.run_folder import METRICS, OUT_OF_FOLD, VAL, Record, read_record, run_file, teacher_sha256
+from training.run_folder import (
+    FIRST_FOLD,
+    METRICS,
+    OUT_OF_FOLD,
+    VAL,
+    Record,
+    fold_folder,
+    read_record,
+    run_file,
+    teacher_sha256,
+)
 
 
 def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 5, seeds: int = 1) -> dict | None:
@@ -47,13 +57,15 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
         raise UserError("crossval holds out every image of --data once, so --validation has no use; leave it out")
     for folder in inputs.reuse:
         if not any(Path(folder).glob(f"*-fold*/{METRICS}")):
-            raise UserError(f"--reuse must be a cross-validation with finished folds; {folder} has none")
+            raise UserError(
+                f"--reuse must be a cross-validation with a finished fold; {folder} has none, give another one"
+            )
     out = Path(out)
     recipe = replace(recipe, checkpoint="last", data=replace(recipe.data, folds=folds))
     missing = []
     for seed in range(seeds):
         for fold in range(folds):
-            folder = out / f"seed{seed}-fold{fold}"
+            folder = fold_folder(out, seed, fold)
             if (folder / METRICS).is_file():
                 print(f"{folder}: finished")
                 continue
@@ -76,13 +88,13 @@ def _reusing(inputs: Inputs, fold: str) -> Inputs:
 
 def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> dict:
     """Gathers the out-of-fold predictions of finished folds and writes their metrics and plots; see `crossval`."""
-    images = load_labelled(replace(inputs, size=read_record(out / "seed0-fold0").image_shape))
+    images = load_labelled(replace(inputs, size=read_record(out / FIRST_FOLD).image_shape))
     images = with_teacher(images, recipe, inputs.teacher)
     probabilities = np.zeros((seeds, len(images), len(images.names)), np.float32)
     of_folds = []
     for seed in range(seeds):
         for fold in range(recipe.data.folds):
-            folder = out / f"seed{seed}-fold{fold}"
+            folder = fold_folder(out, seed, fold)
             one = _of_fold(recipe, seed, fold)
             record = read_record(folder)
             if record.name != name or record.recipe != one:

@@ -15,7 +15,7 @@ from training.data.split import saved_val_rows
 from training.evaluate.crossval import check_classes
 from training.evaluate.plots import new_figure, save_figure
 from training.inputs import Inputs, load_inputs
-from training.run_folder import OUT_OF_FOLD, VAL, read_record, run_file
+from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, VAL, read_record, run_file
 
 COLUMNS = 5  # thumbnails in a row
 MAX_COUNT = 500
@@ -94,7 +94,7 @@ def read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, 
 
 def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
     is_crossval = (folder / OUT_OF_FOLD).is_file()
-    run, file_name = (folder / "seed0-fold0", OUT_OF_FOLD) if is_crossval else (folder, VAL)
+    run, file_name = (folder / FIRST_FOLD, OUT_OF_FOLD) if is_crossval else (folder, VAL)
     path = run_file(folder, file_name)
     if not path.is_file():
         raise UserError(

@@ -1,7 +1,7 @@
 """The paired difference in accuracy of two runs, or two cross-validations, on the images that both held out."""
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from common.errors import UserError
 from training.run_folder import METRICS, VAL, read_record, run_file
 
-FOLDS = "seed0-fold*"  # the folders of a cross-validation's folds, of its first seed
+FOLDS = "seed0-fold*"  # see `fold_folder`; of the first seed
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles
 
@@ -54,8 +54,9 @@ def changed_answers(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -
 def paired_difference(labels: np.ndarray, before: np.ndarray, after: np.ndarray, seed: int = 0) -> Difference:
     """Compares two models on the same images.
 
-    The intervals of two accuracies overlap even if one model is better on nearly every image that they differ in, so
-    the difference is measured on each image.
+    The intervals of two accuracies can overlap although one model is right on nearly every image that they differ in,
+    so the difference is measured on each image. It is about these two models: another seed changes both, and images of
+    one scene count as independent.
 
     Sources: Q. McNemar, "Note on the Sampling Error of the Difference between Correlated Proportions or Percentages",
     Psychometrika 12, 1947; B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
@@ -93,17 +94,29 @@ def compare_held_out(before: Path, after: Path) -> Difference:
     """
     (data, first), (other_data, second) = _held_out(before), _held_out(after)
     if data != other_data:
-        raise UserError(f"both must be trained on the same images and classes; {before} and {after} are not")
+        raise UserError(
+            f"both must be trained on the same images and classes; {before} and {after} are not, train one again"
+        )
     rows = sorted(first.keys() & second.keys())
     if not rows:
         raise UserError(f"{before} and {after} held out different images; train both with the same split or folds")
     labels = np.array([first[row][0] for row in rows])
-    return paired_difference(labels, *(np.array([one[row][1] for row in rows]) for one in (first, second)))
+    before_after = [np.array([one[row][1] for row in rows]) for one in (first, second)]
+    return paired_difference(labels, before_after[0], before_after[1])
 
 
 def finished_folds(folder: Path) -> list[Path]:
-    """The folders of a cross-validation's finished folds, of its first seed; empty if it is no cross-validation."""
-    return [run for run in sorted(folder.glob(FOLDS)) if (run / METRICS).is_file()]
+    """The folders of a cross-validation's finished folds, of its first seed; empty if there are none.
+
+    Raises:
+        UserError: folds of different recipes or images.
+    """
+    runs = [run for run in sorted(folder.glob(FOLDS)) if (run / METRICS).is_file()]
+    records = [read_record(run) for run in runs]
+    first = [(one.name, replace(one.recipe, data=replace(one.recipe.data, fold=0)), one.data_sha256) for one in records]
+    if any(one != first[0] for one in first):
+        raise UserError(f"{folder} must have the folds of one cross-validation, and has those of several; remove some")
+    return runs
 
 
 def _held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
@@ -113,9 +126,7 @@ def _held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
         UserError: see `compare_held_out`.
     """
     runs = finished_folds(folder) or [folder]
-    records = [read_record(run) for run in runs]
-    if any((one.data_sha256, one.classes) != (records[0].data_sha256, records[0].classes) for one in records):
-        raise UserError(f"the folds in {folder} were trained on different images; train them again")
+    record = read_record(runs[0])
     held_out: dict[int, tuple[int, np.ndarray]] = {}
     for path in (run_file(run, VAL) for run in runs):
         if not path.is_file():
@@ -127,4 +138,4 @@ def _held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
                 held_out.update(zip(rows, values, strict=True))
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged or of an earlier version ({error}); train it again") from error
-    return (records[0].data_sha256, records[0].classes), held_out
+    return (record.data_sha256, record.classes), held_out

@@ -18,6 +18,7 @@ from training.fit.swa import add_to_mean, recalibrate
 from training.model.build import build_model
 from training.model.heads import softmax_head
 
+SEED_STEP = 1000  # between the fine-tunings, so that soups with consecutive seeds have no fine-tuning in common
 SOUP = "soup"  # folder, within the run's, of the folders of its fine-tunings
 
 
@@ -25,19 +26,19 @@ def soup_parts(recipe: Recipe, folder: Path) -> Iterator[tuple[Recipe, Path]]:
     """(recipe, folder) of each fine-tuning of a soup; none for a recipe without a soup.
 
     Args:
-        recipe: its `finetune.soup` is their number. The first one has the recipe's seed, the others the following ones.
+        recipe: its `finetune.soup` is their number. The first one has the recipe's seed, each other one 1,000 more.
         folder: of the run.
     """
     count = recipe.finetune.soup
     for number in range(count if count > 1 else 0):
         one = replace(recipe.finetune, soup=1)
-        yield replace(recipe, finetune=one, seed=recipe.seed + number), folder / SOUP / str(number)
+        yield replace(recipe, finetune=one, seed=recipe.seed + SEED_STEP * number), folder / SOUP / str(number)
 
 
 def finetune_soup(
-    recipe: Recipe, data: TrainVal, backbone_weights: str, folder: Path, cache: Path, init: Path | None = None
+    recipe: Recipe, data: TrainVal, backbone_weights: str, folder: Path, cache: Path, init: Path | None
 ) -> int:
-    """Fine-tunes several times, or continues, and averages the weights. Batch statistics are measured anew.
+    """Fine-tunes several times from the same weights, or continues, and averages. Batch statistics are measured anew.
 
     Args:
         recipe, data, backbone_weights, folder, cache, init: see `finetune`. `folder` gets the mean's

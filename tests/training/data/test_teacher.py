@@ -50,6 +50,8 @@ def test_soft_targets_are_a_mean_of_labels_and_teacher():
     np.testing.assert_allclose(soft_targets(labels, teacher, 0.5), [[0.65, 0.35], [0.05, 0.95]], atol=1e-6)
     assert soft_targets(labels, teacher, 0.0) is labels
     assert soft_targets(labels, None, 0.0) is labels
+    with pytest.raises(UserError, match="data.teacher_share=0.5 needs a teacher"):
+        soft_targets(labels, None, 0.5)
 
 
 def test_the_teacher_is_the_mean_of_the_seeds_out_of_fold_predictions(taught):

@@ -104,6 +104,13 @@ def test_of_unfinished_cross_validations_the_finished_folds_are_compared(runs, t
     assert compare_held_out(runs / "slow_folds", folder) == paired_difference(labels, before, after)
 
 
+def test_folds_of_several_cross_validations_in_one_folder_are_refused(runs, tmp_path):
+    folder = shutil.copytree(runs / "folds", tmp_path / "folds")
+    shutil.copytree(runs / "slow_folds" / "seed0-fold1", folder / "seed0-fold1", dirs_exist_ok=True)
+    with pytest.raises(UserError, match="must have the folds of one cross-validation"):
+        compare_held_out(runs / "slow_folds", folder)
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

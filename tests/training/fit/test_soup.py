@@ -13,6 +13,7 @@ from training.evaluate.crossval import crossval
 from training.fit import finetune as module
 from training.fit.checkpoint import read_history
 from training.fit.finetune import CHECKPOINT, FINETUNED
+from training.fit.soup import soup_parts
 from training.predict import predict_proba
 from training.run import Inputs, finetuned_model, load_run, train
 from training.run_folder import INIT, RECORD, read_record
@@ -73,9 +74,10 @@ def test_a_soup_is_the_mean_of_fine_tunings_with_consecutive_seeds(soup, inputs,
         if "moving" not in name:  # batch statistics are measured anew
             np.testing.assert_allclose(value, (parts[0][name] + parts[1][name]) / 2, atol=1e-6)
     assert any(np.abs(parts[0][name] - parts[1][name]).max() > 1e-4 for name in mean)
-    train(change(SECOND, seed=1), "small", replace(inputs, reuse=(out,)), tmp_path / "one")
+    train(SECOND, "small", inputs, tmp_path / "one")
     for name, value in weights(tmp_path / "one").items():
-        np.testing.assert_allclose(value, parts[1][name], atol=1e-6)
+        np.testing.assert_allclose(value, parts[0][name], atol=1e-5)
+    assert [part.seed for part, _ in soup_parts(SOUP, out)] == [0, 1000]
     assert metrics["epochs"] == SOUP.finetune.all_epochs == 4
     assert [row["epoch"] for row in read_history(out / "history.csv")] == [1, 2]
 
@@ -120,7 +122,7 @@ def test_a_soup_reuses_a_run_and_what_that_started_from(inputs, tmp_path, traine
     assert trained == [0, 0, 0]
     again = replace(inputs, reuse=(tmp_path / "one",), require_reuse=True)
     train(SOUP, "small", again, tmp_path / "soup")
-    assert trained == [0, 0, 0, 1]  # the second part alone
+    assert trained == [0, 0, 0, 1000]  # the second part alone
     text = capsys.readouterr().out
     assert (
         f"same as in {tmp_path / 'one'}: reusing" in text and f"same as in {tmp_path / 'one' / INIT}: reusing" in text
@@ -129,7 +131,40 @@ def test_a_soup_reuses_a_run_and_what_that_started_from(inputs, tmp_path, traine
     assert '"soup_0_of"' in notes and '"init_from_of"' in notes
     assert read_record(tmp_path / "soup").recipe == SOUP
     train(change(SOUP, kind="quasi_svm"), "small", replace(inputs, reuse=(tmp_path / "soup",)), tmp_path / "svm")
-    assert trained == [0, 0, 0, 1]
+    assert trained == [0, 0, 0, 1000]
+
+
+def test_a_run_with_the_seed_of_a_part_is_not_the_part(soup, inputs, tmp_path, trained):
+    """It starts from a first fine-tuning with its own seed, the part from one with the seed of the soup."""
+    train(change(SECOND, seed=1000), "small", replace(inputs, reuse=(soup[0],)), tmp_path / "one")
+    assert trained == [1000] * 3
+    trained.clear()
+    runs = (tmp_path / "one", soup[0])
+    train(change(SOUP, seed=1000), "small", replace(inputs, reuse=runs), tmp_path / "other")
+    assert trained == [2000]
+    train(change(SOUP, soup=3), "small", replace(inputs, reuse=runs), tmp_path / "larger")
+    assert trained == [2000, 2000]
+
+
+def test_parts_are_reused_only_with_what_they_started_from(inputs, tmp_path, trained):
+    train(SECOND, "small", inputs, tmp_path / "one")
+    (tmp_path / "one" / INIT / CHECKPOINT).unlink()
+    train(SOUP, "small", replace(inputs, reuse=(tmp_path / "one",)), tmp_path / "soup")
+    assert trained == [0, 0, 0] + [0, 0, 0, 1000]
+
+
+def test_a_run_reuses_the_first_part_of_a_soup(soup, inputs, tmp_path, trained):
+    result = train(SECOND, "small", replace(inputs, reuse=(soup[0],), require_reuse=True), tmp_path / "one")
+    assert (trained, result["epochs"]) == ([], 3)
+
+
+def test_folders_called_soup_are_no_soups(inputs, tmp_path, trained):
+    """Only the recipe says what a soup is."""
+    crossval(SECOND, "small", inputs, tmp_path / "soup", 2)
+    again = replace(inputs, reuse=(tmp_path / "soup",))
+    result = crossval(change(SECOND, kind="quasi_svm"), "small", again, tmp_path / "more" / "soup", 2)
+    assert result["images"] == 24 and len(trained) == 6
+    assert sorted(path.name for path in (tmp_path / "more").iterdir()) == ["soup"]
 
 
 def test_another_second_fine_tuning_reuses_the_first(inputs, tmp_path, trained):
@@ -144,7 +179,7 @@ def test_a_cross_validation_reuses_the_folds_of_another(inputs, tmp_path, traine
     assert len(trained) == 6
     crossval(SOUP, "small", replace(inputs, reuse=(tmp_path / "folds",)), tmp_path / "soups", 2)
     assert len(trained) == 8
-    with pytest.raises(UserError, match="--reuse must be a cross-validation with finished folds"):
+    with pytest.raises(UserError, match="--reuse must be a cross-validation with a finished fold"):
         crossval(SOUP, "small", replace(inputs, reuse=(tmp_path,)), tmp_path / "others", 2)
 
 
@@ -152,11 +187,13 @@ def test_a_cross_validation_reuses_the_folds_of_another(inputs, tmp_path, traine
     ("changes", "expected"),
     [
         ({"soup": 0}, "a whole number from 1"),
-        ({"soup": 2, "resolution_schedule": ((0, 32),)}, "1 without epochs"),
-        ({"soup": 2, "replicas": 2}, "1 with several replicas"),
+        ({"init_from": None}, "1 without init_from"),
+        ({"resolution_schedule": ((0, 32),)}, "1 without epochs"),
+        ({"head_warmup_epochs": 1}, "1 without epochs or with head_warmup_epochs"),
+        ({"replicas": 2}, "1 with several replicas"),
     ],
-    ids=["none", "no epochs", "replicas"],
+    ids=["none", "no start", "no epochs", "warm-up", "replicas"],
 )
 def test_impossible_soups_are_refused(changes, expected):
     with pytest.raises(UserError, match=f"finetune.soup must be {expected}"):
-        change(FIRST, **changes)
+        change(SOUP, **changes)

@@ -1,0 +1,119 @@
+"""Reusing the fine-tuning of a finished run that made the same choices."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.files import atomically, write_json
+from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
+from training.fit.soup import soup_parts
+from training.run_folder import INIT, OLD_NAMES, RECORD, Record, read_metrics, read_record, run_file
+
+
+@dataclass(frozen=True)
+class _Finetuning:
+    """One of the fine-tunings that a run consists of.
+
+    choices: what its weights depend on, those of the fine-tuning that it started from included.
+    folder: its folder.
+    init: the folder of the fine-tuning that it started from.
+    parts: if it is a soup, the fine-tunings that it averages. All started from the same one.
+    """
+
+    choices: list
+    folder: Path
+    init: Path
+    parts: tuple["_Finetuning", ...] = ()
+
+
+def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
+    """Copies from a finished run that made the same choices: its fine-tuning, or what this run starts from.
+
+    The parts of a soup are copied only together with what they started from, because training it again would not give
+    exactly the same weights.
+
+    Args:
+        out: folder of the new run.
+        record: of the new run.
+        runs: folders of finished runs; the first that fits is used, and a line says so.
+
+    Returns:
+        Whether something was copied, or was there already.
+
+    Raises:
+        UserError: a folder without a finished run.
+    """
+    sources = [_finetunings(*_finished(run)) for run in runs]
+    if any(out.rglob(CHECKPOINT)):
+        return True
+    wanted = _finetunings(record, out)
+    for place, target in enumerate(wanted):
+        for chain in sources:
+            source = _same(target, chain)
+            if not source:
+                continue
+            parts = wanted[place - 1].parts if place else ()
+            found = [(source, target), *((_same(part, chain), part) for part in parts)]
+            notes = {_note(to, out): str(of.folder) for of, to in found if of}
+            write_json(out / RECORD, {**record.to_json(), **notes})
+            for of, to in found:
+                if of:
+                    print(f"the fine-tuning is the same as in {of.folder}: reusing its weights", flush=True)
+                    _copy_finetuning(of, to)
+            return True
+    return False
+
+
+def _finished(run: Path) -> tuple[Record, Path]:
+    record = read_record(run)
+    read_metrics(run)  # raises if the run is not finished
+    return record, run
+
+
+def _finetunings(record: Record, folder: Path) -> list[_Finetuning]:
+    """The fine-tuning of a run, the one that it starts from, and so on."""
+    recipe, init = record.recipe, run_file(folder, INIT)
+    earlier = _finetunings(replace(record, recipe=before(recipe)), init) if recipe.finetune.init_from else []
+    start = earlier[0].choices if earlier else []  # with its own seed, which the parts of a soup have not
+    parts = [
+        _Finetuning([*_choices(replace(record, recipe=part)), start], target, init)
+        for part, target in soup_parts(recipe, folder)
+    ]
+    return [_Finetuning([*_choices(record), start], folder, init, tuple(parts)), *earlier]
+
+
+def _choices(record: Record) -> list:
+    """What the fine-tuned weights depend on, besides the weights that they start from."""
+    recipe = record.recipe
+    views = recipe.head.views if recipe.finetune.head_warmup_epochs else None
+    choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, views)
+    data = (record.classes, record.data_sha256, record.groups_sha256, record.teacher_sha256)
+    return [*choices, *data, record.backbone_weights, record.versions]
+
+
+def _same(wanted: _Finetuning, chain: Iterable[_Finetuning]) -> _Finetuning | None:
+    """The fine-tuning with the same choices whose files are there, or None."""
+    there = [one for item in chain for one in (item, *item.parts) if (one.folder / CHECKPOINT).exists()]
+    return next((one for one in there if one.choices == wanted.choices), None)
+
+
+def _note(target: _Finetuning, out: Path) -> str:
+    """The field of the record that says from where a fine-tuning was copied."""
+    place = target.folder.relative_to(out).as_posix().replace("/", "_")
+    return "finetuning_of" if place == "." else f"{place}_of"
+
+
+def _copy_finetuning(source: _Finetuning, target: _Finetuning) -> None:
+    """Copies a fine-tuning and the histories of those before it; last the checkpoint, which marks it as done."""
+    for history in source.init.rglob(HISTORY):
+        nested = [INIT if part == OLD_NAMES[INIT] else part for part in history.relative_to(source.init).parts]
+        _copy(history, target.init.joinpath(*nested))
+    for name in (HISTORY, WARMUP_HISTORY, FINETUNED, CHECKPOINT):
+        if run_file(source.folder, name).is_file():
+            _copy(run_file(source.folder, name), target.folder / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    atomically(target, lambda temporary: shutil.copyfile(source, temporary))
