@@ -10,7 +10,6 @@ from helpers import change
 from benchmarks import accuracy
 from common.images import load_folder
 from competition.synthetic import draw_folder
-from training.config.override import in_bfloat16
 from training.config.recipe import Prediction
 from training.data.split import split_rows
 from training.evaluate.crossval import crossval
@@ -62,13 +61,13 @@ def test_rows_agree_with_the_model_and_the_metrics_of_the_run(
 
 def test_rows_of_a_cross_validation_are_those_of_all_folds_together(finished_run, small_recipe, tmp_path, monkeypatch):
     """The tiny backbone's two blocks take the place of those of InceptionV3."""
-    recipe, out = in_bfloat16(small_recipe), tmp_path / "folds"
+    out = tmp_path / "folds"
     monkeypatch.setattr(accuracy, "load_recipe", lambda name: small_recipe)
     monkeypatch.setattr(accuracy, "SIZES", (32,))
     monkeypatch.setattr(accuracy, "HEADS", {accuracy.REFERENCE: {}, "logistic regression": {"head.kind": "linear"}})
     monkeypatch.setattr(accuracy, "LAYERS", {"both blocks": ("block5", "block3"), "no such block": ("mixed7",)})
     inputs = Inputs(finished_run / "leaves", "none")
-    result = crossval(recipe, "small", inputs, out, 2)
+    result = crossval(small_recipe, "small", inputs, out, 2)
     arguments = [f"--run={out}", f"--data={finished_run / 'leaves'}", f"--json={tmp_path / 'a.json'}", "--seeds=1"]
     assert accuracy.main(arguments) == 0
     measured = json.loads((tmp_path / "a.json").read_text("utf-8"))

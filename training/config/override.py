@@ -9,6 +9,7 @@ from typing import Any
 from common.errors import UserError
 from training.config.recipe import SOFTMAX, Finetune, Recipe
 from training.config.record import RENAMED
+from training.model.backbones import PRETRAINED
 from training.model.trainable import CHOICES
 
 
@@ -53,7 +54,13 @@ def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def in_bfloat16(recipe: Recipe) -> Recipe:
-    """The recipe with a fine-tuning in mixed_bfloat16 instead of float32, and with cached features in bfloat16."""
+    """The recipe with a fine-tuning in mixed_bfloat16 instead of float32, and with cached features in bfloat16.
+
+    A recipe whose backbone is not a pretrained one is returned unchanged: the networks that are trained from scratch
+    have 8 to 64 channels, and convolutions of so few are slower in bfloat16.
+    """
+    if recipe.finetune.backbone not in PRETRAINED:
+        return recipe
     cached = recipe.head.kind != SOFTMAX or recipe.finetune.head_warmup_epochs
     head = dataclasses.replace(recipe.head, feature_precision="bfloat16") if cached else recipe.head
     return dataclasses.replace(recipe, finetune=_mixed(recipe.finetune), head=head)

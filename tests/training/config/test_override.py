@@ -11,6 +11,7 @@ from training.config.recipe import SOFTMAX, Finetune, Head, Recipe
 from training.config.record import RENAMED
 from training.data.augment import NO_TRANSFORMS
 from training.fit.schedules import constant
+from training.model.backbones import scratch_resnet, scratch_vgg
 from training.model.trainable import All, FirstLast, ParameterBudget
 
 pytestmark = pytest.mark.unit
@@ -69,6 +70,12 @@ def test_bfloat16_replaces_float32_everywhere():
     cached = in_bfloat16(Recipe())
     assert (cached.finetune.precision, cached.head.feature_precision) == ("mixed_bfloat16", "bfloat16")
     assert in_bfloat16(cached) == cached
+
+
+@pytest.mark.parametrize("backbone", [scratch_vgg, scratch_resnet])
+def test_networks_with_few_channels_stay_in_float32(backbone):
+    small = Recipe(finetune=Finetune(backbone=backbone))
+    assert in_bfloat16(small) == small
 
 
 def test_settings_add_up_and_the_last_one_of_a_field_is_used():
