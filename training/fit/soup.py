@@ -56,9 +56,7 @@ def finetune_soup(
         target.mkdir(parents=True, exist_ok=True)
         print(f"fine-tuning {number + 1} of {tune.soup} that are averaged, in {target}", flush=True)
         parameters = finetune(part, data, backbone_weights, target, cache, init)
-        history += [
-            {**row, "epoch": len(history) + place} for place, row in enumerate(read_history(target / HISTORY), 1)
-        ]
+        history += read_history(target / HISTORY)
     _average(recipe, data, folder)
     write_history(folder / HISTORY, [{**row, "epoch": epoch} for epoch, row in enumerate(history, 1)])
     return parameters
