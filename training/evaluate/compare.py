@@ -142,7 +142,7 @@ def _is_tested(rows: list[Row] | None) -> bool:
 def _part(groups: dict[str, list[Row]], stem: str) -> Iterator[str]:
     """The plots and tables of one data set."""
     if any(map(_is_tested, groups.values())):
-        yield f"![accuracy of each recipe with its interval](img/{stem}_accuracy.png)\n"
+        yield f"![accuracy of each recipe with its interval, and the report's](img/{stem}_accuracy.png)\n"
         yield f"![F1 of the rare classes](img/{stem}_rare.png)\n"
     report, order = reported(), _order(groups)
     for title, names in order.items():
@@ -214,7 +214,8 @@ def _plot(groups: dict[str, list[Row]], folder: Path, stem: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     spans = [accuracy(rows) for rows in groups.values()]
     dots = [[row.accuracy for row in rows] for rows in groups.values()]
-    plot_ranges(names, {"accuracy on the test images": (spans, dots)}, folder / f"{stem}_accuracy.png")
+    report = {name: one.accuracy for name, one in reported().items() if name in groups and one.accuracy is not None}
+    plot_ranges(names, {"accuracy on the test images": (spans, dots)}, folder / f"{stem}_accuracy.png", report)
     series = {}
     for rare in RARE:
         values = [[row.f1(rare) or 0.0 for row in rows] for rows in groups.values()]

@@ -50,13 +50,14 @@ def plot_confusion(result: dict, path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_ranges(names: list, series: dict, path: Path) -> None:
+def plot_ranges(names: list, series: dict, path: Path, reported: dict[str, float] | None = None) -> None:
     """Plots means with their ranges: a row for each name, a panel for each series, and single values as dots.
 
     Args:
         names: labels of the rows.
         series: title → ([(mean, low, high), …], [[value, …], …]), one of each for each name.
         path: the PNG file.
+        reported: name → value that the report has for it, drawn beside ours in the first panel.
     """
     figure, axes = new_figure(1, len(series), (4 + 4 * len(series), 1 + 0.3 * len(names)), sharey=True)
     rows = np.arange(len(names))
@@ -70,6 +71,10 @@ def plot_ranges(names: list, series: dict, path: Path) -> None:
         axis.set_title(title)
         axis.grid(alpha=0.3)
     first = np.atleast_1d(axes)[0]
+    if reported:
+        places = [names.index(name) for name in reported]
+        first.plot(list(reported.values()), places, "D", color="darkorange", label="report")
+        first.legend(loc="lower left")
     first.set_yticks(rows, names)
     first.invert_yaxis()
     save_figure(figure, path)

@@ -16,7 +16,8 @@ from common.errors import UserError
 from competition.synthetic import draw_folder
 from training.__main__ import main
 from training.config.override import override
-from training.evaluate.compare import collect, compare
+from training.evaluate import plots
+from training.evaluate.compare import collect, compare, write_table
 from training.evaluate.rows import RUNS, read_rows, reported
 from training.recipes import load_recipe, recipe_names, recipe_summary
 from training.run import Inputs, train
@@ -317,6 +318,22 @@ def test_the_plots_are_in_img_beside_the_table(comparison):
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # it is not empty
     assert sorted(path.name for path in comparison.parent.iterdir()) == ["img", "rows.csv", "table.md"]
     assert len(list((comparison.parent / "img").iterdir())) == 2
+
+
+def test_the_plot_of_the_accuracy_has_the_reports_numbers(tmp_path, monkeypatch):
+    from matplotlib import pyplot
+
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    write_table(read_rows(RUNS), tmp_path / "table.md")
+    axis = figures[0].axes[0]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    (line,) = (line for line in axis.lines if line.get_label() == "report")
+    drawn = {labels[int(place)]: value for value, place in zip(*line.get_data(), strict=True)}
+    expected = {name: one.accuracy for name, one in reported().items() if one.accuracy and name in labels}
+    assert drawn == expected and drawn["inception_svm"] == 0.885
+    for figure in figures:
+        pyplot.close(figure)
 
 
 def test_without_test_images_there_is_a_table_and_no_plot(compared_runs, tmp_path):
