@@ -38,12 +38,12 @@ from training.data.teacher import with_teacher
 from training.evaluate.metrics import calibration_error, wilson
 from training.evaluate.paired import finished_folds, paired_difference
 from training.evaluate.plots import plot_ranges
-from training.fit.features import FeatureSpec, layer_features, tta_features
 from training.fit.head import Features, fit_head, fit_linear
 from training.model.build import build_model
+from training.model.trainable import freeze
 from training.predict import TTA_TRANSFORMS, needs_square, predict_proba
 from training.recipes import RENAMED, load_recipe
-from training.run import finetuned_model, load_run, split_and_balance
+from training.run import finetuned_model, head_features, load_run, split_and_balance
 from training.run_folder import CACHE, Record, read_metrics, read_record, teacher_sha256
 
 # Row → the changed fields of the recipe.
@@ -155,7 +155,7 @@ def head_rows(fold: Fold, seeds: int) -> dict[str, Predicted]:
 
 def _fitted(recipe: Recipe, fold: Fold, arrays: dict[str, np.ndarray], seeds: int) -> Predicted:
     """The predictions of a head that is trained with each seed. `arrays` are those of `read_features`."""
-    train, val, data = arrays["train"][: recipe.head.views], arrays["val"], fold.data
+    train, val, data = arrays["train"][: recipe.head.views or None], arrays["val"], fold.data
     features = Features(train, arrays["train_labels"], val[0], data.val.labels, data.val.names, data.train.teacher)
     began, results = time.monotonic(), []
     for seed in range(seeds):
@@ -166,21 +166,16 @@ def _fitted(recipe: Recipe, fold: Fold, arrays: dict[str, np.ndarray], seeds: in
 
 
 def _layer_arrays(fold: Fold, layers: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Computes what `read_features` reads, for other layers of the fine-tuned backbone."""
-    recipe, backbone, cache = fold.recipe, _backbone(fold), fold.run.parent / CACHE
-    size, precision = recipe.finetune.input_size, recipe.head.feature_precision
-    views = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
-    plain, names = FeatureSpec(size, precision=precision), recipe.prediction.tta_transforms
-    return {
-        "train": layer_features(cache, backbone, layers, fold.data.train.images, views),
-        "train_labels": fold.data.train.labels,
-        "val": tta_features(cache, backbone, layers, fold.val.images, plain, names),
-    }
+    """What `read_features` reads, of other layers of the fine-tuned backbone."""
+    train, val = head_features(fold.recipe, _backbone(fold), layers, fold.data, fold.run.parent / CACHE)
+    return {"train": train, "train_labels": fold.data.train.labels, "val": val}
 
 
 def _backbone(fold: Fold) -> keras.Model:
     model = finetuned_model(fold.recipe, fold.val.names, fold.val.images.shape[1:3], fold.run)
-    return model.get_layer("backbone")
+    backbone = model.get_layer("backbone")
+    freeze(backbone)
+    return backbone
 
 
 def _models(fold: Fold) -> dict[str, keras.Model]:

@@ -240,7 +240,7 @@ def _memory(rows: list[dict], name: str) -> dict[str, str]:
         own = [row for row in rows if row["precision"] == precision]
         if own:
             found[f"{name}.{precision}"] = f"{max(row['peak_mb'] for row in own):,.0f} MB"
-    found[f"{name}.images"] = " to ".join(f"{f(row['images'] for row in rows):,}" for f in (min, max))
+            found[f"{name}.{precision}_images"] = f"{max(row['images'] for row in own):,}"
     return found
 
 

@@ -67,6 +67,16 @@ def tiny(weights):
     return backbone
 
 
+def tiny_recipe(**changes):
+    """A recipe that trains an epoch of the tiny backbone on 32×32 images and holds a quarter out, with changes."""
+    from training.config.recipe import Data, Finetune, Head, Recipe
+
+    finetune = Finetune(
+        backbone=tiny, resolution_schedule=((1, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-2
+    )
+    return change(Recipe(data=Data(validation_split=0.25), finetune=finetune, head=Head(kind="softmax")), **changes)
+
+
 def shrunk(recipe):
     """The recipe with everything that takes time made small."""
     return change(

@@ -162,14 +162,8 @@ def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
         return model
     backbone, cache = model.get_layer("backbone"), out.parent / CACHE
     freeze(backbone)
-    layers, precision = recipe.head.feature_layers, recipe.head.feature_precision
-    plain, names = FeatureSpec(size, precision=precision), recipe.prediction.tta_transforms
-    if recipe.head.views:
-        spec = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
-        features = layer_features(cache, backbone, layers, train.images, spec)
-    else:
-        features = tta_features(cache, backbone, layers, train.images, plain, names)
-    val_features = tta_features(cache, backbone, layers, val.images, plain, names)
+    layers = recipe.head.feature_layers
+    features, val_features = head_features(recipe, backbone, layers, data, cache)
     arrays = {"train": features, "train_labels": train.labels, "val": val_features, "val_labels": val.labels}
     write_arrays(out / FEATURES, **arrays)
     fit = fit_linear if recipe.head.kind == LINEAR else fit_head
@@ -178,6 +172,31 @@ def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
     model = build_model(pooled_layers(backbone, layers), head, train.images.shape[1:3], size)
     atomically(out / HEAD_WEIGHTS[recipe.head.kind], model.save_weights)
     return model
+
+
+def head_features(
+    recipe: Recipe, backbone: keras.Model, layers: tuple, data: TrainVal, cache: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features that a head is trained and evaluated on.
+
+    Args:
+        recipe: its `head`, `augmentation`, `prediction`, `seed` and input size are used.
+        backbone: the fine-tuned backbone, frozen.
+        layers: see `training.model.backbones.pooled_layers`.
+        data: the training and validation images.
+        cache: folder of cached features.
+
+    Returns:
+        float32 [views, n, d] of the training images, and float32 [TTA transforms, m, d] of the validation images.
+    """
+    size, precision = recipe.finetune.input_size, recipe.head.feature_precision
+    plain, names = FeatureSpec(size, precision=precision), recipe.prediction.tta_transforms
+    if recipe.head.views:
+        spec = FeatureSpec(size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
+        features = layer_features(cache, backbone, layers, data.train.images, spec)
+    else:
+        features = tta_features(cache, backbone, layers, data.train.images, plain, names)
+    return features, tta_features(cache, backbone, layers, data.val.images, plain, names)
 
 
 def _save_samples(data: TrainVal, out: Path) -> None:

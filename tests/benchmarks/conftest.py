@@ -1,21 +1,14 @@
 """A finished run of a tiny recipe with a quasi-SVM, for the benchmarks that need one."""
 
 import pytest
-from helpers import tiny
+from helpers import tiny, tiny_recipe
 
 from competition.synthetic import draw_folder
-from training.config.recipe import Data, Finetune, Head, Recipe
+from training.config.recipe import Head
 from training.model import backbones
 from training.run import Inputs, train
 
-RECIPE = Recipe(
-    data=Data(validation_split=0.25),
-    finetune=Finetune(
-        backbone=tiny, resolution_schedule=((1, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-2
-    ),
-    head=Head(views=2, epochs=2),
-    checkpoint="last",
-)
+RECIPE = tiny_recipe(head=Head(views=2, epochs=2), checkpoint="last")
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import change, tiny
+from helpers import change, tiny_recipe
 
 from common.errors import UserError
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
-from training.config.recipe import Augmentation, Data, Finetune, Head, Recipe
+from training.config.recipe import Augmentation, Head
 from training.data.balance import oversample, smote
 from training.data.pipeline import array_batches, folder_batches, one_hot, soft_targets
 from training.data.teacher import with_teacher
@@ -22,27 +22,17 @@ from training.run import Inputs, train
 from training.run_folder import OUT_OF_FOLD, read_record
 
 pytestmark = pytest.mark.integration
-RECIPE = Recipe(
-    data=Data(validation_split=0.25),
-    finetune=Finetune(
-        backbone=tiny, resolution_schedule=((1, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-2
-    ),
-    head=Head(kind="softmax"),
-)
+RECIPE = tiny_recipe()
 TAUGHT = change(RECIPE, teacher_share=0.4)
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory):
+def taught(tmp_path_factory, tiny_by_name):
     """The folders of images and of their cross-validation."""
-    from training.model import backbones
-
     folder = tmp_path_factory.mktemp("teacher")
     draw_folder(folder / "leaves", 8, classes=3, side=32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "tiny", tiny, raising=False)
-        crossval(RECIPE, "small", Inputs(folder / "leaves", "none"), folder / "folds", 2, seeds=2)
-        yield folder
+    crossval(RECIPE, "small", Inputs(folder / "leaves", "none"), folder / "folds", 2, seeds=2)
+    return folder
 
 
 def test_soft_targets_are_a_mean_of_labels_and_teacher():

@@ -5,13 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import change, tiny
+from helpers import change, tiny_recipe
 from PIL import Image
 
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
-from training.config.recipe import Data, Finetune, Head, Recipe
 from training.data.split import split_rows
 from training.evaluate.crossval import crossval
 from training.evaluate.mistakes import worst_mistakes
@@ -19,13 +18,7 @@ from training.run import Inputs, train
 from training.run_folder import OUT_OF_FOLD, VAL
 
 pytestmark = pytest.mark.integration
-RECIPE = Recipe(
-    data=Data(validation_split=0.25),
-    finetune=Finetune(
-        backbone=tiny, resolution_schedule=((1, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-5
-    ),
-    head=Head(kind="softmax"),
-)
+RECIPE = tiny_recipe(learning_rate=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -4,26 +4,19 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import change, tiny
+from helpers import change, tiny_recipe
 from scipy.stats import binomtest, bootstrap
 
 from common.errors import UserError
 from competition.synthetic import draw_folder
 from training import __main__ as cli
-from training.config.recipe import Data, Finetune, Head, Recipe
 from training.evaluate.crossval import crossval
 from training.evaluate.paired import changed_answers, compare_held_out, paired_difference
 from training.run import Inputs, train
 from training.run_folder import OUT_OF_FOLD, VAL
 
 pytestmark = pytest.mark.integration
-RECIPE = Recipe(
-    data=Data(validation_split=0.25),
-    finetune=Finetune(
-        backbone=tiny, resolution_schedule=((1, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-2
-    ),
-    head=Head(kind="softmax"),
-)
+RECIPE = tiny_recipe()
 
 
 def answers(correct):

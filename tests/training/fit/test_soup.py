@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import change, tiny
+from helpers import change, tiny_recipe
 
 from common.errors import UserError
 from competition.synthetic import draw_folder
-from training.config.recipe import Data, Finetune, Head, Recipe
 from training.evaluate.crossval import crossval
 from training.fit import finetune as module
 from training.fit.checkpoint import read_history
@@ -19,27 +18,16 @@ from training.run import Inputs, finetuned_model, load_run, train
 from training.run_folder import INIT, RECORD, read_record
 
 pytestmark = pytest.mark.integration
-FIRST = Recipe(
-    data=Data(validation_split=0.25),
-    finetune=Finetune(
-        backbone=tiny, resolution_schedule=((2, 32),), batch_size=8, warmup_epochs=0.0, learning_rate=1e-2
-    ),
-    head=Head(kind="softmax"),
-    checkpoint="last",
-)
+FIRST = tiny_recipe(resolution_schedule=((2, 32),), checkpoint="last")
 SECOND = change(FIRST, init_from=FIRST.finetune, resolution_schedule=((1, 32),), learning_rate=3e-3)
 SOUP = change(SECOND, soup=2)
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    from training.model import backbones
-
+def inputs(tmp_path_factory, tiny_by_name):
     folder = tmp_path_factory.mktemp("soup")
     draw_folder(folder / "leaves", 8, classes=3, side=32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "tiny", tiny, raising=False)
-        yield Inputs(folder / "leaves", "none")
+    return Inputs(folder / "leaves", "none")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +55,7 @@ def weights(folder):
     return {f"{place} {variable.name}": variable.numpy() for place, variable in enumerate(model.variables)}
 
 
-def test_a_soup_is_the_mean_of_fine_tunings_with_consecutive_seeds(soup, inputs, tmp_path):
+def test_a_soup_is_the_mean_of_fine_tunings_with_different_seeds(soup, inputs, tmp_path):
     out, metrics = soup
     mean, parts = weights(out), [weights(out / "soup" / str(number)) for number in range(2)]
     for name, value in mean.items():
