@@ -9,6 +9,7 @@ from helpers import ROOT, shrunk, tiny
 from hypothesis.configuration import set_hypothesis_home_dir
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["SUBMISSION_PRECISION"] = "float32"  # of model.py: its answers are compared between processes and machines
 set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))  # nothing is written to the repository
 
 

@@ -96,8 +96,7 @@ def trained_network():
     [*(Prediction((name,)) for name in ALL), Prediction(ALL), Prediction(ALL, 0.6), Prediction(ALL[::-1], 0.6)],
     ids=lambda prediction: f"{'-'.join(prediction.tta_transforms)}-{prediction.tta_threshold}",
 )
-def test_submission_gives_the_same_probabilities(trained_network, prediction, monkeypatch):
-    monkeypatch.setenv("SUBMISSION_PRECISION", "float32")
+def test_submission_gives_the_same_probabilities(trained_network, prediction):
     folder = tiny_submission(prediction.tta_transforms, prediction.tta_threshold)
     submission = load_module(folder / "model.py").model(folder)
     expected = predict_proba(trained_network, IMAGES, prediction)
