@@ -1,7 +1,8 @@
 """Training on several devices: each step's batch is divided among them, and their gradients are summed.
 
-Two devices give the same numbers as one, up to rounding, under two conditions: BatchNormalization takes its statistics
-over the whole batch instead of each device's part, and the learning rate is the one for the whole batch.
+Two devices give the same numbers as one, up to rounding, under three conditions: BatchNormalization takes its
+statistics over the whole batch instead of each device's part, the learning rate is the one for the whole batch, and
+there is no dropout, because Keras draws the same masks on each device.
 """
 
 import contextlib
