@@ -21,6 +21,7 @@ LAYERS = ("mixed7", "mixed8", "mixed10")
 LAYER_SETS: tuple[tuple[str, ...], ...] = (("mixed8", "mixed10"), ("mixed7", "mixed10"), LAYERS)
 STRENGTHS = (0.01, 0.003, 0.03)  # head.c of the linear head; the first is used while the layers are selected
 KERNEL_SCALES = (1.0, 3.0)  # head.kernel_scale of the quasi-SVM
+SOFTMAX_SHARES = (0.0, 0.5)  # head.softmax_share of a head on the fine-tuned backbone
 MAX_REPEATS = 3  # of each image of a rare class
 MIRRORED = ("none", "horizontal")
 TURNED = (*MIRRORED, "vertical", "both")
@@ -61,9 +62,8 @@ def quick_heads(base: Recipe, kernels: bool) -> list[Head]:
 
 
 def finetuned_heads(base: Recipe) -> list[Head]:
-    """The heads that are tried on the fine-tuned backbone's features, each alone and averaged with its softmax."""
-    heads = quick_heads(replace(base, head=replace(base.head, feature_layers=())), kernels=True)
-    return [replace(head, softmax_share=share) for head in heads for share in (0.0, 0.5)]
+    """The heads that are tried on the fine-tuned backbone's features, each with the `SOFTMAX_SHARES`."""
+    return quick_heads(replace(base, head=replace(base.head, feature_layers=())), kernels=True)
 
 
 def stages(affordable: float, large: bool) -> tuple[tuple[int, int], ...]:

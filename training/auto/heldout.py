@@ -74,7 +74,7 @@ def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, ima
 
     Args:
         recipe: its `data` and `seed` are used.
-        head: the head that is trained; its `softmax_share` is not used.
+        head: the head that is trained.
         features: float32 [views, n, d]. Views beyond those of `recipe.prediction` are only trained on.
         images: `Images`, n.
         rows: (training rows, held-out rows).
@@ -85,9 +85,7 @@ def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, ima
     train_rows, val_rows = rows
     labels = images.labels
     split = Features(features[:, train_rows], labels[train_rows], features[0, val_rows], labels[val_rows], images.names)
-    model = (fit_linear if head.kind == LINEAR else fit_head)(
-        replace(recipe, head=replace(head, softmax_share=0.0)), split
-    )
+    model = (fit_linear if head.kind == LINEAR else fit_head)(replace(recipe, head=head), split)
     views = features[: len(recipe.prediction.tta_transforms)]
     return np.mean([model.predict(view[val_rows], verbose=0) for view in views], axis=0)
 

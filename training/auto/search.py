@@ -266,8 +266,10 @@ class Search:
         best, score = None, accuracy(softmax, labels)
         for head in choices.finetuned_heads(self.base):
             own = held_out_probabilities(finetuning, head, features, images, self.rows)
-            tried = accuracy((1 - head.softmax_share) * own + head.softmax_share * softmax, labels)
-            best, score = (head, tried) if tried > score else (best, score)
+            for share in choices.SOFTMAX_SHARES:
+                tried = accuracy((1 - share) * own + share * softmax, labels)
+                if tried > score:
+                    best, score = replace(head, softmax_share=share), tried
         if best is None:
             self.plan.say("no other head on the fine-tuned backbone is better than its softmax")
             return
