@@ -12,7 +12,12 @@ from docs import fill
 from training.fit import finetune
 
 epoch = profile.TrainingEpoch
-SMALL = ("finetune.resolution_schedule=((4, 32),)", "finetune.batch_size=4", "finetune.warmup_epochs=0")
+SMALL = (
+    "finetune.resolution_schedule=((4, 32),)",
+    "finetune.batch_size=4",
+    "finetune.warmup_epochs=0",
+    "augmentation.precomputed=()",
+)
 
 
 def times(epoch, step):
@@ -32,7 +37,7 @@ def test_record_has_medians_the_range_of_the_share_and_ratios_of_the_same_round(
     lines = list(table({"float32": row}))
     assert [line.split("  ")[0].strip() for line in lines[1:8]] == list(PARTS)
     assert "50.0% (50.0% to 100.0%)" in lines[9]
-    filled = fill._profile_rows({"recipe": "online", "ways": {"float32": row}})
+    filled = fill._profile_rows({"recipe": "scratch_vgg", "ways": {"float32": row}})
     assert "| share of the bare step in the epoch | 50.0 % (50.0 % to 100.0 %) |" in filled
     assert "| share of the bare step in a step on augmented batches | 50.0 % (50.0 % to 50.0 %) |" in filled
 
@@ -40,7 +45,7 @@ def test_record_has_medians_the_range_of_the_share_and_ratios_of_the_same_round(
 @pytest.mark.unit
 @pytest.mark.parametrize("option", ["--steps", "--rounds"])
 def test_numbers_below_one_are_refused(tmp_path, capsys, option):
-    arguments = ["online", "--data", "leaves", option, "0", "--json", str(tmp_path / "profile.json")]
+    arguments = ["scratch_vgg", "--data", "leaves", option, "0", "--json", str(tmp_path / "profile.json")]
     assert profile.main(arguments) == 2
     assert option in capsys.readouterr().err
 
@@ -54,7 +59,7 @@ def test_numbers_below_one_are_refused(tmp_path, capsys, option):
     ],
 )
 def test_parts_are_those_of_a_whole_epoch(leaf_folder, tmp_path, changes, steps, validation_batches, averages):
-    measured = profiled(Setting("online", SMALL + changes, str(leaf_folder), 2), "float32", str(tmp_path))
+    measured = profiled(Setting("scratch_vgg", SMALL + changes, str(leaf_folder), 2), "float32", str(tmp_path))
     measured()
     row = measured()
     assert row["epoch"] == {"steps": steps, "validation_batches": validation_batches, "batch_size": 4}
@@ -75,7 +80,7 @@ def test_parts_are_those_of_a_whole_epoch(leaf_folder, tmp_path, changes, steps,
     ("recipe", "changes", "text"),
     [
         ("onlin", (), "no recipe"),
-        ("online", ("finetune.nothing=1",), "nothing"),
+        ("scratch_vgg", ("finetune.nothing=1",), "nothing"),
         ("inception_svm", ("finetune.resolution_schedule=((0, 96),)", "finetune.warmup_epochs=0"), "no epochs"),
     ],
 )
@@ -88,7 +93,8 @@ def test_recipe_that_cannot_be_profiled_is_refused(leaf_folder, tmp_path, recipe
 def test_all_ways_are_compared(leaf_folder, tmp_path):
     path = tmp_path / "profile.json"
     options = ["--data", str(leaf_folder), "--steps", "2", "--rounds", "2", "--json", str(path)]
-    assert profile.main(["online", *options, "--set", SMALL[0], "--set", SMALL[2]]) == 0
+    settings = [word for change in SMALL for word in ("--set", change)]
+    assert profile.main(["scratch_vgg", *options, *settings]) == 0
     rows = json.loads(path.read_text("utf-8"))["ways"]
     assert list(rows) == list(profile.WAYS)
     assert rows["float32"]["ratio_median"] == 1
@@ -101,7 +107,7 @@ def test_last_way_has_the_layers_of_keras(leaf_folder, tmp_path, monkeypatch):
         monkeypatch.setattr(finetune, name, getattr(finetune, name))
     made = []
     monkeypatch.setattr(profile, "TrainingEpoch", lambda *rest: made.append(epoch(*rest)) or made[0])
-    profiled(Setting("online", SMALL, str(leaf_folder), 2), profile.KERAS, str(tmp_path))
+    profiled(Setting("scratch_vgg", SMALL, str(leaf_folder), 2), profile.KERAS, str(tmp_path))
     assert type(made[0].model.optimizer) is keras.optimizers.AdamW
     norms = [layer for layer in made[0].job.backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert norms

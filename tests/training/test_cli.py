@@ -128,7 +128,7 @@ def test_list_has_the_reports_recipes_in_its_order(capsys):
         assert names == [name for name in order if name in names]
     assert not set(ours) & set(order)
     assert {"scratch_vgg", "inception_svm"} <= set(report)
-    assert {"released", "inception_online"} <= set(ours) and "smote" in ablations
+    assert {"released", "released_full"} <= set(ours) and "smote" in ablations
 
 
 @pytest.mark.parametrize(

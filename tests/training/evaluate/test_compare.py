@@ -15,22 +15,26 @@ from PIL import Image
 from common.errors import UserError
 from competition.synthetic import draw_folder
 from training.__main__ import main
-from training.config.override import override
+from training.config.override import in_bfloat16, override
 from training.evaluate import plots
-from training.evaluate.compare import collect, compare, write_table
+from training.evaluate.compare import _settings, collect, compare, write_table
 from training.evaluate.rows import RUNS, read_rows, reported
 from training.recipes import load_recipe, recipe_names, recipe_summary
 from training.run import Inputs, train
 
 pytestmark = pytest.mark.integration
 TEST_IMAGES = sum(range(3, 11))
+TINY = 'finetune.backbone="tiny"'
 HEADER = ["recipe", "report", "accuracy", "macro F1", "F1 Species1", "F1 Species6", "validation", "parameters"]
 HEADER += ["epochs", "minutes", "note"]
 
 
 @pytest.fixture(scope="module")
 def compared_runs(tmp_path_factory):
-    """Runs of one epoch: two seeds, another dropout, nothing held out, and a frozen backbone without test images."""
+    """Runs of one epoch on a tiny network.
+
+    Two seeds, another dropout, nothing held out, and a frozen backbone without test images.
+    """
     folder = tmp_path_factory.mktemp("compare")
     draw_folder(folder / "train", 8, side=32)
     draw_folder(folder / "test", 11, side=32, seed=5)
@@ -40,14 +44,14 @@ def compared_runs(tmp_path_factory):
     short = ["finetune.resolution_schedule=((1, 32),)", "finetune.batch_size=16"]
 
     def run(name, out, settings, test=folder / "test", **fields):
-        recipe = change(override(load_recipe(name), settings), **fields)
+        recipe = change(override(load_recipe(name), settings), backbone=tiny, **fields)
         train(recipe, name, Inputs(folder / "train", "none", test), folder / "runs" / out)
 
     run("online", "online", short)
     run("online", "online-seed1", short, seed=1)
     run("class_weights", "class_weights", [*short, "finetune.dropout=0.5", "head.l2=0.5"])  # it has no such head
     run("concat", "concat", [short[0], "data.validation_split=0.0"], test=None)
-    run("tuned", "tuned", ["finetune.head_warmup_epochs=2", "head.views=1"], test=None, backbone=tiny)
+    run("tuned", "tuned", ["finetune.head_warmup_epochs=2", "head.views=1"], test=None)
     return folder / "runs"
 
 
@@ -145,8 +149,8 @@ def test_collect_reads_the_fields_of_a_row_from_the_files_of_the_run(compared_ru
         name: rounded_f1(metrics, name) for name in test["classes"]
     }
     assert (row.val_images, row.val_accuracy) == (metrics["images"], metrics["accuracy"])
-    assert row.parameters == metrics["trainable_parameters"] and 50_000 < row.parameters < 140_000
-    assert (row.epochs, row.planned_epochs, row.warmup_epochs) == (1, 8, 0)
+    assert row.parameters == metrics["trainable_parameters"] == 1_280
+    assert (row.epochs, row.planned_epochs, row.warmup_epochs) == (1, 12, 0)
     assert row.minutes == metrics["finetuning_minutes"]
     assert row.images_per_second == pytest.approx(float(history["images"]) / float(history["seconds"]), rel=0.1)
     assert row.finished == metrics["finished"] and re.fullmatch(r"\d{4}-\d\d-\d\d", row.finished)
@@ -167,10 +171,9 @@ def test_collect_of_a_run_that_holds_nothing_out(compared_runs):
 
 
 def test_settings_are_the_fields_that_differ_and_have_an_effect(compared_runs):
-    assert collect(compared_runs / "online").settings == "finetune.batch_size=16"
-    assert collect(compared_runs / "class_weights").settings == "finetune.dropout=0.5, finetune.batch_size=16"
-    tuned = 'finetune.backbone="tiny", finetune.head_warmup_epochs=2, head.views=1'
-    assert collect(compared_runs / "tuned").settings == tuned
+    assert collect(compared_runs / "online").settings == f"{TINY}, finetune.batch_size=16"
+    assert collect(compared_runs / "class_weights").settings == f"{TINY}, finetune.dropout=0.5, finetune.batch_size=16"
+    assert collect(compared_runs / "tuned").settings == f"{TINY}, finetune.head_warmup_epochs=2, head.views=1"
 
 
 def test_rows_are_replaced_and_those_of_other_runs_are_kept(tested_runs, compared_runs, tmp_path):
@@ -226,7 +229,7 @@ def test_a_row_has_the_numbers_of_its_metrics(comparison, compared_runs):
     assert row["F1 Species6"] == f"{rounded_f1(metrics, 'Species6'):.3f}"
     assert row["validation"] == percent(metrics["accuracy"])
     assert row["parameters"].replace(",", "") == str(metrics["trainable_parameters"])
-    assert row["epochs"] == "1 of 8"
+    assert row["epochs"] == "1 of 12"
     assert row["minutes"] == f"{metrics['finetuning_minutes']:.1f}"
 
 
@@ -243,6 +246,12 @@ def test_several_seeds_are_their_mean_and_their_range(comparison, compared_runs)
     assert row["validation"] == percent(mean([metrics["accuracy"] for metrics in both]))
 
 
+def test_the_precision_that_run_chooses_is_no_difference():
+    planned = load_recipe("online")
+    assert _settings(planned, in_bfloat16(planned)) == _settings(planned, planned) == ""
+    assert _settings(planned, change(planned, precision="mixed_float16")) == 'finetune.precision="mixed_float16"'
+
+
 def test_the_two_seeds_are_two_different_runs(compared_runs):
     one, other = ((compared_runs / name / "finetuned.weights.h5").read_bytes() for name in ("online", "online-seed1"))
     assert one != other
@@ -250,9 +259,9 @@ def test_the_two_seeds_are_two_different_runs(compared_runs):
 
 def test_the_note_names_the_settings_that_differ(comparison):
     rows = table(comparison)
-    assert rows["online"]["note"] == "with finetune.batch_size=16"
-    assert rows["class_weights"]["note"] == "with finetune.dropout=0.5, finetune.batch_size=16"
-    assert rows["tuned"]["note"].startswith('with finetune.backbone="tiny", ')
+    assert rows["online"]["note"] == f"with {TINY}, finetune.batch_size=16"
+    assert rows["class_weights"]["note"] == f"with {TINY}, finetune.dropout=0.5, finetune.batch_size=16"
+    assert rows["tuned"]["note"].startswith(f"with {TINY}, ")
 
 
 def test_an_experiment_that_was_not_run_says_why(comparison):
@@ -281,7 +290,7 @@ def test_a_run_without_test_images_has_its_validation_only(comparison, compared_
 def test_a_run_without_validation_part_and_test_images_has_a_row(compared_runs, tested_runs, tmp_path):
     assert run_compare(tmp_path / "table.md", compared_runs / "concat", *tested_runs) == 0
     row = table(tmp_path / "table.md")["concat"]
-    assert (row["accuracy"], row["macro F1"], row["validation"], row["epochs"]) == ("–", "–", "none", "1 of 7")
+    assert (row["accuracy"], row["macro F1"], row["validation"], row["epochs"]) == ("–", "–", "none", "1 of 11")
 
 
 def test_each_recipe_is_described(comparison):
