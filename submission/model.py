@@ -207,10 +207,14 @@ def _bfloat16_speedup():
 
 
 def _ratio_of_minima(measures, least=5, most=60):
-    """Returns the ratio of the shortest of two times, measured in turn until it is MIN_SPEEDUP or `most` times.
+    """Returns the ratio of the shortest times of two functions, which are measured in turn.
 
-    While other programs have the processor, five measurements can be of them alone, and two runs on one machine would
-    have different precisions.
+    They are measured until the ratio reaches MIN_SPEEDUP, at most `most` times. On a busy processor, `least`
+    measurements can all be disturbed, and two processes on one machine would choose different precisions.
+
+    Args:
+        measures: two functions without arguments that return seconds.
+        least, most: number of measurements.
     """
     seconds = []
     while len(seconds) < least or (len(seconds) < most and np.divide(*np.min(seconds, axis=0)) < MIN_SPEEDUP):

@@ -147,7 +147,7 @@ def test_the_same_submissions_would_harvest_if_mistakes_were_shown(random_images
     result = hosted.submit(bundle, tmp_path / "app", harvester(tmp_path / "b.zip", *chosen(1)))
     page = Texts(result.page)
     assert page.tags.count("img") == page.tags.count("li") == 15
-    # The bundle's order is random: of the fifteen rows, fewer than three are no b once in millions of bundles.
+    # The bundle's order is random. Fewer than three of the fifteen rows are mistakes in one of 15 million bundles.
     assert len(re.findall(r"true [acd]predicted b, confidence 9\d%", page.text)) >= 3
 
 
