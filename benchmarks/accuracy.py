@@ -57,7 +57,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "kernel scale 0.5": {"head.kernel_scale": 0.5},
     "kernel scale 2": {"head.kernel_scale": 2.0},
     "learning rate 1e-3": {"head.learning_rate": 1e-3},
-    "logistic regression": {"head.kind": LINEAR, "data.teacher_share": 0.0},  # which has no soft targets
+    "logistic regression": {"head.kind": LINEAR, "head.teacher_share": 0.0},  # which has no soft targets
 }
 REFERENCE = "quasi-SVM as in the recipe"  # what the other rows are compared with
 # Row → layers whose pooled outputs are the features.
@@ -233,7 +233,7 @@ def _check_run(run: Path, record: Record, images: Images) -> None:
     if not usable:
         raise UserError(f"--run must have a quasi-SVM, a validation part and checkpoint=last; {run} does not")
     fields = attrgetter("head", "data", "finetune.dense_units", "finetune.dropout")
-    own = {f"data.{field}": getattr(recipe.data, field) for field in ("folds", "fold", "teacher_share")}
+    own = {name: attrgetter(name)(recipe) for name in ("data.folds", "data.fold", "head.teacher_share")}
     planned = change(load_recipe(name), own)
     if fields(recipe) not in (fields(planned), fields(in_bfloat16(planned))):
         raise UserError(

@@ -406,7 +406,7 @@ def _add_teacher(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--teacher",
         metavar="CROSSVAL",
-        help="a finished cross-validation of --data, whose predictions are soft targets (see data.teacher_share)",
+        help="a finished cross-validation of --data, whose predictions are soft targets (see finetune.teacher_share)",
     )
 
 

@@ -88,7 +88,8 @@ def _choices(record: Record) -> list:
     recipe = record.recipe
     views = recipe.head.views if recipe.finetune.head_warmup_epochs else None
     choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, views)
-    data = (record.classes, record.data_sha256, record.groups_sha256, record.teacher_sha256)
+    teacher = record.teacher_sha256 if recipe.finetune.teacher_share else ""
+    data = (record.classes, record.data_sha256, record.groups_sha256, teacher)
     return [*choices, *data, record.backbone_weights, record.versions]
 
 

@@ -17,7 +17,7 @@ from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.config.override import field_names
 from training.config.recipe import Data, Finetune, Head, Recipe
-from training.data.augment import mix_up, rand_augment
+from training.data.augment import RandomTransforms, mix_up
 from training.fit import finetune
 from training.fit.checkpoint import read_history
 from training.predict import predict_proba
@@ -257,12 +257,22 @@ def test_a_fine_tuning_that_starts_from_another_trains_that_one_first(run_data, 
 
 def test_the_first_fine_tuning_has_the_data_and_augmentation_of_the_run(run_data, tmp_path):
     """One section `augmentation` holds for both, also of the fine-tuning that the run starts from."""
-    recipe = change(SECOND, batch_augmentations=(rand_augment,), resolution_schedule=((0, 48),))
-    plain = change(recipe, batch_augmentations=())
+    recipe = change(SECOND, transforms=RandomTransforms(tint=0.5), resolution_schedule=((0, 48),))
+    plain = change(recipe, transforms=RandomTransforms())
     inputs = Inputs(run_data / "train", "none")
     for name, one in (("augmented", recipe), ("plain", plain)):
         train(one, name, inputs, tmp_path / name)
     assert not equal(*(weights_of(FIRST, tmp_path / name / INIT) for name in ("augmented", "plain")))
+
+
+def test_batch_augmentations_are_those_of_each_fine_tuning(run_data, tmp_path):
+    """What the second fine-tuning mixes does not change the first one."""
+    weights = []
+    for name, layers in (("mixed", (mix_up,)), ("plain", ())):
+        train(change(SECOND, batch_augmentations=layers), name, Inputs(run_data / "train", "none"), tmp_path / name)
+        weights.append((weights_of(FIRST, tmp_path / name / INIT), weights_of(SECOND, tmp_path / name)))
+    assert equal(weights[0][0], weights[1][0])
+    assert not equal(weights[0][1], weights[1][1])
 
 
 def test_an_interrupted_first_fine_tuning_is_continued(run_data, tmp_path, monkeypatch):

@@ -37,13 +37,12 @@ class Data:
     resampling: Callable = natural  # a function of data/balance.py, applied to the training part
     class_repeats: dict = field(default_factory=dict)  # class name → how often each of its images occurs in an epoch
     class_weights: bool = False  # weight the loss by scikit-learn's balanced class weights
-    teacher_share: float = 0.0  # of a teacher's probabilities in the training targets; the rest is the label
     pipeline: Callable = array_batches  # a function of data/pipeline.py
 
     def __post_init__(self) -> None:
         check = Check("data", self)
         check.whole(0, "split_seed", "folds", "fold")
-        check.within_one("validation_split", "teacher_share")
+        check.within_one("validation_split")
         check("class_repeats", all(is_whole(n, 1) for n in self.class_repeats.values()), "whole numbers from 1")
         check("folds", self.folds != 1, "0 for one validation part, or at least 2")
         check(
@@ -59,7 +58,6 @@ class Augmentation:
     # augmentation before training, in rounds of (class names or () for all, copies of each image)
     precomputed: tuple = ()
     precomputed_transforms: RandomTransforms = RandomTransforms()
-    batch_augmentations: tuple = ()  # rand_augment, cut_mix, mix_up of data/augment.py, applied to each batch in order
 
     def __post_init__(self) -> None:
         check = Check("augmentation", self)
@@ -90,6 +88,8 @@ class Finetune:
     warmup_epochs: float = 1.0  # linear warm-up
     weight_decay: float = 0.004
     label_smoothing: float = 0.0
+    teacher_share: float = 0.0  # of a teacher's probabilities in the targets; the rest is the label
+    batch_augmentations: tuple = ()  # functions of data/augment.py, applied to each batch in order
     dense_units: tuple = ()  # units of the dense layers between features and softmax
     activation: str = "relu"  # of the dense layers
     dense_l2: float = 0.0  # L2 penalty of their kernels
@@ -110,7 +110,7 @@ class Finetune:
         )
         check.whole(0, "head_warmup_epochs", "swa_epochs")
         check.whole(1, "batch_size", "replicas", "soup")
-        check.within_one("label_smoothing", "dropout", "dense_dropout")
+        check.within_one("label_smoothing", "teacher_share", "dropout", "dense_dropout")
         check.positive("learning_rate", "head_warmup_learning_rate")
         check.not_negative("weight_decay", "dense_l2")
         check(
@@ -151,6 +151,11 @@ class Finetune:
         return sum(epochs for epochs, _ in self.resolution_schedule)
 
     @property
+    def with_earlier(self) -> "tuple[Finetune, ...]":
+        """This fine-tuning and those before it, the last one first."""
+        return (self, *(self.init_from.with_earlier if self.init_from else ()))
+
+    @property
     def earlier_epochs(self) -> int:
         """Epochs of the fine-tunings before this one."""
         return self.init_from.all_epochs if self.init_from else 0
@@ -168,7 +173,7 @@ class Finetune:
     @property
     def most_replicas(self) -> int:
         """Devices needed, `init_from` included."""
-        return max(self.replicas, self.init_from.most_replicas if self.init_from else 1)
+        return max(tune.replicas for tune in self.with_earlier)
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,7 @@ class Head:
     feature_precision: str = "float32"  # or "bfloat16": twice as fast on processors with AVX-512 BF16 or AMX
     views: int = 8  # random views of each image whose features are computed; 0: prediction.tta_transforms
     softmax_share: float = 0.0  # of the fine-tuning's softmax in a weighted mean with this head
+    teacher_share: float = 0.0  # of a teacher's probabilities in the targets; the rest is the label
     epochs: int = 60
     learning_rate: float = 3e-2  # high, because the Fourier features are as small as sqrt(2 / fourier_features)
     kernel: str = "gaussian"
@@ -199,13 +205,14 @@ class Head:
         check.one_of("feature_precision", FEATURE_PRECISIONS)
         check.whole(0, "views")
         check.whole(1, "epochs", "fourier_features", "batch_size")
-        check.within_one("dropout", "softmax_share")
+        check.within_one("dropout", "softmax_share", "teacher_share")
         check.positive("learning_rate", "kernel_scale", "c")
         check.not_negative("l2", "logit_adjustment")
         check(
             "feature_layers", self.kind != SOFTMAX or not self.feature_layers, "() with the softmax of the fine-tuning"
         )
         check("softmax_share", not self.softmax_share or not self.feature_layers, "0 with head.feature_layers")
+        check("teacher_share", not self.teacher_share or self.kind == QUASI_SVM, f"0 with head.kind={self.kind}")
 
 
 @dataclass(frozen=True)
@@ -227,14 +234,13 @@ class Recipe:
         check.one_of("checkpoint", CHECKPOINTS)
         tune = self.finetune
         check("checkpoint", not tune.swa_epochs or self.checkpoint == "last", "last with finetune.swa_epochs")
-        mixed = [layer.__name__ for layer in self.augmentation.batch_augmentations if layer in MIXING]
+        mixed = [layer.__name__ for one in tune.with_earlier for layer in one.batch_augmentations if layer in MIXING]
         # Keras looks up a class weight by the argmax of the label, which is wrong for mixed labels.
         allowed = not (self.data.class_weights and mixed)
         require("data.class_weights", True, allowed, f"False with {', '.join(mixed)}, which mix labels")
         if self.data.pipeline is folder_batches:
             self._check_file_pipeline()
-        if self.data.teacher_share:
-            self._check_teacher()
+        self._check_teacher()
         trained = tune.epochs or tune.earlier_epochs or tune.head_warmup_epochs
         require(
             "head.kind",
@@ -247,17 +253,22 @@ class Recipe:
         )
         require("head.views", self.head.views, self.head.views or not tune.head_warmup_epochs, "above 0 with a warm-up")
 
+    @property
+    def largest_teacher_share(self) -> float:
+        """The largest share of a teacher's probabilities in the targets of a fine-tuning or of the head."""
+        return max(self.head.teacher_share, *(one.teacher_share for one in self.finetune.with_earlier))
+
     def _check_teacher(self) -> None:
         """A teacher has predicted the labelled images only, and mixed labels suit neither class weights nor files."""
-        data, share, why = self.data, self.data.teacher_share, "0 with"
+        data = self.data
         for name, used in (
-            ("class_weights", data.class_weights),
-            ("pipeline=folder_batches", data.pipeline is folder_batches),
-            (f"resampling={data.resampling.__name__}", data.resampling in (smote, svmsmote)),
+            ("data.class_weights", data.class_weights),
+            ("data.pipeline=folder_batches", data.pipeline is folder_batches),
+            (f"data.resampling={data.resampling.__name__}", data.resampling in (smote, svmsmote)),
+            ("augmentation.precomputed", self.augmentation.precomputed),
         ):
-            require("data.teacher_share", share, not used, f"{why} data.{name}")
-        require("data.teacher_share", share, not self.augmentation.precomputed, f"{why} augmentation.precomputed")
-        require("data.teacher_share", share, self.head.kind != LINEAR, f"{why} head.kind={LINEAR}")
+            allowed = not (used and self.largest_teacher_share)
+            require("teacher_share of finetune and head", self.largest_teacher_share, allowed, f"0 with {name}")
 
     def _check_file_pipeline(self) -> None:
         """folder_batches reads image files, so arrays that are no files cannot be used."""
@@ -268,6 +279,8 @@ class Recipe:
             self.data.resampling not in (smote, svmsmote),
             f"natural {why}",
         )
-        for name in ("precomputed", "batch_augmentations"):
-            value = getattr(self.augmentation, name)
-            require(f"augmentation.{name}", value, not value, f"() {why}")
+        precomputed = self.augmentation.precomputed
+        require("augmentation.precomputed", precomputed, not precomputed, f"() {why}")
+        for one in self.finetune.with_earlier:
+            layers = one.batch_augmentations
+            require("finetune.batch_augmentations", layers, not layers, f"() {why}")

@@ -1,7 +1,7 @@
 """Recipes as JSON, and the records of older runs.
 
 A run's record (`run.json`) holds its recipe. Runs made before recipes were nested have a `recipe.json` with flat
-fields; `upgrade` is the one place that knows their names.
+fields; `upgrade` is the one place that knows their names, and the fields that moved to another section since.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from common.errors import UserError
-from training.config.recipe import Augmentation, Data, Finetune, Head, Prediction, Recipe
+from training.config.recipe import QUASI_SVM, Augmentation, Data, Finetune, Head, Prediction, Recipe
 from training.data import augment, balance, pipeline
 from training.data.augment import RandomTransforms
 from training.fit import schedules
@@ -38,7 +38,7 @@ RENAMED = {
     "augmentation": "augmentation.transforms",
     "offline": "augmentation.precomputed",
     "offline_augmentation": "augmentation.precomputed_transforms",
-    "layers": "augmentation.batch_augmentations",
+    "layers": "finetune.batch_augmentations",
     "start": "finetune.init_from",
     "backbone": "finetune.backbone",
     "frozen_epochs": "finetune.head_warmup_epochs",
@@ -108,9 +108,36 @@ def from_json(fields: dict) -> Recipe:
 
 
 def upgrade(fields: dict) -> dict:
-    """A recipe's flat fields of an earlier version as nested ones; nested fields are returned unchanged."""
-    if "finetune" in fields or "validation" not in fields and "phases" not in fields:
+    """A recipe's fields of an earlier version as those of this one; fields of this version are returned unchanged."""
+    if "validation" in fields or "phases" in fields:
+        fields = _nested(fields)
+    return _moved(fields)
+
+
+def _moved(fields: dict) -> dict:
+    """Before 2.4, two choices of the fine-tunings were in other sections, and one was also the head's."""
+    data, augmentation, head = (dict(fields.get(name, {})) for name in ("data", "augmentation", "head"))
+    moved = {}
+    if "batch_augmentations" in augmentation:
+        moved["batch_augmentations"] = augmentation.pop("batch_augmentations")
+    if "teacher_share" in data:
+        moved["teacher_share"] = data.pop("teacher_share")
+        if head.get("kind", QUASI_SVM) == QUASI_SVM:
+            head["teacher_share"] = moved["teacher_share"]
+    if not moved:
         return fields
+    finetune = _with_each(fields.get("finetune", {}), moved)
+    return {**fields, "data": data, "augmentation": augmentation, "finetune": finetune, "head": head}
+
+
+def _with_each(finetune: dict, moved: dict) -> dict:
+    """A fine-tuning's fields with those that moved, and the same for those before it."""
+    earlier = finetune.get("init_from")
+    return {**finetune, **moved, "init_from": _with_each(earlier, moved) if earlier else None}
+
+
+def _nested(fields: dict) -> dict:
+    """The sections of a recipe from the flat fields of the first versions."""
     nested: dict[str, Any] = {name: {} for name in SECTIONS}
     for name, value in fields.items():
         if name not in RENAMED:

@@ -162,4 +162,23 @@ def mix_up(seed: int) -> keras.Layer:
     return keras.layers.MixUp(alpha=0.2, seed=seed)
 
 
-MIXING = (cut_mix, mix_up)  # these give an image several labels
+def cut_mix_or_mix_up(seed: int) -> keras.Layer:
+    """For each batch, one of `cut_mix` and `mix_up`, each with probability 1/2."""
+    return OneOf((cut_mix(seed), mix_up(seed)), seed)
+
+
+class OneOf(keras.layers.Layer):
+    """Applies one of several layers that mix a batch, drawn anew for each batch."""
+
+    def __init__(self, layers: tuple, seed: int) -> None:
+        super().__init__()
+        self.layers, self.generator = layers, keras.random.SeedGenerator(seed)
+
+    def call(self, batch: dict, training: bool = True) -> dict:
+        """Mixes {"images": [b, h, w, 3], "labels": [b, classes]}."""
+        drawn = keras.random.randint((), 0, len(self.layers), seed=self.generator)
+        mixed = [layer(batch, training=training) for layer in self.layers]
+        return {key: ops.take(ops.stack([one[key] for one in mixed]), drawn, axis=0) for key in batch}
+
+
+MIXING = (cut_mix, mix_up, cut_mix_or_mix_up)  # these give an image several labels

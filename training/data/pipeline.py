@@ -27,7 +27,7 @@ def array_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fol
     Args:
         images: `Images`.
         rows: int [m], the rows of one epoch (see `balance.repeat_classes`).
-        recipe: a `Recipe`; its `augmentation`, `data.teacher_share`, `finetune.batch_size` and `seed` are used.
+        recipe: a `Recipe`; its `augmentation`, `finetune` and `seed` are used.
         epoch: integer from 0. With the recipe's seed it decides everything random.
         folder: not used.
 
@@ -38,8 +38,8 @@ def array_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fol
     rng = np.random.default_rng((recipe.seed, recipe.finetune.earlier_epochs + epoch))
     order = _whole_batches(rng.permutation(rows), recipe.finetune.batch_size)
     views = draw_views(recipe.augmentation.transforms, len(order), images.images.shape[1:], rng).arrays()
-    targets = soft_targets(one_hot(images.labels, len(images.names)), images.teacher, recipe.data.teacher_share)
-    layers = recipe.augmentation.batch_augmentations
+    targets = soft_targets(one_hot(images.labels, len(images.names)), images.teacher, recipe.finetune.teacher_share)
+    layers = recipe.finetune.batch_augmentations
     mixing = [(layer, int(rng.integers(2**31)) + number) for number, layer in enumerate(layers)]
     batches = _graph_batches if keras.backend.backend() == "tensorflow" else _ArrayBatches
     return batches(images.images, targets, order, views, mixing, recipe.finetune.batch_size)
@@ -188,7 +188,7 @@ def soft_targets(targets: np.ndarray, teacher: np.ndarray | None, share: float) 
     if not share:
         return targets
     if teacher is None:
-        raise UserError(f"data.teacher_share={share:g} needs a teacher, which run and crossval take; set it to 0")
+        raise UserError(f"teacher_share={share:g} needs a teacher, which run and crossval take; set it to 0")
     return (1 - share) * targets + share * teacher
 
 

@@ -20,7 +20,7 @@ def with_teacher(images: Images, recipe: Recipe, folder: Path | None) -> Images:
 
     Args:
         images: the images that the cross-validation was trained on, in the same order.
-        recipe: its `data.teacher_share` says whether there is a teacher.
+        recipe: its `largest_teacher_share` says whether there is a teacher.
         folder: of the finished cross-validation, or None. The predictions of several seeds are averaged.
 
     Returns:
@@ -30,13 +30,15 @@ def with_teacher(images: Images, recipe: Recipe, folder: Path | None) -> Images:
         UserError: a recipe that needs a teacher without a folder, or the opposite; no finished cross-validation;
             damaged files; other images.
     """
-    share = recipe.data.teacher_share
+    share = recipe.largest_teacher_share
     if folder is None and not share:
         return images
     if folder is None:
-        raise UserError(f"data.teacher_share={share:g} needs the folder of a cross-validation; give --teacher")
+        raise UserError(f"teacher_share={share:g} needs the folder of a cross-validation; give --teacher")
     if not share:
-        raise UserError("--teacher has no effect while data.teacher_share is 0; leave it out, or set the share")
+        raise UserError(
+            "--teacher has no effect while finetune.teacher_share and head.teacher_share are 0; leave it out"
+        )
     path = Path(folder) / OUT_OF_FOLD
     if not path.is_file():
         raise UserError(f"--teacher must be the folder of a finished cross-validation; {folder} has no {OUT_OF_FOLD}")

@@ -129,7 +129,7 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
     """
     labels, classes = features.train_labels, len(features.names)
     rows = repeat_classes(labels, features.names, recipe.data.class_repeats)
-    targets, validation = soft_targets(one_hot(labels, classes), features.teacher, recipe.data.teacher_share), None
+    targets, validation = soft_targets(one_hot(labels, classes), features.teacher, recipe.head.teacher_share), None
     if len(features.val_labels):
         validation = plain_batches(schedule.batch_size, features.val, one_hot(features.val_labels, classes))
     steps = math.ceil(len(rows) / schedule.batch_size)

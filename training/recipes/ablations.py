@@ -24,7 +24,7 @@ BASE = Recipe(
 )
 
 PRECOMPUTED, TRANSFORMS = "augmentation.precomputed", "augmentation.transforms"
-BATCH, SCHEDULE = "augmentation.batch_augmentations", "finetune.resolution_schedule"
+BATCH, SCHEDULE = "finetune.batch_augmentations", "finetune.resolution_schedule"
 RARE = ("Species1", "Species6")
 
 # name → (what is different from the base, changed fields)

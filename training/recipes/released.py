@@ -30,6 +30,7 @@ first_cycle = Finetune(
     warmup_epochs=1.0,
     weight_decay=0.05,
     label_smoothing=0.1,
+    batch_augmentations=(mix_up,),
     dropout=0.3,
     dense_dropout=0.3,  # without dense layers, it has no effect
     swa_epochs=8,
@@ -61,7 +62,6 @@ recipe = Recipe(
             saturation=0.2,
             tint=0.05,
         ),
-        batch_augmentations=(mix_up,),
     ),
     finetune=second_cycle,
     head=Head(

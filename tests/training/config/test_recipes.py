@@ -72,7 +72,7 @@ def differences(name, base):
 
 SCHEDULE = "finetune.resolution_schedule"
 TRANSFORMS, PRECOMPUTED = "augmentation.transforms", "augmentation.precomputed"
-BATCH = "augmentation.batch_augmentations"
+BATCH = "finetune.batch_augmentations"
 DIFFERENCES = {
     ("inception_svm", "inception_more"): {"head.kind"},
     ("inception_svm_full", "inception_svm"): {"data.validation_split"},
@@ -117,8 +117,8 @@ def test_variants_are_what_their_names_say():
     }
     assert load_recipe("online").data.resampling is natural
     mixing = {"randaug": (rand_augment,), "cutmix": (cut_mix,), "mixup": (mix_up,)}
-    assert {name: load_recipe(name).augmentation.batch_augmentations for name in mixing} == mixing
-    assert load_recipe("randaug_cutmix_mixup").augmentation.batch_augmentations == (rand_augment, cut_mix, mix_up)
+    assert {name: load_recipe(name).finetune.batch_augmentations for name in mixing} == mixing
+    assert load_recipe("randaug_cutmix_mixup").finetune.batch_augmentations == (rand_augment, cut_mix, mix_up)
     assert load_recipe("folders").data.pipeline is folder_batches
     assert load_recipe("online").data.pipeline is array_batches
     assert load_recipe("class_weights").data.class_weights
@@ -139,7 +139,7 @@ def test_released_continues_a_fine_tuning_and_averages_epochs_of_one_size():
         sizes = [size for _, size in tune.resolution_schedule]
         assert sizes == sorted(set(sizes)) and tune.input_size == sizes[-1]
     assert recipe.checkpoint == "last"
-    assert recipe.augmentation.batch_augmentations == (mix_up,)
+    assert recipe.finetune.batch_augmentations == (mix_up,)
     assert recipe.prediction.tta_transforms == tuple(TTA_TRANSFORMS)
     assert 0.5 < recipe.prediction.tta_threshold < 1
 

@@ -40,7 +40,7 @@ def test_json_has_every_field_as_a_plain_value():
 @pytest.mark.parametrize(
     ("section", "field", "value", "plain"),
     [
-        ("augmentation", "batch_augmentations", (cut_mix, mix_up), ["cut_mix", "mix_up"]),
+        ("finetune", "batch_augmentations", (cut_mix, mix_up), ["cut_mix", "mix_up"]),
         ("augmentation", "precomputed", ((("a",), 2),), [[["a"], 2]]),
         ("finetune", "trainable", All(), {"name": "All"}),
         ("finetune", "trainable", ParameterBudget(3), {"name": "ParameterBudget", "parameters": 3}),
@@ -83,7 +83,7 @@ def test_missing_fields_have_their_defaults():
         {"finetune": {"batsh_size": 3}},
         {"training": {}},
         {"finetune": {"backbone": "inception_v9"}},
-        {"augmentation": {"batch_augmentations": ["cut_mix", "sharpen"]}},
+        {"finetune": {"batch_augmentations": ["cut_mix", "sharpen"]}},
         {"finetune": {"trainable": {"first": 3}}},
         {"finetune": {"batch_size": 0}},
         {"finetune": 3},
@@ -140,6 +140,24 @@ def test_flat_names_of_what_is_trainable_are_read(old, new):
 
 def test_flat_names_are_those_of_different_fields():
     assert len(set(RENAMED.values())) == len(RENAMED)
+
+
+@pytest.mark.parametrize(("kind", "share_of_head"), [("quasi_svm", 0.3), ("softmax", 0.0)])
+def test_fields_that_moved_to_the_fine_tunings_are_read(kind, share_of_head):
+    """Before 2.4, batch augmentations and the share of a teacher held for all fine-tunings of a recipe."""
+    earlier = {"learning_rate": 1e-4, "init_from": {"learning_rate": 1e-5, "init_from": None}}
+    old = {
+        "data": {"teacher_share": 0.3, "split_seed": 2},
+        "augmentation": {"batch_augmentations": ["mix_up"], "precomputed": []},
+        "finetune": {"learning_rate": 1e-3, "init_from": earlier},
+        "head": {"kind": kind},
+    }
+    recipe = from_json(upgrade(old))
+    assert [one.learning_rate for one in recipe.finetune.with_earlier] == [1e-3, 1e-4, 1e-5]
+    for one in recipe.finetune.with_earlier:
+        assert (one.batch_augmentations, one.teacher_share) == ((mix_up,), 0.3)
+    assert (recipe.data.split_seed, recipe.head.teacher_share) == (2, share_of_head)
+    assert from_json(upgrade(to_json(recipe))) == recipe
 
 
 def test_upgrade_does_not_change_a_nested_record():

@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.images import Images, load_folder
 from competition.synthetic import draw_folder, draw_images
 from training.config.recipe import Augmentation, Finetune, Recipe
-from training.data.augment import NO_TRANSFORMS, RandomTransforms, cut_mix, mix_up, rand_augment
+from training.data.augment import NO_TRANSFORMS, RandomTransforms, cut_mix, cut_mix_or_mix_up, mix_up, rand_augment
 from training.data.pipeline import array_batches, folder_batches, one_hot, plain_batches
 
 pytestmark = pytest.mark.integration
@@ -28,7 +28,7 @@ def epoch_of(recipe, epoch=0, images=LEAVES, folder=None):
 
 @pytest.mark.parametrize(
     "layers",
-    [(rand_augment,), (cut_mix,), (mix_up,), (rand_augment, cut_mix, mix_up)],
+    [(rand_augment,), (cut_mix,), (mix_up,), (cut_mix_or_mix_up,), (rand_augment, cut_mix, mix_up)],
     ids=lambda layers: "-".join(layer.__name__ for layer in layers),
 )
 def test_batch_augmentations_repeat_with_the_seed_and_change_with_the_epoch(layers):
@@ -55,7 +55,7 @@ def test_mixed_labels_are_the_shares_of_the_pixels():
     images = Images(
         np.repeat(shades, 4).astype(np.uint8)[:, None, None, None] * np.ones((1, 96, 96, 3), np.uint8), *_labelled(16)
     )
-    for layer in (cut_mix, mix_up):
+    for layer in (cut_mix, mix_up, cut_mix_or_mix_up):
         pixels, labels = epoch_of(change(PLAIN, batch_augmentations=(layer,), batch_size=16), images=images)
         np.testing.assert_allclose(pixels.mean(axis=(1, 2, 3)), labels @ shades, atol=6)  # boxes have whole pixels
         assert len(np.unique(labels.round(4))) > 3
@@ -63,6 +63,18 @@ def test_mixed_labels_are_the_shares_of_the_pixels():
 
 def _labelled(count):
     return np.repeat(np.arange(4), count // 4), ("a", "b", "c", "d"), ("",) * count
+
+
+def test_cut_mix_or_mix_up_draws_one_of_both_for_each_batch():
+    """A quarter of the images is white and the rest black, so that only MixUp makes grey pixels."""
+    white = np.repeat([255, 0, 0, 0], 4).astype(np.uint8)[:, None, None, None]
+    images = Images(np.tile(white * np.ones((1, 8, 8, 3), np.uint8), (8, 1, 1, 1)), *_labelled(128))
+    layers = (cut_mix_or_mix_up,)
+    pixels, _ = epoch_of(change(PLAIN, batch_augmentations=layers, batch_size=16, seed=2), images=images)
+    again, _ = epoch_of(change(PLAIN, batch_augmentations=layers, batch_size=16, seed=2), images=images)
+    grey = [((batch > 1) & (batch < 254)).any() for batch in pixels.reshape(8, 16, 8, 8, 3)]
+    assert 2 <= sum(grey) <= 6
+    np.testing.assert_array_equal(pixels, again)
 
 
 def test_rand_augment_changes_pixels_and_no_label():

@@ -12,6 +12,7 @@ from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.config.recipe import Augmentation, Head
+from training.data.augment import mix_up
 from training.data.balance import oversample, smote
 from training.data.pipeline import array_batches, folder_batches, one_hot, soft_targets
 from training.data.teacher import with_teacher
@@ -19,7 +20,7 @@ from training.evaluate.crossval import crossval
 from training.fit.checkpoint import read_history
 from training.fit.head import Features, fit_head
 from training.run import Inputs, train
-from training.run_folder import OUT_OF_FOLD, read_record
+from training.run_folder import INIT, OUT_OF_FOLD, read_record
 
 pytestmark = pytest.mark.integration
 RECIPE = tiny_recipe()
@@ -40,7 +41,7 @@ def test_soft_targets_are_a_mean_of_labels_and_teacher():
     np.testing.assert_allclose(soft_targets(labels, teacher, 0.5), [[0.65, 0.35], [0.05, 0.95]], atol=1e-6)
     assert soft_targets(labels, teacher, 0.0) is labels
     assert soft_targets(labels, None, 0.0) is labels
-    with pytest.raises(UserError, match="data.teacher_share=0.5 needs a teacher"):
+    with pytest.raises(UserError, match="teacher_share=0.5 needs a teacher"):
         soft_targets(labels, None, 0.5)
 
 
@@ -74,10 +75,10 @@ def test_the_quasi_svm_learns_from_the_teacher():
     features = (rng.normal(size=(1, 200, 6)) + 2 * classes[None, :, None]).astype(np.float32)
     labels = rng.integers(2, size=200)
     train_on = Features(features, labels, features[0, :0], labels[:0], ("a", "b"), one_hot(classes, 2))
-    recipe = change(TAUGHT, head=Head(epochs=40, fourier_features=64, dropout=0.0))
     accuracies = []
     for share in (0.0, 0.9):
-        head = fit_head(change(recipe, teacher_share=share), train_on)
+        recipe = change(RECIPE, head=Head(epochs=40, fourier_features=64, dropout=0.0, teacher_share=share))
+        head = fit_head(recipe, train_on)
         accuracies.append((head.predict(features[0], verbose=0).argmax(axis=1) == classes).mean())
     assert accuracies[1] > 0.95 > 0.8 > accuracies[0]
 
@@ -88,7 +89,7 @@ def test_a_taught_run_records_its_teacher_and_differs_from_an_untaught_one(taugh
     train(TAUGHT, "small", replace(inputs, teacher=taught / "folds"), tmp_path / "taught")
     plain, record = read_record(tmp_path / "plain"), read_record(tmp_path / "taught")
     assert plain.teacher_sha256 == "" and len(record.teacher_sha256) == 64
-    assert record.recipe.data.teacher_share == 0.4
+    assert record.recipe.finetune.teacher_share == 0.4
     losses = [read_history(tmp_path / run / "history.csv")[0]["loss"] for run in ("plain", "taught")]
     assert losses[0] != losses[1]
 
@@ -117,7 +118,7 @@ def test_wrong_teachers_are_refused(taught, tmp_path):
     images = load_folder(taught / "leaves")
     with pytest.raises(UserError, match="teacher_share=0.4 needs the folder of a cross-validation; give --teacher"):
         with_teacher(images, TAUGHT, None)
-    with pytest.raises(UserError, match="--teacher has no effect while data.teacher_share is 0"):
+    with pytest.raises(UserError, match="--teacher has no effect while .* and head.teacher_share are 0"):
         with_teacher(images, RECIPE, taught / "folds")
     with pytest.raises(UserError, match="must be the folder of a finished cross-validation"):
         with_teacher(images, TAUGHT, tmp_path)
@@ -136,15 +137,46 @@ def test_wrong_teachers_are_refused(taught, tmp_path):
         {"resampling": smote},
         {"pipeline": folder_batches},
         {"augmentation": Augmentation(precomputed=(((), 2),))},
-        {"head": Head(kind="linear")},
         {"teacher_share": 1.0},
         {"teacher_share": -0.1},
     ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_a_teacher_cannot_be_combined_with_is_refused(changes):
-    with pytest.raises(UserError, match=r"data\.teacher_share must be"):
+    with pytest.raises(UserError, match=r"teacher_share( of finetune and head)? must be"):
         change(TAUGHT, **changes)
+
+
+@pytest.mark.parametrize("kind", ["linear", "softmax"])
+def test_a_head_without_soft_targets_has_no_teacher(kind):
+    with pytest.raises(UserError, match=rf"head\.teacher_share must be 0 with head\.kind={kind}"):
+        Head(kind=kind, teacher_share=0.4)
+
+
+@pytest.mark.parametrize("share_of", ["head", "earlier fine-tuning"])
+def test_a_teacher_of_the_head_or_of_an_earlier_fine_tuning_is_needed(share_of, taught):
+    recipe = {
+        "head": change(RECIPE, head=Head(teacher_share=0.4)),
+        "earlier fine-tuning": change(RECIPE, init_from=TAUGHT.finetune),
+    }[share_of]
+    with pytest.raises(UserError, match="teacher_share=0.4 needs the folder"):
+        with_teacher(load_folder(taught / "leaves"), recipe, None)
+
+
+def test_a_taught_variant_reuses_the_first_fine_tuning_of_the_folds(taught, tmp_path, capsys):
+    """The teacher is of the second fine-tuning alone, so that it is the first run's that it starts from."""
+    two = change(RECIPE, init_from=RECIPE.finetune, batch_augmentations=(mix_up,))
+    inputs = Inputs(taught / "leaves", "none")
+    crossval(two, "small", inputs, tmp_path / "folds", 2)
+    variant = change(two, teacher_share=0.4, batch_augmentations=())
+    reusing = replace(inputs, teacher=tmp_path / "folds", reuse=(tmp_path / "folds",), require_reuse=True)
+    capsys.readouterr()
+    crossval(variant, "small", reusing, tmp_path / "taught", 2)
+    assert capsys.readouterr().out.count("reusing its weights") == 2
+    for fold in ("seed0-fold0", "seed0-fold1"):
+        runs = [tmp_path / name / fold for name in ("folds", "taught")]
+        assert len({(run / INIT / "history.csv").read_bytes() for run in runs}) == 1
+        assert len({read_history(run / "history.csv")[0]["loss"] for run in runs}) == 2
 
 
 def test_the_command_line_takes_a_teacher(taught, tmp_path, monkeypatch, capsys):
