@@ -43,6 +43,7 @@ EXAMPLES = """examples:
   python -m training label-errors --data my/images --out label_errors.html
   python -m training compare runs/*
   python -m training paired runs/crossval-released runs/crossval-soup
+  python -m training class-bias runs/crossval-released
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
   python -m training deepweeds --images images --labels labels.csv --out data/leaves
@@ -235,6 +236,14 @@ def _paired(options: argparse.Namespace) -> None:
     print(f"{options.after}: {compare_held_out(Path(options.before), Path(options.after))}")
 
 
+def _class_bias(options: argparse.Namespace) -> None:
+    from training.evaluate.class_bias import class_bias
+
+    bias, worth = class_bias(Path(options.folder))
+    print(f"each image with the biases of other images: {worth}")
+    print(f"done; to use them: --set {shlex.quote(f'head.class_bias={bias}')}")
+
+
 def _compare(options: argparse.Namespace) -> None:
     from training.evaluate.compare import compare
 
@@ -294,8 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="list the recipes")
     command.set_defaults(command=_list)
-    experiments = (_add_run, _add_crossval, _add_mistakes, _add_label_errors, _add_compare, _add_paired, _add_tune)
-    for add in (_add_auto, *experiments, _add_split, _add_deepweeds, _add_predict):
+    experiments = (_add_run, _add_crossval, _add_compare, _add_paired, _add_tune)
+    held_out = (_add_mistakes, _add_label_errors, _add_class_bias)
+    for add in (_add_auto, *experiments, *held_out, _add_split, _add_deepweeds, _add_predict):
         add(commands)
     return parser
 
@@ -400,6 +410,12 @@ def _add_paired(commands: argparse._SubParsersAction) -> None:
     command.add_argument("before", help="a finished run with a validation part, or the folder of a cross-validation")
     command.add_argument("after", help="another one, of the same images")
     command.set_defaults(command=_paired)
+
+
+def _add_class_bias(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("class-bias", help="fit what to add to each class's logit on held-out images")
+    command.add_argument("folder", help="a cross-validation, or a run with a validation part")
+    command.set_defaults(command=_class_bias)
 
 
 def _add_teacher(command: argparse.ArgumentParser) -> None:

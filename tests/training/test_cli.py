@@ -45,7 +45,7 @@ def test_help_shows_examples():
     assert "exit codes" in done.stdout
 
 
-EXPERIMENTS = ("auto", "compare", "crossval", "label-errors", "mistakes", "paired", "run", "tune")
+EXPERIMENTS = ("auto", "class-bias", "compare", "crossval", "label-errors", "mistakes", "paired", "run", "tune")
 COMMANDS = (*EXPERIMENTS, "deepweeds", "list", "predict", "split")
 
 

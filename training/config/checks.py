@@ -46,6 +46,11 @@ def is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def is_stage(stage: Any) -> bool:
     """Whether a value is (epochs, size) of a resolution schedule."""
     return isinstance(stage, tuple) and len(stage) == 2 and is_whole(stage[0], 0) and is_whole(stage[1], 32)

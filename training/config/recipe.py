@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from training.config.checks import Check, is_round, is_stage, is_whole, require
+from training.config.checks import Check, is_finite, is_round, is_stage, is_whole, require
 from training.data.augment import MIXING, RandomTransforms
 from training.data.balance import natural, smote, svmsmote
 from training.data.pipeline import array_batches, folder_batches
@@ -193,6 +193,7 @@ class Head:
     kernel_scale: float = 1.0  # kernel width in units of the median distance between the features of two images
     shared_feature_scale: bool = False  # divide all features by one standard deviation instead of each by its own
     logit_adjustment: float = 0.0  # τ of logit adjustment: 1 corrects fully for class frequencies
+    class_bias: dict = field(default_factory=dict)  # class name → added to its logit after training
     dropout: float = 0.2
     l2: float = 1e-5
     c: float = 0.01  # of "linear": inverse strength of the L2 penalty, as in scikit-learn
@@ -213,6 +214,9 @@ class Head:
         )
         check("softmax_share", not self.softmax_share or not self.feature_layers, "0 with head.feature_layers")
         check("teacher_share", not self.teacher_share or self.kind == QUASI_SVM, f"0 with head.kind={self.kind}")
+        check("class_bias", all(map(is_finite, self.class_bias.values())), "finite numbers")
+        check("class_bias", not self.class_bias or self.kind == QUASI_SVM, f"{{}} with head.kind={self.kind}")
+        check("class_bias", not (self.class_bias and self.softmax_share), "{} with head.softmax_share")
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def compare_held_out(before: Path, after: Path) -> Difference:
     Raises:
         UserError: no such run, damaged files, runs on other images, or no image that both held out.
     """
-    (data, first), (other_data, second) = _held_out(before), _held_out(after)
+    (data, first), (other_data, second) = held_out(before), held_out(after)
     if data != other_data:
         raise UserError(
             f"both must be trained on the same images and classes; {before} and {after} are not, train one again"
@@ -119,7 +119,7 @@ def finished_folds(folder: Path) -> list[Path]:
     return runs
 
 
-def _held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
+def held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
     """(the data's hash and classes, row → label and probabilities) of a run or of a cross-validation's finished folds.
 
     Raises:
@@ -127,7 +127,7 @@ def _held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
     """
     runs = finished_folds(folder) or [folder]
     record = read_record(runs[0])
-    held_out: dict[int, tuple[int, np.ndarray]] = {}
+    found: dict[int, tuple[int, np.ndarray]] = {}
     for path in (run_file(run, VAL) for run in runs):
         if not path.is_file():
             raise UserError(f"{folder} must be a finished run with a validation part, or a cross-validation; no {path}")
@@ -135,7 +135,7 @@ def _held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
             with np.load(path) as file:
                 rows = file["rows"].tolist()
                 values = zip(file["labels"].tolist(), file["probabilities"], strict=True)
-                held_out.update(zip(rows, values, strict=True))
+                found.update(zip(rows, values, strict=True))
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged or of an earlier version ({error}); train it again") from error
-    return (record.data_sha256, record.classes), held_out
+    return (record.data_sha256, record.classes), found

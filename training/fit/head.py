@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from common.errors import UserError
 from common.progress import progress
 from training.config.recipe import Recipe
-from training.data.balance import class_weights, repeat_classes
+from training.data.balance import check_classes, class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches, soft_targets
 from training.fit.checkpoint import write_history
 from training.model.heads import linear_head, quasi_svm_head
@@ -66,7 +66,8 @@ def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> 
         The trained head, `keras.Model` [b, d] → [b, classes].
 
     Raises:
-        UserError: the loss is NaN or infinite, or all images have the same features.
+        UserError: the loss is NaN or infinite, all images have the same features, or `head.class_bias` names a class
+            that does not exist.
     """
     keras.utils.set_random_seed(recipe.seed)
     train, width = features.train, features.train.shape[-1]
@@ -82,6 +83,7 @@ def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> 
     if folder:
         write_history(folder / HEAD_HISTORY, history)
     adjust_logits(head, features.train_labels, len(features.names), recipe.head.logit_adjustment)
+    _add_class_bias(head, features.names, recipe.head.class_bias)
     return head
 
 
@@ -202,6 +204,12 @@ def adjust_logits(head: keras.Model, labels: np.ndarray, classes: int, strength:
     kernel, bias = head.get_layer("softmax").get_weights()
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)  # a class without an image counts as one image
     head.get_layer("softmax").set_weights([kernel, bias - strength * np.log(counts / len(labels))])
+
+
+def _add_class_bias(head: keras.Model, names: tuple, biases: dict) -> None:
+    check_classes("head.class_bias", biases, names)
+    kernel, bias = head.get_layer("softmax").get_weights()
+    head.get_layer("softmax").set_weights([kernel, bias + [biases.get(name, 0.0) for name in names]])
 
 
 def median_distance(features: np.ndarray, seed: int, pairs: int = 20_000) -> float:

@@ -29,6 +29,9 @@ OUT_OF_RANGE = [
     "data.class_repeats={'Species1': 0}",
     "data.class_repeats={'Species1': 1.5}",
     "data.class_repeats={'Species1': 'twice'}",
+    "head.class_bias={'Species1': 1e999}",
+    "head.class_bias={'Species1': True}",
+    "head.class_bias={'Species1': 'much'}",
     "augmentation.transforms.rotation=-5",
     "augmentation.transforms.zoom=-0.1",
     "augmentation.precomputed=(3,)",
@@ -197,3 +200,9 @@ def test_transforms_that_swap_height_and_width_need_square_images(transforms):
 
 def test_transforms_that_keep_height_and_width_need_no_square_images():
     Prediction(tta_transforms=("none", "horizontal", "vertical", "both")).check_image_shape((24, 32, 3))
+
+
+@pytest.mark.parametrize("other", [{"kind": "softmax"}, {"kind": "linear"}, {"softmax_share": 0.5}])
+def test_class_biases_are_those_of_a_quasi_svm_alone(other):
+    with pytest.raises(UserError, match="^recipe: head.class_bias must be {} with head"):
+        dataclasses.replace(RECIPE.head, class_bias={"Species1": 0.5}, **other)
