@@ -35,6 +35,7 @@ from training.config.override import change, in_bfloat16
 from training.config.recipe import LINEAR, QUASI_SVM, Prediction, Recipe
 from training.data.split import TrainVal
 from training.data.teacher import with_teacher
+from training.evaluate.class_bias import cross_fitted
 from training.evaluate.metrics import calibration_error, wilson
 from training.evaluate.paired import finished_folds, paired_difference
 from training.evaluate.plots import plot_ranges
@@ -46,18 +47,24 @@ from training.recipes import RENAMED, load_recipe
 from training.run import finetuned_model, head_features, load_run, split_and_balance
 from training.run_folder import CACHE, Record, read_metrics, read_record, teacher_sha256
 
+# It has neither soft targets nor class biases.
+LOGISTIC = {"head.kind": LINEAR, "head.teacher_share": 0.0, "head.class_bias": {}}
 # Row → the changed fields of the recipe.
 HEADS: dict[str, dict[str, Any]] = {
     "quasi-SVM as in the recipe": {},
     "per-feature standardization": {"head.shared_feature_scale": False},
     "no logit adjustment": {"head.logit_adjustment": 0.0},
+    "logit adjustment 2": {"head.logit_adjustment": 2.0},
     "no class repeats": {"data.class_repeats": {}},
     "1 view of each training image": {"head.views": 1},
     "256 random Fourier features": {"head.fourier_features": 256},
     "kernel scale 0.5": {"head.kernel_scale": 0.5},
     "kernel scale 2": {"head.kernel_scale": 2.0},
+    "Laplacian kernel": {"head.kernel": "laplacian"},
+    "L2 penalty 1e-4": {"head.l2": 1e-4},
+    "L2 penalty 1e-6": {"head.l2": 1e-6},
     "learning rate 1e-3": {"head.learning_rate": 1e-3},
-    "logistic regression": {"head.kind": LINEAR, "head.teacher_share": 0.0},  # which has no soft targets
+    **{f"logistic regression, C {c:g}": {**LOGISTIC, "head.c": c} for c in (0.001, 0.01, 0.1)},
 }
 REFERENCE = "quasi-SVM as in the recipe"  # what the other rows are compared with
 # Row → layers whose pooled outputs are the features.
@@ -151,6 +158,18 @@ def head_rows(fold: Fold, seeds: int) -> dict[str, Predicted]:
         if set(layers) <= names:
             rows[title] = _fitted(fold.recipe, fold, _layer_arrays(fold, layers), seeds)
     return rows
+
+
+def bias_rows(rows: dict[str, Predicted], labels: np.ndarray) -> dict[str, Predicted]:
+    """The recipe's head, and its mean with the softmax, with class biases that were fitted on other images."""
+    if np.bincount(labels).min() < 2:
+        print("class biases were not measured: they need 2 validation images of each class")
+        return {}
+    means = [name for name in rows if name.startswith(f"{SHARES[1]:.0%} softmax")]
+    return {
+        f"{name}, class biases": Predicted([cross_fitted(labels, one) for one in rows[name].seeds], rows[name].seconds)
+        for name in (REFERENCE, *means)
+    }
 
 
 def _fitted(recipe: Recipe, fold: Fold, arrays: dict[str, np.ndarray], seeds: int) -> Predicted:
@@ -271,6 +290,7 @@ def _run(options: argparse.Namespace) -> dict:
     folds = [_fold(run, images, options.teacher) for run in runs]
     rows = _pooled([{**prediction_rows(fold), **head_rows(fold, options.seeds)} for fold in folds])
     labels = np.concatenate([fold.val.labels for fold in folds])
+    rows.update(bias_rows(rows, labels))
     result = {name: _row(row, labels, rows[REFERENCE]) for name, row in rows.items()}
     for title, row in result.items():
         seeds = f"{min(row['seeds']):.1%} to {max(row['seeds']):.1%}"

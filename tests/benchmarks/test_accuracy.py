@@ -44,7 +44,7 @@ def test_rows_agree_with_the_model_and_the_metrics_of_the_run(
     assert (result["recipe"], result["images"]) == ("small", metrics["images"])
     assert rows["quasi-SVM, 32×32, no TTA"]["accuracy"] == pytest.approx(metrics["accuracy"])
     assert rows["unchanged"]["seeds"][0] == pytest.approx(metrics["accuracy"])  # the same head with the same seed
-    assert len(rows) == 3 * 4 + 4 + 3 + 2
+    assert len(rows) == 3 * 4 + 4 + 3 + 2 + 2
     assert rows["unchanged"]["difference"]["accuracy"] == 0
     assert (tmp_path / "a.png").stat().st_size > 1000
 
@@ -74,7 +74,8 @@ def test_rows_of_a_cross_validation_are_those_of_all_folds_together(finished_run
     rows = measured["rows"]
     assert (measured["images"], measured["folds"]) == (24, 2)
     assert rows["quasi-SVM, 32×32, no TTA"]["accuracy"] == pytest.approx(result["accuracy"])
-    assert {"logistic regression", "both blocks", "50% softmax, 8 transforms"} < rows.keys()
+    biased = {f"{name}, class biases" for name in (accuracy.REFERENCE, "50% softmax, 8 transforms")}
+    assert {"logistic regression", "both blocks", "50% softmax, 8 transforms", *biased} < rows.keys()
     assert "no such block" not in rows
     row, reference = rows["logistic regression"], rows[accuracy.REFERENCE]
     assert row["difference"]["accuracy"] == pytest.approx(row["accuracy"] - reference["accuracy"])
@@ -85,7 +86,7 @@ def test_a_taught_run_needs_its_teacher(finished_run, small_recipe, tmp_path, mo
     taught = change(small_recipe, teacher_share=0.5)
     monkeypatch.setattr(accuracy, "load_recipe", lambda name: small_recipe)
     monkeypatch.setattr(accuracy, "SIZES", (32,))
-    names = (accuracy.REFERENCE, "logistic regression")
+    names = (accuracy.REFERENCE, "logistic regression, C 0.01")
     monkeypatch.setattr(accuracy, "HEADS", {name: accuracy.HEADS[name] for name in names})
     inputs = Inputs(finished_run / "leaves", "none")
     crossval(small_recipe, "small", inputs, tmp_path / "folds", 2)
@@ -157,3 +158,20 @@ def test_damaged_features_are_refused(benchmark, finished_run, capsys):
     finally:
         path.write_bytes(whole)
     assert "features.npz is damaged" in capsys.readouterr().err
+
+
+def test_class_biases_of_other_images_correct_a_head_that_favours_a_class():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    logits = rng.normal(size=(300, 3)) + 2.5 * np.eye(3)[labels] + [0, 3, 0]
+    favouring = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rows = accuracy.bias_rows({accuracy.REFERENCE: accuracy.Predicted([favouring], 1.0)}, labels)
+    (predicted,) = rows[f"{accuracy.REFERENCE}, class biases"].seeds
+    before, after = ((one.argmax(axis=1) == labels).mean() for one in (favouring, predicted))
+    assert after > before + 0.1
+
+
+def test_class_biases_need_two_images_of_each_class(capsys):
+    rows = {accuracy.REFERENCE: accuracy.Predicted([np.full((3, 2), 0.5)], 1.0)}
+    assert accuracy.bias_rows(rows, np.array([0, 0, 1])) == {}
+    assert "were not measured" in capsys.readouterr().out
