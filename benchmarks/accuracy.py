@@ -252,7 +252,8 @@ def _check_run(run: Path, record: Record, images: Images) -> None:
     if not usable:
         raise UserError(f"--run must have a quasi-SVM, a validation part and checkpoint=last; {run} does not")
     fields = attrgetter("head", "data", "finetune.dense_units", "finetune.dropout")
-    own = {name: attrgetter(name)(recipe) for name in ("data.folds", "data.fold", "head.teacher_share")}
+    own_fields = ("data.folds", "data.fold", "head.teacher_share", "head.class_bias")
+    own = {name: attrgetter(name)(recipe) for name in own_fields}
     planned = change(load_recipe(name), own)
     if fields(recipe) not in (fields(planned), fields(in_bfloat16(planned))):
         raise UserError(
