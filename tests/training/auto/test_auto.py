@@ -229,7 +229,9 @@ def test_each_head_on_the_fine_tuned_backbone_is_trained_once(auto_data, tmp_pat
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     on_finetuned = [head for epochs, head in tried if epochs]
     assert (
-        len(set(on_finetuned)) == len(on_finetuned) == len(choices.finetuned_heads(choices.base_recipe({}, "float32")))
+        len(set(map(repr, on_finetuned)))
+        == len(on_finetuned)
+        == len(choices.finetuned_heads(choices.base_recipe({}, "float32")))
     )
 
 
