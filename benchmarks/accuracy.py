@@ -47,7 +47,7 @@ from training.recipes import RENAMED, load_recipe
 from training.run import finetuned_model, head_features, load_run, split_and_balance
 from training.run_folder import CACHE, Record, read_metrics, read_record, teacher_sha256
 
-# It has neither soft targets nor class biases.
+# Logistic regression has neither soft targets nor class biases.
 LOGISTIC = {"head.kind": LINEAR, "head.teacher_share": 0.0, "head.class_bias": {}}
 # Row → the changed fields of the recipe.
 HEADS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """Class biases: what to add to each class's logit so that a model predicts no class too rarely or too often.
 
-A network that has seen the few images of a rare class many times is certain of them, and then predicts the class too
-rarely on new images. Images that were held out show by how much.
+A network that has seen the few images of a rare class many times is certain of them, and may then predict the class
+too rarely on new images. Images that were held out show by how much.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def fit_class_bias(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         probabilities: float [n, classes], of images that the model was not trained on.
 
     Returns:
-        float64 [classes]. Added to the logits, they make the mean probability of each class its share of the labels.
+        float64 [classes]. Added to the logits, the mean probability of each class is about its share of the labels.
     """
     logits = np.log(np.maximum(probabilities, LEAST))
     shares = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
