@@ -25,7 +25,7 @@ from competition.grade.status import StatusLine
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns the parsed command line."""
     parser, rules = argument_parser(__doc__), Rules()
-    parser.add_argument("zip")
+    parser.add_argument("zip", help="the submission.zip to grade")
     parser.add_argument(
         "--data", help="folder with one folder of images for each class; default: synthetic images, no accuracy"
     )

@@ -30,9 +30,9 @@ from competition.upload.watch import score_lines, watch
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line. Exits with code 2 if it is wrong."""
     parser = argument_parser(__doc__)
-    parser.add_argument("zip", nargs="?")
-    parser.add_argument("--server", required=True, metavar="URL")
-    parser.add_argument("--phase", type=int, metavar="ID")
+    parser.add_argument("zip", nargs="?", help="the submission.zip to upload")
+    parser.add_argument("--server", required=True, metavar="URL", help="for example https://www.codabench.org")
+    parser.add_argument("--phase", type=int, metavar="ID", help="its number; see above for where to find it")
     parser.add_argument("--competition", type=int, metavar="ID", help="default: found from the phase")
     parser.add_argument("--login", action="store_true", help="ask for name and password, and write the token file")
     parser.add_argument("--token-file", default=TOKEN_FILE, metavar="FILE", help="default: %(default)s")

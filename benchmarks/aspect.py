@@ -100,7 +100,7 @@ def in_folds(views: list[np.ndarray], labels: np.ndarray, groups: np.ndarray) ->
     """The held-out accuracy in each fold of logistic regression, averaged over the views."""
     splits: Any = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     accuracies = []
-    for train, val in splits.split(views[0], labels, labels * (groups.max() + 1) + groups):
+    for train, val in splits.split(views[0], labels, groups):
         scaler = StandardScaler().fit(np.concatenate([view[train] for view in views]))
         x = scaler.transform(np.concatenate([view[train] for view in views]))
         model = LogisticRegression(C=0.01, max_iter=200, tol=1e-3).fit(x, np.tile(labels[train], len(views)))

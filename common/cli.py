@@ -148,7 +148,14 @@ def interruptible() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that refuses empty values, for example of a shell variable that is not set."""
+    """A parser that refuses empty values, for example of a shell variable that is not set.
+
+    It keeps the line breaks of its description and accepts no abbreviated options. Its subcommands do the same.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        own = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(**{**own, **options})
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
         parsed = super().parse_args(*arguments, **options)
@@ -161,15 +168,9 @@ class _Parser(argparse.ArgumentParser):
 def argument_parser(
     description: str | None, prog: str | None = None, epilog: str | None = None
 ) -> argparse.ArgumentParser:
-    """An argument parser that keeps the line breaks of its description and accepts no abbreviated options."""
+    """An argument parser for the command line; see `_Parser`."""
     prepare_streams()
-    return _Parser(
-        prog=prog,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    return _Parser(prog=prog, description=description, epilog=epilog)
 
 
 def positive(text: str) -> float:

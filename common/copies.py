@@ -1,6 +1,6 @@
 """Finds images that are in a data set more than once: exact copies by a hash, near copies by a perceptual hash."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -13,18 +13,18 @@ MAX_DIFFERENCE = 16  # mean difference of the thumbnails, 0 to 255; tells even s
 BLOCK = 250_000  # pairs that are compared at once
 
 
-def copy_groups(labels: np.ndarray, *keys: Sequence) -> np.ndarray:
-    """Groups the images of one class that have something in common, directly or through others.
+def joined_groups(count: int, *keys: Sequence) -> np.ndarray:
+    """Groups the images that have something in common, directly or through others.
 
     Args:
-        labels: int [n].
-        keys: hashable values for each image, for example a hash of its content; images with the same value are in one
-            group. An empty sequence, if all are different.
+        count: number of images, n.
+        keys: hashable values for each image, for example its class and a hash of its content; images with the same
+            value are in one group. An empty sequence, if all are different.
 
     Returns:
         int64 [n]. Images of one group have the same number: the first of their rows.
     """
-    parents = list(range(len(labels)))
+    parents = list(range(count))
 
     def first_row(row: int) -> int:
         while parents[row] != row:
@@ -32,11 +32,11 @@ def copy_groups(labels: np.ndarray, *keys: Sequence) -> np.ndarray:
         return row
 
     for values in filter(len, keys):
-        seen: dict[tuple, int] = {}
-        for row, key in enumerate(zip(labels.tolist(), values, strict=True)):
+        seen: dict[Hashable, int] = {}
+        for row, key in enumerate(values):
             one, other = first_row(seen.setdefault(key, row)), first_row(row)
             parents[max(one, other)] = min(one, other)
-    return np.array([first_row(row) for row in range(len(labels))], np.int64)
+    return np.array([first_row(row) for row in range(count)], np.int64)
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:

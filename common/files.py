@@ -44,16 +44,23 @@ def atomically(path: Path, save: Callable[[Path], Any]) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields a new temporary folder that replaces `path` when the block ends without an exception."""
-    temporary = temporary_beside(path)
+    """Yields a new temporary folder that replaces `path` when the block ends without an exception.
+
+    There is always either the old folder or the new one, also after Ctrl-C.
+    """
+    temporary, old = temporary_beside(path), temporary_beside(path)
     try:
         with _naming(path, temporary):
             temporary.mkdir(parents=True)
             yield temporary
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():  # a folder cannot replace another one, so the old one is renamed first
+                os.replace(path, old)
             os.replace(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -112,6 +119,15 @@ def digest(*values: Any) -> str:
             result.update(np.ascontiguousarray(value).data)
         else:
             result.update(json.dumps(value, sort_keys=True).encode())
+    return result.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content: 64 hexadecimal digits."""
+    result = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            result.update(block)
     return result.hexdigest()
 
 

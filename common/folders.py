@@ -99,11 +99,6 @@ def list_classes(folder: Path | str) -> ClassFolders:
     return ClassFolders(tuple(classes), tuple(skipped), tuple(notes))
 
 
-def class_folders(folder: Path | str) -> list[tuple[str, list[Path]]]:
-    """Lists class folders in natural order, each with its sorted files: [(name, [path, …])]. See `list_classes`."""
-    return [(name, list(files)) for name, files in list_classes(folder).classes]
-
-
 def walk_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """Returns (files, hidden and system files) of a folder and its subfolders, in natural order.
 

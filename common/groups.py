@@ -1,4 +1,4 @@
-"""Groups of images that belong together, for example of one scene: a split keeps each group in one part."""
+"""Groups of images that belong together, for example of one scene or patient: a split keeps each in one part."""
 
 import csv
 from collections.abc import Sequence
@@ -17,23 +17,35 @@ def with_groups(images: Images, table: Path, data: Path) -> Images:
 
     Args:
         images: loaded from `data`.
-        table: CSV with the columns path (relative to `data`) and group (any text).
+        table: CSV with the columns path (relative to `data`) and group (any text, the same in several classes if they
+            are of one group). An image whose group is empty belongs to no other.
         data: the folder of class folders.
 
     Raises:
-        UserError: no such file or columns, or an image without a group.
+        UserError: no such file or columns, an image that is not in the table, or one with two groups.
     """
-    try:
-        with open(table, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            groups = {row["path"]: row["group"] for row in csv.DictReader(file)}
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"--groups must be a CSV file with the columns path and group; {table}: {reason}") from error
+    groups = _read_groups(table)
     paths = [Path(path).relative_to(data).as_posix() for path in images.paths]
     missing = [path for path in paths if path not in groups]
     if missing:
         raise UserError(f"--groups must name every image, {table} lacks {len(missing)}, the first is {missing[0]}")
     return replace(images, scenes=tuple(groups[path] for path in paths))
+
+
+def _read_groups(table: Path) -> dict[str, str]:
+    """Path → group. Raises a UserError for another kind of file, and for a path with two groups."""
+    groups: dict[str, str] = {}
+    try:
+        with open(table, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            for row in csv.DictReader(file):
+                path, group = row["path"], row["group"]
+                if group is None or groups.setdefault(path, group) != group:
+                    got = "no group" if group is None else f"{groups[path]!r} and {group!r}"
+                    raise UserError(f"--groups must have one group for each path, {table} has {got} for {path}")
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"--groups must be a CSV file with the columns path and group; {table}: {reason}") from error
+    return groups
 
 
 def write_groups(table: Path, images: Images, groups: Sequence, data: Path) -> None:

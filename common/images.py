@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.copies import copy_groups, near_copies, thumbnail
+from common.copies import joined_groups, near_copies, thumbnail
 from common.errors import UserError
 from common.folders import ClassFolders, list_classes, printable
 from common.image_file import center_box, decode, stored_size
@@ -35,7 +35,7 @@ class Images:
     paths: the n files, in the same order.
     notes: lines that say what was skipped, converted or found more than once.
     digests: a hash of the content of each image; empty if the images are not from files.
-    scenes: names of the groups that the user gave, see `common.groups`; empty if there are none.
+    scenes: names of the groups that the user gave, see `common.groups`; "" is no group. Empty if there are none.
     held_out: which images are the validation part that the user gave; empty if a split is drawn.
     teacher: float32 [n, classes], probabilities of another model that are trained on as soft targets; None without.
     """
@@ -52,8 +52,9 @@ class Images:
 
     @property
     def groups(self) -> np.ndarray:
-        """int64 [n]. Images of one class and scene, and copies of one image, have the number of their first row."""
-        return copy_groups(self.labels, self.digests, self.scenes)
+        """int64 [n]. Images of one scene, and copies of one image in one class, have the number of their first row."""
+        copies = list(zip(self.labels.tolist(), self.digests, strict=True)) if self.digests else ()
+        return joined_groups(len(self), copies, [scene or row for row, scene in enumerate(self.scenes)])
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Images":
         """Returns the images of the given row numbers, without the notes."""
@@ -292,8 +293,8 @@ def _hidden(skipped: Sequence[Path]) -> Iterator[str]:
         yield f"skipped {len(skipped)} hidden or system files, for example {printable(skipped[0])}"
 
 
-def _conversions(photos: list[_Photo], size: tuple[int, int], chosen: bool) -> Iterator[str]:
-    """Notes on the images that were converted or resized. `chosen`: nobody has given the size."""
+def _conversions(photos: list[_Photo], size: tuple[int, int], automatic: bool) -> Iterator[str]:
+    """Notes on the images that were converted or resized. `automatic`: nobody has given the size."""
     counts = Counter(photo.conversion for photo in photos if photo.conversion)
     for conversion, count in sorted(counts.items()):
         yield f"converted {count} images: {conversion}"
@@ -305,12 +306,12 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], chosen: bool) -> I
     if cropped:
         yield f"cropped {cropped} of them at the center to this aspect, which removed up to {max(lost):.0%} of an image"
     height, width = Counter(photo.size for photo in photos).most_common(1)[0][0]
-    if chosen and size[0] == size[1] and height != width:
+    if automatic and size[0] == size[1] and height != width:
         yield (
             f"the images have several aspects, so they are read as squares of {size[0]}×{size[1]}; training takes "
             "another size with --size"
         )
-    elif chosen and (height, width) != size:
+    elif automatic and (height, width) != size:
         yield (
             f"the most frequent size {height}×{width} is reduced, because a side is longer than {MAX_SIDE} pixels; "
             "training takes another with --size"
@@ -325,7 +326,7 @@ def _lost(size: tuple[int, int], used: tuple[int, int]) -> float:
 
 def _copies(photos: list[_Photo], labels: np.ndarray, names: tuple[str, ...]) -> Iterator[str]:
     """Warnings of copies, within a class and between classes, and a note on near copies."""
-    groups = copy_groups(labels, [photo.digest for photo in photos])
+    groups = joined_groups(len(photos), [(photo.label, photo.digest) for photo in photos])
     first = np.unique(groups)
     if len(first) < len(photos):
         row = int(np.flatnonzero(groups != np.arange(len(photos)))[0])

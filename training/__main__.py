@@ -1,8 +1,4 @@
-"""Train and evaluate models. The stages in order:
-
-load (common/images.py) → split, balance, augment, batches (data/) → fine-tune, head (fit/) → evaluate (evaluate/)
-→ export (export.py); run.py calls them.
-"""
+"""Train, cross-validate, compare and apply image classifiers."""
 
 import argparse
 import importlib.util
@@ -20,7 +16,7 @@ from common.tensorflow_log import hide_tensorflow_log
 
 hide_tensorflow_log()
 
-from common.cli import argument_parser, print_listing, run_command
+from common.cli import argument_parser, positive, print_listing, run_command
 from common.errors import InUse, UserError
 from training.recipes import load_recipe, recipe_groups, recipe_names, recipe_summary
 
@@ -51,6 +47,8 @@ EXAMPLES = """examples:
 
 exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (repeat the command to continue the run)
 """
+INTERRUPTED = "interrupted; what is finished is kept, repeat the command to continue"
+AUTO_INTERRUPTED = "interrupted; the best model so far is in the folder best of --out; to start again, give a new --out"
 START = """Start here
   python -m training auto --data DIR --minutes 30    your own images
   python -m training run inception_svm --data DIR    the report's final model
@@ -70,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         _choose_backend(getattr(options, "backend", None))
         options.command(options)
 
-    return run_command(command, "interrupted; what is finished is kept, repeat the command to continue")
+    return run_command(command, getattr(options, "interrupted", INTERRUPTED))
 
 
 def _choose_backend(name: str | None) -> None:
@@ -149,22 +147,30 @@ def _changed(recipe: "Recipe", settings: list[str]) -> "Recipe":
 
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
     """Trains one run after another. Skips those that are finished or in use, and names those that failed at the end."""
-    failed = []
-    for seed in range(options.seeds):
-        for name, recipe in recipes.items():
-            out = Path(options.runs) / (f"{name}-seed{seed}" if seed else name)
-            if (out / "metrics.json").is_file():
+    from training.run import outdated
+
+    runs = {
+        Path(options.runs) / (f"{name}-seed{seed}" if seed else name): (name, replace(recipe, seed=recipe.seed + seed))
+        for seed in range(options.seeds)
+        for name, recipe in recipes.items()
+    }
+    finished = {out: run for out, run in runs.items() if (out / "metrics.json").is_file()}
+    others, failed = outdated(finished, _inputs(options)), []
+    for out, (name, recipe) in runs.items():
+        try:
+            if out in others:
+                raise UserError(f"holds a finished run with another {others[out]}; give another --runs")
+            if out in finished:
                 print(f"{out}: finished")
                 continue
-            try:
-                _train(replace(recipe, seed=recipe.seed + seed), name, _inputs(options), out)
-            except InUse as error:
-                print(f"{out}: skipped, {error}")
-            except BrokenPipeError:  # nobody reads the output any more
-                raise
-            except (UserError, OSError) as error:
-                print(f"{out}: {error}", file=sys.stderr)
-                failed.append(str(out))
+            _train(recipe, name, _inputs(options), out)
+        except InUse as error:
+            print(f"{out}: skipped, {error}")
+        except BrokenPipeError:  # nobody reads the output any more
+            raise
+        except (UserError, OSError) as error:
+            print(f"{out}: {error}", file=sys.stderr)
+            failed.append(str(out))
     if failed:
         raise UserError(f"{len(failed)} runs failed, the reasons are above: {', '.join(failed)}")
     print(f"done; next: python -m training compare {shlex.quote(options.runs)}/*")
@@ -301,7 +307,7 @@ def _predict(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__, "python -m training", EXAMPLES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("list", help="list the recipes")
+    command = _add_command(commands, "list", "list the recipes")
     command.set_defaults(command=_list)
     experiments = (_add_run, _add_crossval, _add_compare, _add_paired, _add_tune)
     held_out = (_add_mistakes, _add_label_errors, _add_class_bias)
@@ -310,21 +316,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    """Adds a command, with a line in the list of commands, and its examples."""
+    examples = [line for line in EXAMPLES.splitlines() if f"-m training {name}" in line]
+    description = f"{what[0].upper()}{what[1:]}."
+    return commands.add_parser(name, help=what, description=description, epilog="\n".join(["examples:", *examples]))
+
+
 def _add_auto(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("auto", help="train the best model for any images within a number of minutes")
+    command = _add_command(commands, "auto", "train the best model for any images within a number of minutes")
     _add_data(command)
-    command.add_argument("--minutes", type=float, default=30, help="time for everything (default: %(default)s)")
+    command.add_argument("--minutes", type=positive, default=30, help="time for everything (default: %(default)s)")
     command.add_argument("--out", default="runs/auto", help="new folder, gets the best run (default: %(default)s)")
     command.add_argument("--test", help="class folders that are reported on and used for nothing else")
     _add_weights(command)
     _add_size(command)
     _add_groups(command)
     _add_validation(command)
-    command.set_defaults(command=_auto)
+    command.set_defaults(command=_auto, interrupted=AUTO_INTERRUPTED)
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("run", help="train recipes")
+    command = _add_command(commands, "run", "train recipes")
     command.add_argument("recipe", nargs="*", help="names, see list")
     command.add_argument("--all", action="store_true", help="every recipe; finished runs are skipped")
     command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run is continued")
@@ -350,7 +363,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_crossval(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("crossval", help="train a recipe once for each fold and evaluate it on every image")
+    command = _add_command(commands, "crossval", "train a recipe once for each fold and evaluate it on every image")
     command.add_argument("recipe", help="a name, see list")
     command.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default: %(default)s)")
@@ -371,17 +384,17 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_mistakes(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("mistakes", help="draw the worst mistakes of a run or a cross-validation")
+    command = _add_command(commands, "mistakes", "draw the worst mistakes of a run or a cross-validation")
     command.add_argument("folder", help="a finished run with a validation part, or the folder of a cross-validation")
     _add_data(command, "the images that it was trained on")
-    _add_validation(command)
+    _add_validation(command, "the class folders that it was validated on, if it was trained with --validation")
     command.add_argument("--out", default="mistakes.png", help="the picture (default: %(default)s)")
     command.add_argument("--count", type=int, default=15, help="thumbnails at most (default: %(default)s)")
     command.set_defaults(command=_mistakes)
 
 
 def _add_label_errors(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("label-errors", help="list images whose label is likely wrong (needs cleanlab)")
+    command = _add_command(commands, "label-errors", "list images whose label is likely wrong (needs cleanlab)")
     _add_data(command, "the labelled images")
     command.add_argument(
         "--folder",
@@ -390,7 +403,7 @@ def _add_label_errors(commands: argparse._SubParsersAction) -> None:
         "regression on features of the pretrained backbone, in five folds)",
     )
     _add_weights(command)
-    _add_validation(command)
+    _add_validation(command, "class folders that are examined as well; those that --folder was validated on, if it was")
     _add_size(command)
     command.add_argument("--out", default="label_errors.html", help="the page (default: %(default)s)")
     command.add_argument("--cache", default="runs/.features", help="folder of cached features (default: %(default)s)")
@@ -398,7 +411,7 @@ def _add_label_errors(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("compare", help="write a table of runs and its plots")
+    command = _add_command(commands, "compare", "write a table of runs and its plots")
     command.add_argument("folders", nargs="*", help="run folders, for example runs/*; unfinished ones are skipped")
     command.add_argument("--rows", default="comparison.csv", help="table of runs to add to (default: %(default)s)")
     command.add_argument("--out", default="comparison.md", help="the table as Markdown (default: %(default)s)")
@@ -406,14 +419,14 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_paired(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("paired", help="compare two runs on the images that both held out")
+    command = _add_command(commands, "paired", "compare two runs on the images that both held out")
     command.add_argument("before", help="a finished run with a validation part, or the folder of a cross-validation")
     command.add_argument("after", help="another one, of the same images")
     command.set_defaults(command=_paired)
 
 
 def _add_class_bias(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("class-bias", help="fit what to add to each class's logit on held-out images")
+    command = _add_command(commands, "class-bias", "fit what to add to each class's logit on held-out images")
     command.add_argument("folder", help="a cross-validation, or a run with a validation part")
     command.set_defaults(command=_class_bias)
 
@@ -427,7 +440,7 @@ def _add_teacher(command: argparse.ArgumentParser) -> None:
 
 
 def _add_tune(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("tune", help="search for a recipe's best head with KerasTuner")
+    command = _add_command(commands, "tune", "search for a recipe's best head with KerasTuner")
     command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")
     command.add_argument("--out", required=True, help="folder of the search; an interrupted one is continued")
     command.add_argument("--trials", type=int, default=60, help="default: %(default)s")
@@ -437,7 +450,7 @@ def _add_tune(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_split(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("split", help="copy images into class folders for training and for validation")
+    command = _add_command(commands, "split", "copy images into class folders for training and for validation")
     _add_data(command)
     command.add_argument("--out", required=True, help="new folder, gets train/ and validation/")
     command.add_argument("--validation", type=float, default=0.2, help="share held out (default: %(default)s)")
@@ -446,7 +459,7 @@ def _add_split(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_deepweeds(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("deepweeds", help="rebuild the competition's images from the public DeepWeeds")
+    command = _add_command(commands, "deepweeds", "rebuild the competition's images from the public DeepWeeds")
     command.add_argument("--images", help="DeepWeeds' folder of 17,509 images")
     command.add_argument("--labels", help="DeepWeeds' labels.csv")
     command.add_argument("--download", metavar="FOLDER", help="download both into this folder (about 470 MB)")
@@ -477,17 +490,15 @@ def _columns(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _add_validation(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--validation",
-        dest="validation_folder",
-        metavar="DIR",
-        help="class folders that are the validation part; all of --data is then trained on (default: a split)",
-    )
+def _add_validation(
+    command: argparse.ArgumentParser,
+    what: str = "class folders that are the validation part; all of --data is then trained on (default: a split)",
+) -> None:
+    command.add_argument("--validation", dest="validation_folder", metavar="DIR", help=what)
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("predict", help="predict every image of a folder, also millions, into a table")
+    command = _add_command(commands, "predict", "predict every image of a folder, also millions, into a table")
     command.add_argument("--data", required=True, help="folder of images, with any subfolders")
     command.add_argument("--out", required=True, help="new table, FILE.csv or FILE.parquet (the latter needs pyarrow)")
     source = command.add_mutually_exclusive_group()

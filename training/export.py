@@ -54,8 +54,7 @@ def export(trained: TrainedModel, folder: Path) -> None:
 
     Raises:
         ValueError: a layer with weights that was not built in float32, names or transforms that do not fit, or a
-        SavedModel
-            whose probabilities are not the model's.
+            SavedModel whose probabilities are not the model's.
     """
     _check(trained)
     folded = fold_batch_norm(trained.model)

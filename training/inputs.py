@@ -1,5 +1,6 @@
 """What a command that trains reads: labelled images, and validation and test images of the same classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +44,12 @@ class Inputs:
     max_images: int | None = None
 
 
-def load_inputs(inputs: Inputs) -> tuple[Images, Images | None]:
-    """Loads the images that a run reads, and prints what is unusual about them.
+def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> tuple[Images, Images | None]:
+    """Loads the images that a run reads, and says what is unusual about them.
 
     Args:
         inputs: `Inputs`.
+        say: what to do with each line.
 
     Returns:
         (labelled images, test images or None), all of one size and with the same class names. Images of
@@ -62,14 +64,15 @@ def load_inputs(inputs: Inputs) -> tuple[Images, Images | None]:
     if inputs.validation and inputs.groups:
         raise UserError("--groups is for splitting --data, which --validation leaves whole; give only one of them")
     images = load_labelled(inputs)
-    _print(images.notes)
+    for note in images.notes:
+        say(note)
     if inputs.groups:
         images = with_groups(images, Path(inputs.groups), Path(inputs.data))
     if inputs.validation:
-        validation = _load_other(Path(inputs.validation), images, "--validation")
-        print(f"{len(validation)} --validation images are held out, all of --data is trained on")
+        validation = _load_other(Path(inputs.validation), images, "--validation", say)
+        say(f"{len(validation)} --validation images are held out, all of --data is trained on")
         images = images.with_validation(validation)
-    return images, _load_other(Path(inputs.test), images, "--test") if inputs.test else None
+    return images, _load_other(Path(inputs.test), images, "--test", say) if inputs.test else None
 
 
 def load_labelled(inputs: Inputs) -> Images:
@@ -86,21 +89,16 @@ def list_inputs(inputs: Inputs) -> ClassFolders:
     return listed if inputs.max_images is None else listed.limited(inputs.max_images)
 
 
-def _load_other(folder: Path, images: Images, option: str) -> Images:
+def _load_other(folder: Path, images: Images, option: str, say: Callable[[str], object]) -> Images:
     """The images of other class folders, at the size and with the class names of the labelled images."""
     other = load_folder(folder, images.images.shape[1:3]).with_classes(images.names, option, "--data")
-    _print(other.notes)
+    for note in other.notes:
+        say(note)
     missing = [name for label, name in enumerate(other.names) if label not in other.labels]
     if missing:
-        print(f"warning: {option} has no images of {', '.join(missing)}")
+        say(f"warning: {option} has no images of {', '.join(missing)}")
     repeated = other.count_in(images)
     if repeated:
         whose = "--data or --validation" if any(images.held_out) else "--data"
-        print(
-            f"warning: {repeated} of the {len(other)} {option} images are also in {whose}, so its accuracy is too high"
-        )
+        say(f"warning: {repeated} of the {len(other)} {option} images are also in {whose}, so its accuracy is too high")
     return other
-
-
-def _print(notes: tuple[str, ...]) -> None:
-    print(*notes, sep="\n", end="\n" if notes else "")

@@ -44,7 +44,7 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
     Raises:
         UserError: a folder without a finished run.
     """
-    sources = [_finetunings(*_finished(run)) for run in runs]
+    sources = [_finetunings(_finished(run, record), run) for run in runs]
     if any(out.rglob(CHECKPOINT)):
         return True
     wanted = _finetunings(record, out)
@@ -65,10 +65,13 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
     return False
 
 
-def _finished(run: Path) -> tuple[Record, Path]:
+def _finished(run: Path, wanted: Record) -> Record:
+    """The record of a finished run. One of an earlier version knows its backbone weights by their file's name only."""
     record = read_record(run)
     read_metrics(run)  # raises if the run is not finished
-    return record, run
+    if record.backbone_sha256 or record.backbone_weights != wanted.backbone_weights:
+        return record
+    return replace(record, backbone_sha256=wanted.backbone_sha256)
 
 
 def _finetunings(record: Record, folder: Path) -> list[_Finetuning]:
@@ -86,11 +89,11 @@ def _finetunings(record: Record, folder: Path) -> list[_Finetuning]:
 def _choices(record: Record) -> list:
     """What the fine-tuned weights depend on, besides the weights that they start from."""
     recipe = record.recipe
-    views = recipe.head.views if recipe.finetune.head_warmup_epochs else None
-    choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, views)
+    warmup = (recipe.head.views, recipe.head.feature_precision) if recipe.finetune.head_warmup_epochs else None
+    choices = (recipe.data, recipe.augmentation, recipe.finetune, recipe.checkpoint, recipe.seed, warmup)
     teacher = record.teacher_sha256 if recipe.finetune.teacher_share else ""
     data = (record.classes, record.data_sha256, record.groups_sha256, teacher)
-    return [*choices, *data, record.backbone_weights, record.versions]
+    return [*choices, *data, record.backbone_sha256 or record.backbone_weights, record.versions]
 
 
 def _same(wanted: _Finetuning, chain: Iterable[_Finetuning]) -> _Finetuning | None:

@@ -4,7 +4,7 @@ A run that was interrupted continues when its command is repeated.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -41,6 +41,7 @@ from training.run_folder import (
     METRICS,
     SAMPLES,
     VAL,
+    Record,
     make_record,
     open_run,
     read_metrics,
@@ -73,7 +74,10 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
     images, test = load_inputs(inputs)
     images = with_teacher(images, recipe, inputs.teacher)
     recipe.prediction.check_image_shape(images.images.shape[1:3])
-    weights = _usable_weights(recipe, inputs.backbone_weights)
+    weights = used_weights(recipe, inputs.backbone_weights)
+    if weights != inputs.backbone_weights:
+        given = Path(inputs.backbone_weights).name
+        print(f"{recipe.finetune.backbone.__name__} starts from random weights; --backbone-weights {given} is not used")
     record = make_record(name, recipe, images, weights)
     with open_run(out, record):
         if (
@@ -100,14 +104,39 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
     return result
 
 
-def _usable_weights(recipe: Recipe, backbone_weights: str) -> str:
-    backbone = recipe.finetune.backbone
-    if backbone in PRETRAINED or backbone_weights == "none":
-        return backbone_weights
-    print(
-        f"{backbone.__name__} starts from random weights; --backbone-weights {Path(backbone_weights).name} is not used"
-    )
-    return "none"
+def planned_record(recipe: Recipe, name: str, images: Images, inputs: Inputs) -> Record:
+    """The record that a run of a recipe would have. Raises a UserError; see `with_teacher`."""
+    images = with_teacher(images, recipe, inputs.teacher)
+    return make_record(name, recipe, images, used_weights(recipe, inputs.backbone_weights))
+
+
+def outdated(runs: dict[Path, tuple[str, Recipe]], inputs: Inputs) -> dict[Path, str]:
+    """Finds the finished runs that are not those that would be trained now.
+
+    Args:
+        runs: folder → name and recipe.
+        inputs: `Inputs`.
+
+    Returns:
+        Folder → what is different.
+
+    Raises:
+        UserError: see `load_inputs`, `with_teacher` and `read_record`.
+    """
+    if not runs:
+        return {}
+    images, _ = load_inputs(replace(inputs, test=None), say=lambda line: None)
+    found = {}
+    for folder, (name, recipe) in runs.items():
+        different = read_record(folder).differences(planned_record(recipe, name, images, inputs))
+        if different:
+            found[folder] = different[0]
+    return found
+
+
+def used_weights(recipe: Recipe, backbone_weights: str) -> str:
+    """The backbone weights that a recipe starts from: the given ones, or none if its backbone has none."""
+    return backbone_weights if recipe.finetune.backbone in PRETRAINED else "none"
 
 
 def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from common.errors import UserError
-from common.files import TEMPORARY, digest, locked, write_json
+from common.files import TEMPORARY, digest, file_sha256, locked, write_json
 from common.images import Images
 from training.config.recipe import Recipe
 from training.config.record import from_json, to_json, upgrade
@@ -42,6 +42,16 @@ OLD_NAMES = {
 }
 OLD_METRICS = {"frozen_epochs": "head_warmup_epochs"}
 
+# Fields of a record that two runs must share to be the same, and what decides them.
+COMPARED = {
+    "recipe": "recipe or --set",
+    "classes": "class names",
+    "image_shape": "--size",
+    "data_sha256": "--data",
+    "groups_sha256": "--groups or --validation",
+    "teacher_sha256": "--teacher",
+}
+
 
 @dataclass(frozen=True)
 class Record:
@@ -49,6 +59,8 @@ class Record:
 
     groups_sha256: of the groups that a split keeps together; "" if none were given.
     teacher_sha256: of the teacher's probabilities; "" without a teacher.
+    backbone_weights: imagenet, none, or the name of a file.
+    backbone_sha256: of that file; "" without one, and in runs of earlier versions.
     """
 
     name: str
@@ -61,6 +73,14 @@ class Record:
     versions: dict
     groups_sha256: str = ""
     teacher_sha256: str = ""
+    backbone_sha256: str = ""
+
+    def differences(self, other: "Record") -> list[str]:
+        """What another run has that this one has not, in words or as options of the command."""
+        known = self.backbone_sha256 and other.backbone_sha256  # runs of earlier versions have only the name
+        weights = "backbone_sha256" if known else "backbone_weights"
+        compared = {**COMPARED, weights: "--backbone-weights"}
+        return [what for field, what in compared.items() if getattr(self, field) != getattr(other, field)]
 
     def to_json(self) -> dict:
         fields = {**vars(self), "recipe": to_json(self.recipe)}
@@ -78,6 +98,7 @@ def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str
         images=len(images),
         data_sha256=digest(images.images, images.labels),
         backbone_weights=Path(backbone_weights).name,
+        backbone_sha256=weights_sha256(backbone_weights),
         groups_sha256=digest(held_together) if held_together else "",
         teacher_sha256=teacher_sha256(images),
         versions={
@@ -86,6 +107,12 @@ def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str
             backend: importlib.import_module(backend).__version__,
         },
     )
+
+
+def weights_sha256(backbone_weights: str) -> str:
+    """The hash of a file of backbone weights; "" for imagenet and none."""
+    path = Path(backbone_weights)
+    return file_sha256(path) if path.is_file() else ""
 
 
 def teacher_sha256(images: Images) -> str:
@@ -128,6 +155,7 @@ def read_record(folder: Path) -> Record:
             versions=dict(fields["versions"]),
             groups_sha256=str(fields.get("groups_sha256", "")),
             teacher_sha256=str(fields.get("teacher_sha256", "")),
+            backbone_sha256=str(fields.get("backbone_sha256", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error
@@ -155,7 +183,8 @@ def open_run(out: Path, record: Record) -> Iterator[None]:
     Raises:
         UserError: a folder with other files, a finished run, or an unfinished one with other choices; see `locked`.
     """
-    if out.is_dir() and not _has_record(out) and any(path.name != LOCK for path in out.iterdir()):
+    others = (path.name for path in out.iterdir()) if out.is_dir() and not _has_record(out) else ()
+    if any(name != LOCK and not name.startswith(TEMPORARY) for name in others):
         raise UserError(f"--out must be a new folder or that of an unfinished run; {out} has other files")
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / LOCK, f"the run {out}"):
@@ -181,11 +210,10 @@ def _claim(out: Path, record: Record) -> None:
             f"{out} holds an unfinished run of an earlier version; finish it with that version, or give another --out"
         )
     there = read_record(out)
-    for field in ("recipe", "classes", "data_sha256", "groups_sha256", "teacher_sha256", "backbone_weights"):
-        if getattr(there, field) != getattr(record, field):
-            raise UserError(
-                f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out"
-            )
+    for field in there.differences(record):
+        raise UserError(
+            f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out"
+        )
     if keras.backend.backend() not in there.versions:  # random states cannot be moved between backends
         backend = ", ".join(set(there.versions) - {"python", "keras"})
         raise UserError(

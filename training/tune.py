@@ -33,7 +33,7 @@ from training.fit.finetune import make_backbone, warmup_schedule
 from training.fit.head import Features, fit_on_features
 from training.inputs import Inputs, load_inputs
 from training.model.heads import softmax_head
-from training.run_folder import CACHE, LOCK
+from training.run_folder import CACHE, LOCK, weights_sha256
 
 BEST = 10  # trials that are described
 RECORD = "search.json"
@@ -186,6 +186,7 @@ def _load(base: Recipe, inputs: Inputs, cache: Path, trials: int) -> _Job:
         "data_sha256": digest(images.images, images.labels),
         "test_sha256": digest(test.images, test.labels) if test else None,
         "backbone_weights": Path(inputs.backbone_weights).name,
+        "backbone_sha256": weights_sha256(inputs.backbone_weights),
         "trials": trials,
         "seed": SEED,
     }

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from common import copies
-from common.copies import copy_groups, near_copies, thumbnail
-from common.images import load_folder
+from common.copies import joined_groups, near_copies, thumbnail
+from common.images import Images, load_folder
 from competition.synthetic import draw_images
 
 pytestmark = pytest.mark.unit
@@ -17,27 +17,27 @@ LEAVES = draw_images(30, seed=3)
 
 def test_copies_of_one_class_have_the_number_of_the_first():
     labels = np.array([0, 0, 1, 0, 1, 1])
-    groups = copy_groups(labels, [b"a", b"b", b"a", b"a", b"c", b"a"])
+    digests = (b"a", b"b", b"a", b"a", b"c", b"a")
+    groups = Images(np.zeros((6, 1, 1, 3)), labels, ("x", "y"), ("",) * 6, digests=digests).groups
     assert groups.tolist() == [0, 1, 2, 0, 4, 2]
     assert groups.dtype == np.int64
 
 
 def test_groups_that_share_an_image_are_one():
-    labels = np.array([0, 0, 0, 0, 0, 1])
     scenes, digests = ["x", "y", "y", "z", "w", "w"], [b"a", b"b", b"c", b"a", b"c", b"d"]
-    assert copy_groups(labels, digests, scenes).tolist() == [0, 1, 1, 0, 1, 5]
-    assert copy_groups(labels, (), scenes).tolist() == [0, 1, 1, 3, 4, 5]
+    assert joined_groups(6, digests, scenes).tolist() == [0, 1, 1, 0, 1, 1]
+    assert joined_groups(6, (), scenes).tolist() == [0, 1, 1, 3, 4, 4]
 
 
 def test_long_chains_are_one_group():
     count = 3000
     even, odd = np.arange(count) // 2, (np.arange(count) + 1) // 2
     order = np.random.default_rng(0).permutation(count)
-    assert not copy_groups(np.zeros(count, int), even[order].tolist(), odd[order].tolist()).any()
+    assert not joined_groups(count, even[order].tolist(), odd[order].tolist()).any()
 
 
 def test_images_without_a_digest_are_all_different():
-    assert copy_groups(np.array([0, 0, 1]), ()).tolist() == [0, 1, 2]
+    assert joined_groups(3, ()).tolist() == [0, 1, 2]
 
 
 def compressed(image, quality):

@@ -171,6 +171,25 @@ def test_atomic_folder_replaces_the_old_folder_as_a_whole(tmp_path, exists):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("interrupted", [1, 2])
+def test_atomic_folder_keeps_one_of_the_folders_when_a_rename_is_interrupted(tmp_path, monkeypatch, interrupted):
+    fill(tmp_path / "folder", "old")
+    renames = []
+
+    def rename(source, target, replace=os.replace):
+        renames.append(source)
+        if len(renames) == interrupted:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr("common.files.os.replace", rename)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "folder") as temporary:
+        fill(temporary, "new")
+    assert (tmp_path / "folder" / "file").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.unit
 def test_two_writers_of_one_folder_never_share_a_temporary_folder(tmp_path):
     path = tmp_path / "folder"
     with atomic_folder(path) as one:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.folders import ClassFolders, class_folders, is_hidden, list_classes, natural_key, printable
+from common.folders import ClassFolders, is_hidden, list_classes, natural_key, printable
 
 pytestmark = pytest.mark.unit
 
@@ -79,7 +79,7 @@ def test_ordinary_names_are_not_hidden(name):
 
 def test_data_set_in_a_hidden_folder_is_listed(tmp_path):
     folder = make(tmp_path / ".data" / "@eaDir", "Oak/1.jpg", "Ash/1.jpg")
-    assert [name for name, _ in class_folders(folder)] == ["Ash", "Oak"]
+    assert [name for name, _ in list_classes(folder).classes] == ["Ash", "Oak"]
 
 
 def test_class_of_hidden_files_only_is_empty(tmp_path):
@@ -91,7 +91,7 @@ def test_class_of_hidden_files_only_is_empty(tmp_path):
 def test_files_of_subfolders_and_linked_classes_are_listed(tmp_path):
     make(tmp_path, "data/Oak/2024/10.jpg", "data/Oak/2024/9.jpg", "elsewhere/1.jpg")
     (tmp_path / "data" / "Ash").symlink_to(tmp_path / "elsewhere")
-    (ash, ash_files), (oak, oak_files) = class_folders(tmp_path / "data")
+    (ash, ash_files), (oak, oak_files) = list_classes(tmp_path / "data").classes
     assert (ash, oak) == ("Ash", "Oak")
     assert [path.name for path in ash_files] == ["1.jpg"]
     assert [path.name for path in oak_files] == ["9.jpg", "10.jpg"]

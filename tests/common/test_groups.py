@@ -7,7 +7,7 @@ from common.errors import UserError
 from common.groups import with_groups, write_groups
 from common.images import load_folder
 from competition.synthetic import draw_folder
-from training.data.split import split
+from training.data.split import split, split_fold
 
 pytestmark = pytest.mark.unit
 
@@ -20,13 +20,34 @@ def grouped_data(tmp_path):
 
 def test_written_groups_are_read_again_and_kept_together(grouped_data, tmp_path):
     images = load_folder(grouped_data)
-    write_groups(tmp_path / "groups.csv", images, [number // 2 % 4 for number in range(16)], grouped_data)
+    write_groups(tmp_path / "groups.csv", images, [number // 2 for number in range(16)], grouped_data)
     grouped = with_groups(images, tmp_path / "groups.csv", grouped_data)
-    assert len(np.unique(grouped.groups)) == 8  # four in each class, although their names are the same
+    assert len(np.unique(grouped.groups)) == 8
     train, val = split(grouped.labels, 0.25, 0, groups=grouped.groups)
     assert not set(grouped.groups[train]) & set(grouped.groups[val])
     assert len(val) == 4
     assert grouped.rows(val).scenes == tuple(grouped.scenes[row] for row in val)
+
+
+def test_a_group_may_have_images_of_several_classes(grouped_data, tmp_path):
+    """For example photographs of one patient, before and after an illness."""
+    images = load_folder(grouped_data)
+    patients = [number % 8 // 2 for number in range(16)]
+    write_groups(tmp_path / "groups.csv", images, patients, grouped_data)
+    grouped = with_groups(images, tmp_path / "groups.csv", grouped_data)
+    assert len(np.unique(grouped.groups)) == 4
+    for parts in (split(grouped.labels, 0.25, 0, groups=grouped.groups), split_fold(grouped.labels, 4, 3, 0)):
+        assert sorted(np.concatenate(parts)) == list(range(16))
+    train, val = split(grouped.labels, 0.25, 0, groups=grouped.groups)
+    assert not {patients[row] for row in train} & {patients[row] for row in val}
+    assert len(val) == 4
+
+
+def test_images_with_an_empty_group_belong_to_no_other(grouped_data, tmp_path):
+    images = load_folder(grouped_data)
+    write_groups(tmp_path / "groups.csv", images, ["series"] * 3 + [""] * 13, grouped_data)
+    groups = with_groups(images, tmp_path / "groups.csv", grouped_data).groups
+    assert groups.tolist() == [0, 0, 0, *range(3, 16)]
 
 
 @pytest.mark.parametrize(
@@ -36,8 +57,10 @@ def test_written_groups_are_read_again_and_kept_together(grouped_data, tmp_path)
         ("file,scene\na,b\n", "columns path and group"),
         (None, "columns path and group"),
         (b"path,group\n\xff\xfe,a\n", "lacks 16"),
+        ("path,group\nSpecies1/00000.jpg\n", "has no group for Species1/00000.jpg"),
+        ("path,group\na.jpg,x\na.jpg,y\n", "one group for each path, .* has 'x' and 'y' for a.jpg"),
     ],
-    ids=["missing images", "other columns", "no file", "not UTF-8"],
+    ids=["missing images", "other columns", "no file", "not UTF-8", "short row", "two groups"],
 )
 def test_wrong_tables_are_refused(grouped_data, tmp_path, text, words):
     if text is not None:

@@ -13,7 +13,7 @@ from pictures import chunk, with_chunks
 from PIL import Image
 
 from common.errors import UserError
-from common.folders import class_folders
+from common.folders import list_classes
 from common.images import NAMED, Images, load_folder, working_size
 from competition.synthetic import draw_folder, draw_images
 
@@ -39,7 +39,7 @@ def test_files_are_in_natural_order(tmp_path):
     draw_folder(tmp_path, 3, classes=2, side=32)
     for old, new in (("00000", "10"), ("00001", "9"), ("00002", "1")):
         (tmp_path / "Species1" / f"{old}.jpg").rename(tmp_path / "Species1" / f"{new}.jpg")
-    assert [path.stem for path in class_folders(tmp_path)[0][1]] == ["1", "9", "10"]
+    assert [path.stem for path in list_classes(tmp_path).classes[0][1]] == ["1", "9", "10"]
 
 
 def test_rows_keep_image_label_and_path_together(leaf_folder):

@@ -100,6 +100,16 @@ def test_each_recipe_has_a_folder_and_finished_runs_are_skipped(run_recipes, run
     assert finished(runs_folder) == {"one": True, "two": True}
 
 
+def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(run_recipes, runs_folder, monkeypatch):
+    assert run_recipes("one", "two")[0] == 0
+    monkeypatch.setattr(finetune, "_one_epoch", None)
+    code, out, error = run_recipes("one", "two", "--set", "finetune.learning_rate=0.5")
+    assert code == 2
+    for name in ("one", "two"):
+        assert f"{runs_folder / name}: holds a finished run with another recipe or --set; give another --runs" in error
+    assert "finished\n" not in out
+
+
 @pytest.mark.slow
 def test_a_failed_run_is_named_and_the_others_are_trained(run_recipes, runs_folder):
     code, _, error = run_recipes("--all")

@@ -297,6 +297,22 @@ def test_head_and_prediction_are_not_part_of_the_fine_tuning(base_record):
     assert of(change(BASE, kind="quasi_svm", views=5, l2=1.0, tta_transforms=("both",))) == of(BASE)
     warmed_up = change(BASE, head_warmup_epochs=1)
     assert of(change(warmed_up, views=5)) != of(warmed_up)  # the warm-up trains on these views
+    assert of(change(warmed_up, feature_precision="bfloat16")) != of(warmed_up)
+
+
+def test_weights_are_compared_by_their_content_or_of_earlier_versions_by_name(reuse_data, tmp_path):
+    images, records = load_folder(reuse_data / "train"), {}
+    for name, content in (("one/a.h5", "1"), ("two/a.h5", "2"), ("two/b.h5", "1")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        records[name] = make_record("base", BASE, images, str(path))
+    one, other, renamed = records.values()
+    old = replace(one, backbone_sha256="")
+    assert one.differences(other) == ["--backbone-weights"]
+    assert one.differences(renamed) == one.differences(old) == old.differences(other) == []
+    assert old.differences(renamed) == ["--backbone-weights"]
+    assert _choices(one) == _choices(renamed) != _choices(other)
 
 
 # Folders of earlier versions

@@ -33,15 +33,16 @@ def similar_groups(labels: np.ndarray, features: np.ndarray) -> np.ndarray:
         features: float32 [n, d].
 
     Returns:
-        int64 [n], the number of the group within the class.
+        int64 [n], the number of each image's group, from 0. No group has images of two classes.
     """
     unit = StandardScaler().fit_transform(features)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     bound = _similarity_to_other_classes(labels, unit)
-    groups = np.zeros(len(labels), np.int64)
+    groups, count = np.zeros(len(labels), np.int64), 0
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        groups[rows] = _components(unit[rows], bound)
+        groups[rows] = count + _components(unit[rows], bound)
+        count = groups.max() + 1
     return groups
 
 

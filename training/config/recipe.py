@@ -15,7 +15,7 @@ from training.data.balance import natural, smote, svmsmote
 from training.data.pipeline import array_batches, folder_batches
 from training.fit.precision import PRECISIONS as FEATURE_PRECISIONS
 from training.fit.schedules import WITH_WARMUP, cosine
-from training.model.backbones import inception_v3
+from training.model.backbones import LEAST_SIZES, inception_v3
 from training.model.fourier_features import KERNELS
 from training.model.trainable import All, FirstLast, ParameterBudget
 from training.predict import Prediction
@@ -108,6 +108,9 @@ class Finetune:
         check(
             "resolution_schedule", holds, "((epochs, size), …): whole numbers, epochs from 0 and sizes from 32 pixels"
         )
+        least = LEAST_SIZES.get(self.backbone, 0)
+        enough = all(size >= least for _, size in schedule)
+        check("resolution_schedule", enough, f"sizes from {least} pixels with the backbone {self.backbone.__name__}")
         check.whole(0, "head_warmup_epochs", "swa_epochs")
         check.whole(1, "batch_size", "replicas", "soup")
         check.within_one("label_smoothing", "teacher_share", "dropout", "dense_dropout")

@@ -84,7 +84,6 @@ RENAMED_VALUES = {
     "Edges": "FirstLast",
     "Budget": "ParameterBudget",
 }
-RENAMED_RECIPES = {"leaderboard": "released", "leaderboard_full": "released_full"}
 
 
 def to_json(recipe: Recipe) -> dict:

@@ -125,7 +125,8 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
     """One epoch from files with Keras' ImageDataGenerator.flow_from_directory.
 
     It decodes and transforms each image in Python. The report replaced it by `tf.data`, because it could
-    not keep the GPU busy. It has no color transforms.
+    not keep the GPU busy. It has no color transforms, stretches images of another aspect ratio, and ignores EXIF
+    rotation.
 
     Args:
         images, rows, recipe, epoch: see `array_batches`.
@@ -135,7 +136,7 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
         An iterator of (float32 [b, h, w, 3] of 0 to 255, float32 [b, classes]) with a length.
 
     Raises:
-        UserError: images made by SMOTE, which are not files.
+        UserError: images made by SMOTE, which are not files, or formats that Keras' generator does not read.
     """
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -144,7 +145,8 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
             "data.pipeline=folder_batches reads files, not images made by SMOTE; choose another data.resampling"
         )
     batch_size = recipe.finetune.batch_size
-    _link(images, _whole_batches(np.asarray(rows), batch_size), Path(folder))
+    whole = _whole_batches(np.asarray(rows), batch_size)
+    _link(images, whole, Path(folder))
     t = recipe.augmentation.transforms
     generator = ImageDataGenerator(
         rotation_range=t.rotation,
@@ -157,7 +159,7 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
     )
     seed = int(np.random.default_rng((recipe.seed, recipe.finetune.earlier_epochs + epoch)).integers(2**31))
     with contextlib.redirect_stdout(io.StringIO()):  # it reports the number of images in each epoch
-        return generator.flow_from_directory(
+        batches = generator.flow_from_directory(
             folder,
             images.images.shape[1:3],
             classes=list(images.names),
@@ -165,6 +167,12 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
             class_mode="categorical",
             seed=seed,
         )
+    if batches.samples < len(whole):
+        raise UserError(
+            f"data.pipeline=folder_batches reads PNG, JPEG, BMP, PPM and TIFF files by their names, and only "
+            f"{batches.samples} of {len(whole)} are; convert the others, or set data.pipeline=array_batches"
+        )
+    return batches
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 import errno
 import shutil
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from common.errors import UserError
 from common.files import atomic_folder
@@ -64,8 +67,9 @@ def split(
         validation_split: share held out, 0 to below 1.
         seed: integer.
         names: class names, for the error.
-        groups: int [n]. Rows of one class with the same number are in the same part. None: all are different. Only the
-            first row of each group is drawn, so the split without groups is the same as with different ones.
+        groups: int [n]. Rows with the same number are in the same part. None: all are different. If each group is of
+            one class, only its first row is drawn, so the split without groups is the same as with different ones. If
+            not, some folds of scikit-learn's StratifiedGroupKFold are held out, which is about the share.
 
     Returns:
         (training rows, validation rows), int64, each sorted.
@@ -76,6 +80,9 @@ def split(
     rows = np.arange(len(labels))
     if validation_split == 0:
         return rows, rows[:0]
+    if groups is not None and _has_mixed_group(labels, groups):
+        part = Fraction(min(max(validation_split, 0.1), 0.9)).limit_denominator(10)
+        return _grouped_folds(labels, groups, part.denominator, range(part.numerator), seed, names)
     first, group = _first_rows(labels, groups)
     name, count = _smallest_class(labels[first], names)
     if count < 2:
@@ -123,6 +130,8 @@ def split_fold(
     Raises:
         UserError: a class has fewer different images than folds.
     """
+    if groups is not None and _has_mixed_group(labels, groups):
+        return _grouped_folds(labels, groups, folds, [fold], seed, names)
     first, group = _first_rows(labels, groups)
     name, count = _smallest_class(labels[first], names)
     if count < folds:
@@ -132,6 +141,35 @@ def split_fold(
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels[first], labels[first])
     train, val = list(parts)[fold]
     return np.flatnonzero(np.isin(group, train)), np.flatnonzero(np.isin(group, val))
+
+
+def _has_mixed_group(labels: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether a group has images of several classes."""
+    return np.unique(np.stack([labels, groups]), axis=1).shape[1] > len(np.unique(groups))
+
+
+def _grouped_folds(
+    labels: np.ndarray, groups: np.ndarray, folds: int, held_out: Sequence[int], seed: int, names: tuple | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out some folds of groups that have images of several classes; see `split_fold`."""
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a class with fewer images than folds: the error below says more
+            parts = [val for _, val in splitter.split(labels, labels, groups)]
+    except ValueError as error:
+        raise UserError(f"cannot split these groups into {folds} parts: {error}; give smaller groups") from error
+    val = np.sort(np.concatenate([parts[fold] for fold in held_out]))
+    train = np.setdiff1d(np.arange(len(labels)), val)
+    for part in (train, val):
+        missing = np.setdiff1d(labels, labels[part])
+        if len(missing):
+            name = names[missing[0]] if names else str(missing[0])
+            raise UserError(
+                f"groups must allow {folds} parts, so that each part has each class; one would have no image of "
+                f"{name}; give smaller groups, or images of it in other groups"
+            )
+    return train, val
 
 
 def _smallest_class(labels: np.ndarray, names: tuple | None) -> tuple[str, int]:
@@ -146,7 +184,7 @@ def _first_rows(labels: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarr
     rows = np.arange(len(labels))
     if groups is None:
         return rows, rows
-    keys = list(zip(np.asarray(labels).tolist(), np.asarray(groups).tolist(), strict=True))
+    keys = np.asarray(groups).tolist()
     place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     group = np.array([place[key] for key in keys], np.int64)
     return np.unique(group, return_index=True)[1], group

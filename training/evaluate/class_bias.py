@@ -12,6 +12,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.model_selection import StratifiedKFold
 
 from common.errors import UserError
+from training.config.recipe import QUASI_SVM
 from training.evaluate.paired import Difference, finished_folds, held_out, paired_difference
 from training.run_folder import read_record
 
@@ -78,8 +79,15 @@ def class_bias(folder: Path) -> tuple[dict[str, float], Difference]:
         the difference in accuracy of `cross_fitted` biases to the run as it is.
 
     Raises:
-        UserError: no such run, damaged files, or a class with a single image.
+        UserError: no such run, damaged files, a class with a single image, or a run whose head has no class biases.
     """
+    head = read_record((finished_folds(folder) or [folder])[0]).recipe.head
+    if head.kind != QUASI_SVM or head.softmax_share:
+        raise UserError(
+            f"class biases need a quasi-SVM without head.softmax_share; {folder} has head.kind={head.kind} and "
+            f"head.softmax_share={head.softmax_share:g}; train it with --set head.kind={QUASI_SVM}"
+            " --set head.softmax_share=0.0"
+        )
     (_, names), images = held_out(folder)
     labels, probabilities = (np.array(column) for column in zip(*images.values(), strict=True))
     rarest = int(np.bincount(labels, minlength=len(names)).argmin())
@@ -88,7 +96,6 @@ def class_bias(folder: Path) -> tuple[dict[str, float], Difference]:
             f"every class needs at least 2 images that {folder} held out, and {names[rarest]} has "
             f"{(labels == rarest).sum()}; give a cross-validation, which holds out all images"
         )
-    there = read_record((finished_folds(folder) or [folder])[0]).recipe.head.class_bias
     bias = zip(names, fit_class_bias(labels, probabilities), strict=True)
     worth = paired_difference(labels, probabilities, cross_fitted(labels, probabilities))
-    return {name: round(there.get(name, 0.0) + float(one), 2) for name, one in bias}, worth
+    return {name: round(head.class_bias.get(name, 0.0) + float(one), 2) for name, one in bias}, worth

@@ -14,12 +14,11 @@ from training.config.recipe import SOFTMAX, Recipe
 from training.config.record import to_json
 from training.evaluate.metrics import wilson
 from training.evaluate.plots import plot_ranges
-from training.evaluate.rows import Row, by_recipe, epochs_text, read_rows, reported, write_rows
+from training.evaluate.rows import Row, by_recipe, class_f1, epochs_text, read_rows, reported, seeds_text, write_rows
 from training.recipes import RENAMED, load_recipe, recipe_names, recipe_summary
 from training.run_folder import read_metrics, read_record
 
 RARE = ("Species1", "Species6")  # the classes that the report watched
-NOT_COMPARED = ("seed", "finetune.resolution_schedule")  # they say how much was trained, not what
 HEADER = """# Experiments
 
 Written by `python -m training compare`. Accuracy, macro F1 and F1 are those of the test images, which were used for
@@ -42,11 +41,14 @@ def compare(folders: list[Path], table: Path, out: Path) -> list[str]:
         One line for each folder that was skipped.
 
     Raises:
-        UserError: not one finished run, or a file that is no table.
+        UserError: not one finished run, folders of the same name, or a file that is no table.
     """
     rows = {row.run: row for row in (read_rows(table) if table.is_file() else [])}
-    skipped = []
+    skipped, places = [], {path.resolve() for path in folders}
     for folder in sorted(folders):
+        namesakes = sorted(str(place) for place in places if place.name == folder.resolve().name)
+        if len(namesakes) > 1:
+            raise UserError(f"the folders of runs must have different names, got {' and '.join(namesakes)}; rename one")
         try:
             row = collect(folder)
             rows[row.run] = row
@@ -76,7 +78,7 @@ def collect(folder: Path) -> Row:
             low=test["interval95"][0] if test else None,
             high=test["interval95"][1] if test else None,
             macro_f1=test["macro_f1"] if test else None,
-            class_f1=";".join(f"{label}={one['f1']:.4f}" for label, one in test["classes"].items()) if test else "",
+            class_f1=class_f1(test["classes"]) if test else "",
             val_images=metrics["images"],
             val_accuracy=metrics["accuracy"] if metrics["images"] else None,
             parameters=metrics.get("trainable_parameters"),
@@ -120,21 +122,30 @@ def document(rows: list[Row], stem: str) -> str:
 
 
 def _data_sets(rows: list[Row], stem: str) -> dict[str, dict[str, list[Row]]]:
-    """Name of the plots → recipe → runs, for each data set."""
+    """Name of the plots → experiment (see `by_recipe`) → runs, for each data set."""
     hashes = list(dict.fromkeys(row.data for row in rows))
     names = {data: f"{stem}_{data}" if number else stem for number, data in enumerate(hashes)}
     return {name: by_recipe([row for row in rows if row.data == data]) for data, name in names.items()}
 
 
 def _order(groups: dict[str, list[Row]]) -> dict[str, list[str]]:
-    """Title → recipes: the report's experiments in its order, our own, and those of earlier versions."""
-    report, known = reported(), recipe_names()
-    of_report = [name for name in report if name in groups or report[name].not_run]
+    """Title → experiments: the report's in its order, our own, and those of earlier versions."""
+    report, known, recipes = reported(), recipe_names(), {name: rows[0].recipe for name, rows in groups.items()}
+    of_report = [
+        [name for name in groups if recipes[name] == recipe] or [recipe] * bool(report[recipe].not_run)
+        for recipe in report
+    ]
     return {
-        "The report's experiments": of_report if any(name in groups for name in report) else [],
-        "Our own": [name for name in groups if name in known and name not in report],
-        "Recipes of earlier versions": [name for name in groups if name not in known and name not in report],
+        "The report's experiments": sum(of_report, []) if set(recipes.values()) & set(report) else [],
+        "Our own": [name for name in groups if recipes[name] in known and recipes[name] not in report],
+        "Recipes of earlier versions": [name for name in groups if recipes[name] not in {*known, *report}],
     }
+
+
+def _rare(groups: dict[str, list[Row]]) -> list[str]:
+    """The rare classes that the tested runs have."""
+    tested = [row for rows in groups.values() if _is_tested(rows) for row in rows]
+    return [name for name in RARE if tested and all(row.f1(name) is not None for row in tested)]
 
 
 def _is_tested(rows: list[Row] | None) -> bool:
@@ -145,6 +156,7 @@ def _part(groups: dict[str, list[Row]], stem: str) -> Iterator[str]:
     """The plots and tables of one data set."""
     if any(map(_is_tested, groups.values())):
         yield f"![accuracy of each recipe with its interval, and the report's](img/{stem}_accuracy.png)\n"
+    if _rare(groups):
         yield f"![F1 of the rare classes](img/{stem}_rare.png)\n"
     report, order = reported(), _order(groups)
     for title, names in order.items():
@@ -159,26 +171,27 @@ def _part(groups: dict[str, list[Row]], stem: str) -> Iterator[str]:
 
 
 def _table(names: list[str], groups: dict[str, list[Row]]) -> str:
-    columns = ["recipe", "report", "accuracy", "macro F1", *(f"F1 {name}" for name in RARE)]
+    rare = _rare(groups)
+    columns = ["recipe", "report", "accuracy", "macro F1", *(f"F1 {name}" for name in rare)]
     columns += ["validation", "parameters", "epochs", "minutes", "note"]
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(_cells(name, groups.get(name)))} |" for name in names]
+    lines += [f"| {' | '.join(_cells(name, groups.get(name), rare))} |" for name in names]
     return "\n".join(lines)
 
 
-def _cells(name: str, rows: list[Row] | None) -> list[str]:
-    report = reported().get(name)
+def _cells(name: str, rows: list[Row] | None, rare: list[str]) -> list[str]:
+    report = reported().get(rows[0].recipe if rows else name)
     known = "–" if report is None else report.result if report.accuracy is None else _percent(report.accuracy)
     if not rows:
-        return [f"`{name}`", known, *["–"] * 8, f"not run: {report.not_run if report else ''}"]
+        return [f"`{name}`", known, *["–"] * (6 + len(rare)), f"not run: {report.not_run if report else ''}"]
     first = rows[0]
     val = [row.val_accuracy for row in rows if row.val_accuracy is not None]
     return [
-        f"`{name}`",
+        f"`{rows[0].recipe}`",
         known,
         _accuracy_cell(rows),
         _mean_cell([row.macro_f1 for row in rows]),
-        *(_mean_cell([row.f1(rare) for row in rows]) for rare in RARE),
+        *(_mean_cell([row.f1(one) for row in rows]) for one in rare),
         _percent(mean(val)) if val else "none",
         f"{first.parameters:,}" if first.parameters else "–",
         epochs_text(first),
@@ -193,7 +206,7 @@ def _accuracy_cell(rows: list[Row]) -> str:
     share, low, high = accuracy(rows)
     text = f"{_percent(share)} ({_percent(low)} to {_percent(high)})"
     each = [row.accuracy or 0.0 for row in rows]
-    return text + (f", {len(rows)} seeds {_percent(min(each))} to {_percent(max(each))}" if len(rows) > 1 else "")
+    return text + (f", {seeds_text(rows)} {_percent(min(each))} to {_percent(max(each))}" if len(rows) > 1 else "")
 
 
 def _mean_cell(values: list) -> str:
@@ -219,10 +232,11 @@ def _plot(groups: dict[str, list[Row]], folder: Path, stem: str) -> None:
     report = {name: one.accuracy for name, one in reported().items() if name in groups and one.accuracy is not None}
     plot_ranges(names, {"accuracy on the test images": (spans, dots)}, folder / f"{stem}_accuracy.png", report)
     series = {}
-    for rare in RARE:
+    for rare in _rare(groups):
         values = [[row.f1(rare) or 0.0 for row in rows] for rows in groups.values()]
         series[f"F1 of {rare}"] = ([(mean(v), min(v), max(v)) for v in values], values)
-    plot_ranges(names, series, folder / f"{stem}_rare.png")
+    if series:
+        plot_ranges(names, series, folder / f"{stem}_rare.png")
 
 
 def _settings(planned: Recipe, done: Recipe) -> str:
@@ -235,14 +249,14 @@ def _settings(planned: Recipe, done: Recipe) -> str:
 def _changed_fields(planned: Recipe, done: Recipe) -> list[str]:
     """The fields in which a run differs from its recipe, as settings."""
     before, after = _flat(to_json(planned)), _flat(to_json(done))
-    changed = [name for name in after if after[name] != before.get(name) and name not in NOT_COMPARED]
+    changed = [name for name in after if after[name] != before.get(name) and name != "seed"]
     return [f"{name}={json.dumps(after[name])}" for name in changed if _has_effect(name, planned)]
 
 
 def _flat(fields: dict, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        nested = isinstance(value, dict) and name not in ("class_repeats", "trainable")
+        nested = isinstance(value, dict) and name not in ("class_repeats", "class_bias", "trainable")
         flat.update(_flat(value, f"{prefix}{name}.") if nested else {prefix + name: value})
     return flat
 

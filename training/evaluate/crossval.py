@@ -1,5 +1,6 @@
 """Cross-validation: every image is predicted by a model that was not trained on it."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,22 +11,11 @@ from common.files import write_arrays, write_json
 from common.images import Images
 from training.config.recipe import Recipe
 from training.data.split import saved_val_rows
-from training.data.teacher import with_teacher
 from training.evaluate.metrics import calibration, calibration_error, metrics
 from training.evaluate.plots import new_figure, plot_confusion, save_figure
-from training.inputs import Inputs, load_labelled
-from training.run import train
-from training.run_folder import (
-    FIRST_FOLD,
-    METRICS,
-    OUT_OF_FOLD,
-    VAL,
-    Record,
-    fold_folder,
-    read_record,
-    run_file,
-    teacher_sha256,
-)
+from training.inputs import Inputs, load_inputs
+from training.run import planned_record, train
+from training.run_folder import METRICS, OUT_OF_FOLD, VAL, Record, fold_folder, read_record, run_file
 
 
 def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 5, seeds: int = 1) -> dict | None:
@@ -48,8 +38,8 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
         The metrics as in `crossval.json`, or None if other processes are still training some folds.
 
     Raises:
-        UserError: see `train`; a folder of another cross-validation; `inputs.validation`; a folder in `inputs.reuse`
-            without folds.
+        UserError: see `train`; finished folds of another recipe or other inputs; `inputs.validation`; a folder in
+            `inputs.reuse` without folds.
     """
     if folds < 2 or seeds < 1:
         raise UserError(f"crossval needs at least 2 folds and 1 seed, got --folds {folds} --seeds {seeds}")
@@ -62,6 +52,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
             )
     out = Path(out)
     recipe = replace(recipe, checkpoint="last", data=replace(recipe.data, folds=folds))
+    _checked_images(recipe, name, inputs, out, seeds)
     missing = []
     for seed in range(seeds):
         for fold in range(folds):
@@ -80,6 +71,23 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
     return gather(recipe, name, inputs, out, seeds)
 
 
+def _checked_images(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> Images:
+    """The images. Raises a UserError if a fold that is finished is of another recipe or has other inputs."""
+    images, _ = load_inputs(replace(inputs, test=None), say=lambda line: None)
+    planned = planned_record(recipe, name, images, inputs)
+    for seed, fold in itertools.product(range(seeds), range(recipe.data.folds)):
+        folder = fold_folder(out, seed, fold)
+        if not (folder / METRICS).is_file():
+            continue
+        there = read_record(folder)
+        check_classes(there, images, folder)
+        different = there.differences(replace(planned, recipe=_of_fold(recipe, seed, fold)))
+        if different or there.name != name:
+            what = different[0] if different else "name"
+            raise UserError(f"{folder} was trained with another {what}; repeat its own command, or give another --out")
+    return images
+
+
 def _reusing(inputs: Inputs, fold: str) -> Inputs:
     """The inputs of one fold: of the cross-validations to reuse, the same fold if it is finished."""
     runs = [Path(folder) / fold for folder in inputs.reuse]
@@ -88,26 +96,18 @@ def _reusing(inputs: Inputs, fold: str) -> Inputs:
 
 def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> dict:
     """Gathers the out-of-fold predictions of finished folds and writes their metrics and plots; see `crossval`."""
-    images = load_labelled(replace(inputs, size=read_record(out / FIRST_FOLD).image_shape))
-    images = with_teacher(images, recipe, inputs.teacher)
+    images = _checked_images(recipe, name, inputs, out, seeds)
     probabilities = np.zeros((seeds, len(images), len(images.names)), np.float32)
-    of_folds = []
+    held_out, of_folds = np.zeros((seeds, len(images)), int), []
     for seed in range(seeds):
         for fold in range(recipe.data.folds):
-            folder = fold_folder(out, seed, fold)
-            one = _of_fold(recipe, seed, fold)
-            record = read_record(folder)
-            if record.name != name or record.recipe != one:
-                raise UserError(f"{folder} is a run of another recipe or with other settings; give another --out")
-            if record.teacher_sha256 != teacher_sha256(images):
-                raise UserError(f"{folder} was trained with another --teacher; give another --out")
-            check_classes(record, images, folder)
-            with np.load(run_file(folder, VAL)) as file:
-                val = saved_val_rows(file, one.data, images)
-                if not np.array_equal(file["labels"], images.labels[val]):
-                    raise UserError(f"{folder} was trained on other images; give another --out")
+            with np.load(run_file(fold_folder(out, seed, fold), VAL)) as file:
+                val = saved_val_rows(file, _of_fold(recipe, seed, fold).data, images)
                 probabilities[seed, val] = file["probabilities"]
+            held_out[seed, val] += 1
             of_folds.append(float((probabilities[seed, val].argmax(axis=-1) == images.labels[val]).mean()))
+    if (held_out != 1).any():
+        raise UserError(f"the folds in {out} must hold out each image once, and do not; give another --out")
     # One model ships, so the accuracy is that of one seed, not of the seeds' averaged predictions.
     result = metrics(images.labels, probabilities[0], images.names)
     result.update(

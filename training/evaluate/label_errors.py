@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sklearn.model_selection import StratifiedKFold
 
 from common.errors import UserError
 from common.files import atomically
@@ -21,6 +20,7 @@ from common.folders import printable
 from common.images import Images
 from training.auto import choices
 from training.auto.heldout import held_out_probabilities
+from training.data.split import split_fold
 from training.evaluate.mistakes import read_predictions
 from training.fit.features import FeatureSpec, tta_features
 from training.fit.precision import fastest
@@ -63,9 +63,14 @@ def label_errors(inputs: Inputs, folder: Path | None, out: Path, cache: Path) ->
         One line for each likely error, the most suspicious first.
 
     Raises:
-        UserError: cleanlab is not installed; see `load_inputs` and `mistakes.read_predictions`.
+        UserError: cleanlab is not installed, `out` is no name of a page, or its table would replace `inputs.labels`;
+            see `load_inputs` and `mistakes.read_predictions`.
     """
-    find = _find_label_issues()
+    find, table = _find_label_issues(), out.with_suffix(".csv")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out must be the name of a page, such as label_errors.html, got {out}")
+    if inputs.labels and Path(inputs.labels).resolve() == table.resolve():
+        raise UserError(f"--out {out} would replace --labels {inputs.labels} by its table; give another --out")
     if folder is None:
         images = load_inputs(inputs)[0]
         rows, labels, probabilities = np.arange(len(images)), images.labels, _out_of_fold(images, inputs, cache)
@@ -73,7 +78,7 @@ def label_errors(inputs: Inputs, folder: Path | None, out: Path, cache: Path) ->
         images, rows, labels, probabilities = read_predictions(folder, inputs)
     found = find(labels, probabilities, return_indices_ranked_by="self_confidence")
     issues = [_issue(images, int(rows[place]), probabilities[place], Path(inputs.data)) for place in found]
-    _write_table(out.with_suffix(".csv"), issues)
+    _write_table(table, issues)
     figures = "\n".join(_figure(images, int(rows[place]), issue) for place, issue in zip(found, issues, strict=True))
     page = PAGE.format(count=len(issues), total=len(labels), figures=figures)
     atomically(out, lambda temporary: temporary.write_text(page, "utf-8", "backslashreplace"))
@@ -92,17 +97,18 @@ def _out_of_fold(images: Images, inputs: Inputs, cache: Path) -> np.ndarray:
     """The probabilities of a quick model in five folds: float32 [n, classes]."""
     from training.fit.finetune import make_backbone
 
-    least = int(np.bincount(images.labels).min())
+    least = int(np.bincount(images.labels[np.unique(images.groups)]).min())  # a copy would teach the wrong label
     if least < 2:
-        raise UserError(f"label-errors needs at least two images of each class, got {least}; add images")
+        raise UserError(f"label-errors needs at least two different images of each class, got {least}; add images")
     base = choices.base_recipe({}, fastest())
     backbone = make_backbone(base, inputs.backbone_weights)
     freeze(backbone)
     spec = FeatureSpec(choices.INPUT_SIZE, precision=base.head.feature_precision)
     features = tta_features(cache, backbone, choices.LAYERS, images.images, spec, choices.MIRRORED)
     probabilities = np.zeros((len(images), len(images.names)), np.float32)
-    folds = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=0)
-    for rows in folds.split(images.labels, images.labels):
+    folds = min(FOLDS, least)
+    for fold in range(folds):
+        rows = split_fold(images.labels, folds, fold, 0, images.names, images.groups)
         probabilities[rows[1]] = held_out_probabilities(base, base.head, features, images, rows)
     return probabilities
 

@@ -113,8 +113,8 @@ def finished_folds(folder: Path) -> list[Path]:
     """
     runs = [run for run in sorted(folder.glob(FOLDS)) if (run / METRICS).is_file()]
     records = [read_record(run) for run in runs]
-    first = [(one.name, replace(one.recipe, data=replace(one.recipe.data, fold=0)), one.data_sha256) for one in records]
-    if any(one != first[0] for one in first):
+    of_first_fold = [replace(one, recipe=replace(one.recipe, data=replace(one.recipe.data, fold=0))) for one in records]
+    if any(one.differences(of_first_fold[0]) or one.name != records[0].name for one in of_first_fold):
         raise UserError(f"{folder} must have the folds of one cross-validation, and has those of several; remove some")
     return runs
 

@@ -20,7 +20,7 @@ class Row:
 
     run: name of its folder. data: the start of the SHA-256 of its images and labels.
     test_images, accuracy, low, high, macro_f1: of the test images; without test images 0 and None. low and high are the
-    95 % interval. class_f1: "name=F1" of each class, separated by semicolons.
+    95 % interval. class_f1: see `class_f1`.
     val_images, val_accuracy: of the validation part. parameters: trainable ones.
     epochs, planned_epochs, warmup_epochs: trained, of the recipe, and of the head alone. settings: fields that differ
     from the recipe.
@@ -50,7 +50,7 @@ class Row:
     def f1(self, name: str) -> float | None:
         """The F1 of one class, or None."""
         values = dict(part.rsplit("=", 1) for part in self.class_f1.split(";") if part)
-        return float(values[name]) if name in values else None
+        return float(values[_escaped(name)]) if _escaped(name) in values else None
 
     @property
     def measured_on(self) -> tuple[str, float | None, int]:
@@ -58,6 +58,19 @@ class Row:
         if self.test_images:
             return "test", self.accuracy, self.test_images
         return "validation", self.val_accuracy, self.val_images
+
+
+def class_f1(classes: dict[str, dict]) -> str:
+    """ "name=F1" of each class, separated by semicolons; a semicolon in a name is %3B.
+
+    Args:
+        classes: class name → its metrics.
+    """
+    return ";".join(f"{_escaped(name)}={one['f1']:.4f}" for name, one in classes.items())
+
+
+def _escaped(name: str) -> str:
+    return name.replace(";", "%3B")
 
 
 @dataclass(frozen=True)
@@ -101,11 +114,17 @@ def reported(path: Path = REPORT) -> dict[str, Reported]:
 
 
 def by_recipe(rows: list[Row]) -> dict[str, list[Row]]:
-    """Recipe → its runs."""
+    """Recipe → its runs with the same settings: those of the recipe if there are some.
+
+    Runs with other settings are another experiment. Their key is the recipe and the settings.
+    """
     groups = defaultdict(list)
-    for row in rows:
-        groups[row.recipe].append(row)
-    return dict(groups)
+    for row in sorted(rows, key=lambda row: (row.recipe, bool(row.settings))):
+        groups[row.recipe, row.settings].append(row)
+    found: dict[str, list[Row]] = {}
+    for (recipe, settings), runs in groups.items():
+        found[f"{recipe} with {settings}" if recipe in found else recipe] = runs
+    return found
 
 
 def accuracy_line(rows: list[Row]) -> str:
@@ -115,8 +134,13 @@ def accuracy_line(rows: list[Row]) -> str:
     if accuracy is None:
         return f"nothing held out, {epochs_text(rows[0])} epochs, {minutes}"
     share = mean(row.measured_on[1] or 0.0 for row in rows)
-    seeds = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
+    seeds = f", mean of {seeds_text(rows)}" if len(rows) > 1 else ""
     return f"{share:.1%} on {images} {where} images{seeds}, {epochs_text(rows[0])} epochs, {minutes}"
+
+
+def seeds_text(rows: list[Row]) -> str:
+    """How many runs there are, called seeds if each has another one."""
+    return f"{len(rows)} {'seeds' if len({row.seed for row in rows}) == len(rows) else 'runs'}"
 
 
 def epochs_text(row: Row) -> str:

@@ -245,8 +245,8 @@ def _warm_up_head(job: _Job, cache: Path) -> None:
 
 def warmup_schedule(tune: Finetune) -> HeadSchedule:
     """How the softmax head is trained before fine-tuning."""
-    field = "finetune.head_warmup_learning_rate"
-    return HeadSchedule(tune.head_warmup_epochs, tune.head_warmup_learning_rate, tune.batch_size, field)
+    rate, field = tune.head_warmup_learning_rate, "finetune.head_warmup_learning_rate"
+    return HeadSchedule(tune.head_warmup_epochs, rate, tune.batch_size, field, tune.teacher_share)
 
 
 def _time_left(job: _Job) -> str:

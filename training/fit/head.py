@@ -46,12 +46,14 @@ class HeadSchedule:
     """Adam with a learning rate that falls to 0 over a half cosine.
 
     field: the recipe's field of the learning rate, for the error when it is too high.
+    teacher_share: weight of a teacher's probabilities in the targets.
     """
 
     epochs: int
     learning_rate: float
     batch_size: int
     field: str
+    teacher_share: float = 0.0
 
 
 def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> keras.Model:
@@ -78,7 +80,8 @@ def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> 
         raise UserError("all training images have the same features; check the backbone weights and the images")
     head = quasi_svm_head(recipe.head, width, len(features.names), scale, recipe.seed)
     head.get_layer("standardise").adapt(train.reshape(-1, width))
-    schedule = HeadSchedule(recipe.head.epochs, recipe.head.learning_rate, recipe.head.batch_size, "head.learning_rate")
+    own = recipe.head
+    schedule = HeadSchedule(own.epochs, own.learning_rate, own.batch_size, "head.learning_rate", own.teacher_share)
     history = fit_on_features(head, schedule, recipe, features)
     if folder:
         write_history(folder / HEAD_HISTORY, history)
@@ -119,7 +122,7 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
 
     Args:
         head: `keras.Model` [b, d] → [b, classes]. It ends with the weights of the epoch that is kept.
-        schedule: epochs, learning rate and batch size.
+        schedule: see `HeadSchedule`.
         recipe: its `data`, `checkpoint` and `seed` are used.
         features: see `Features`.
 
@@ -131,7 +134,7 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
     """
     labels, classes = features.train_labels, len(features.names)
     rows = repeat_classes(labels, features.names, recipe.data.class_repeats)
-    targets, validation = soft_targets(one_hot(labels, classes), features.teacher, recipe.head.teacher_share), None
+    targets, validation = soft_targets(one_hot(labels, classes), features.teacher, schedule.teacher_share), None
     if len(features.val_labels):
         validation = plain_batches(schedule.batch_size, features.val, one_hot(features.val_labels, classes))
     steps = math.ceil(len(rows) / schedule.batch_size)

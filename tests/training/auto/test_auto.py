@@ -8,6 +8,7 @@ from helpers import python
 
 from common.errors import UserError
 from competition.synthetic import draw_folder
+from training.__main__ import main
 from training.auto import choices, heldout, search
 from training.auto.search import auto
 from training.config.record import from_json
@@ -93,6 +94,7 @@ def test_images_of_a_series_are_in_one_group():
     groups = heldout.similar_groups(labels, (series + rng.normal(0, 0.1, series.shape)).astype(np.float32))
     assert all(len(set(groups[start : start + 4])) == 1 for start in range(0, 64, 4))
     assert len(set(groups[:32])) > 4
+    assert not set(groups[:32]) & set(groups[32:])
 
 
 def test_groups_of_the_user_are_used(auto_data, tmp_path):
@@ -244,6 +246,20 @@ def rising():
         return 0.001 * len(calls)
 
     return accuracy
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "inf", "nan", "soon"])
+def test_minutes_that_are_no_time_are_refused(auto_data, tmp_path, capsys, minutes):
+    with pytest.raises(SystemExit) as end:
+        main(["auto", "--data", str(auto_data), "--out", str(tmp_path / "out"), "--minutes", minutes])
+    assert end.value.code == 2
+    assert "--minutes" in capsys.readouterr().err
+
+
+def test_ctrl_c_names_the_best_model_and_what_to_give_to_start_again(auto_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search.Search, "quick", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["auto", "--data", str(auto_data), "--out", str(tmp_path / "out"), "--backbone-weights", "none"]) == 130
+    assert "is in the folder best of --out; to start again, give a new --out" in capsys.readouterr().err
 
 
 def test_an_interruption_leaves_the_best_so_far(auto_data, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def value_of(recipe, name):
         ("finetune.precision='mixed_float16'", "finetune.precision", "mixed_float16"),
         ("finetune.resolution_schedule=((5, 96),)", "finetune.resolution_schedule", ((5, 96),)),
         ("finetune.resolution_schedule=((2, 75), (3, 150))", "finetune.resolution_schedule", ((2, 75), (3, 150))),
-        ("finetune.resolution_schedule=((0, 32), (10, 64))", "finetune.resolution_schedule", ((0, 32), (10, 64))),
+        ("finetune.resolution_schedule=((0, 96), (10, 128))", "finetune.resolution_schedule", ((0, 96), (10, 128))),
         ("data.class_repeats={'Species1': 2}", "data.class_repeats", {"Species1": 2}),
         ("finetune.trainable=FirstLast(15, 15)", "finetune.trainable", FirstLast(15, 15)),
         ("finetune.trainable=FirstLast(first=1, last=2)", "finetune.trainable", FirstLast(1, 2)),

@@ -44,6 +44,7 @@ OUT_OF_RANGE = [
     "augmentation.precomputed_transforms.zoom=-0.1",
     "finetune.resolution_schedule=()",
     "finetune.resolution_schedule=((5, 31),)",
+    "finetune.resolution_schedule=((5, 74),)",  # InceptionV3 needs 75 pixels
     "finetune.resolution_schedule=((-1, 96),)",
     "finetune.resolution_schedule=((True, 96),)",
     "finetune.resolution_schedule=((1, 96), (0, 31))",
@@ -166,7 +167,7 @@ def test_fields_that_contradict_each_other_are_refused(field, changes):
             "head_warmup_epochs": 1,
         },
         {"resolution_schedule": ((0, 96),), "warmup_epochs": 0.0},
-        {"resolution_schedule": ((0, 96), (3, 32)), "warmup_epochs": 3.0},
+        {"resolution_schedule": ((0, 96), (3, 75)), "warmup_epochs": 3.0},
     ],
 )
 def test_fields_that_do_not_contradict_each_other_are_accepted(changes):

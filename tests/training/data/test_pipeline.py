@@ -1,9 +1,12 @@
 """Batches: augmented, mixed by Keras' layers, from arrays and from files."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from helpers import change
+from PIL import Image
 
 from common.errors import UserError
 from common.images import Images, load_folder
@@ -216,6 +219,16 @@ def test_files_are_augmented(folder, tmp_path):
     recipe = change(PLAIN, pipeline=folder_batches, transforms=RandomTransforms(rotation=90.0))
     plain = epoch_of(change(recipe, transforms=NO_TRANSFORMS), 0, images, tmp_path / "links")
     assert np.abs(epoch_of(recipe, 0, images, tmp_path / "links")[0] - plain[0]).mean() > 1
+
+
+def test_files_that_the_generator_does_not_read_are_refused(folder, tmp_path):
+    """Pillow reads more formats than Keras' generator, which would silently leave them out."""
+    images = load_folder(folder)
+    renamed = tmp_path / "Species1.webp"
+    Image.fromarray(images.images[0]).save(renamed)
+    images = replace(images, paths=(str(renamed), *images.paths[1:]))
+    with pytest.raises(UserError, match="only 11 of 12 are; convert the others, or set data.pipeline=array_batches"):
+        folder_batches(images, np.arange(12), change(PLAIN, batch_size=4), 0, tmp_path / "links")
 
 
 def test_synthetic_images_are_refused(folder, tmp_path):

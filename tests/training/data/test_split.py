@@ -17,9 +17,9 @@ LABELS = np.repeat([0, 1, 2], [100, 40, 20])
 NAMES = ("Species1", "Species2", "Species3")
 
 
-def check_partition(train, val):
+def check_partition(train, val, count=160):
     """Every row is in exactly one part, and both parts are sorted."""
-    assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(len(LABELS)))
+    assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(count))
     assert np.all(np.diff(train) > 0)
     assert np.all(np.diff(val) > 0)
 
@@ -121,10 +121,34 @@ def test_copies_are_in_one_part_of_every_split_and_fold(seed):
     assert np.array_equal(np.sort(np.concatenate([val for _, val in parts[1:]])), np.arange(len(LABELS)))
 
 
-def test_the_same_number_in_two_classes_is_two_groups():
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    train, val = split(labels, 1 / 3, 0, None, np.array([0, 1, 2, 0, 1, 2]))
-    assert (len(train), len(val)) == (4, 2)
+MIXED = np.repeat(np.arange(20), 6)  # twenty groups of six images each
+MIXED_LABELS = np.tile([0, 0, 0, 1, 1, 2], 20)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_with_images_of_several_classes_are_in_one_part(seed):
+    parts = [split_fold(MIXED_LABELS, 4, fold, seed, None, MIXED) for fold in range(4)]
+    for train, val in parts:
+        check_partition(train, val, len(MIXED))
+        assert not set(MIXED[train]) & set(MIXED[val])
+        assert np.bincount(MIXED_LABELS[val]).tolist() == [15, 10, 5]
+    assert np.array_equal(np.sort(np.concatenate([val for _, val in parts])), np.arange(len(MIXED)))
+
+
+@pytest.mark.parametrize(("share", "groups"), [(0.1, 2), (0.2, 4), (0.4, 8), (0.7, 14), (0.95, 18)])
+def test_about_the_share_of_the_mixed_groups_is_held_out(share, groups):
+    train, val = split(MIXED_LABELS, share, 0, None, MIXED)
+    check_partition(train, val, len(MIXED))
+    assert not set(MIXED[train]) & set(MIXED[val])
+    assert len(set(MIXED[val])) == groups
+
+
+def test_mixed_groups_that_cannot_be_split_are_refused():
+    labels, groups = np.array([0, 0, 1, 0, 0, 0]), np.array([0, 1, 1, 2, 3, 4])
+    with pytest.raises(UserError, match="each part has each class; one would have no image of Species2"):
+        split(labels, 0.5, 0, NAMES, groups)
+    with pytest.raises(UserError, match="cannot split these groups into 7 parts"):
+        split_fold(labels, 7, 0, 0, NAMES, groups)
 
 
 def test_class_of_one_image_and_its_copies_is_refused():

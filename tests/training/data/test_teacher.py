@@ -110,7 +110,7 @@ def test_the_fine_tuning_of_another_teacher_is_not_reused(taught, tmp_path, caps
 def test_a_taught_cross_validation_refuses_folds_of_another_teacher(taught, tmp_path):
     inputs = Inputs(taught / "leaves", "none", teacher=taught / "folds")
     crossval(TAUGHT, "small", inputs, tmp_path / "taught", 2)
-    with pytest.raises(UserError, match="another --teacher"):
+    with pytest.raises(UserError, match="with another --teacher"):
         crossval(TAUGHT, "small", replace(inputs, teacher=tmp_path / "taught"), tmp_path / "taught", 2)
 
 

@@ -125,9 +125,22 @@ def test_wrong_folders_and_classes_are_refused(runs, tmp_path, capsys):
     assert cli.main(["class-bias", str(tmp_path)]) == 2
     assert "no run at" in capsys.readouterr().err
     draw_folder(tmp_path / "few", 4, classes=3, side=32)
-    train(tiny_recipe(), "small", Inputs(tmp_path / "few", "none"), tmp_path / "run")
+    train(
+        tiny_recipe(head=Head(epochs=1, fourier_features=8)),
+        "small",
+        Inputs(tmp_path / "few", "none"),
+        tmp_path / "run",
+    )
     with pytest.raises(UserError, match="at least 2 images .* Species1 has 1; give a cross-validation"):
         class_bias(tmp_path / "run")
     head = Head(epochs=1, fourier_features=8, class_bias={"Oak": 1.0})
     with pytest.raises(UserError, match="head.class_bias must name classes of the data, Species1, .* got Oak"):
         train(tiny_recipe(head=head), "small", Inputs(runs / "leaves", "none"), tmp_path / "oak")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("head", [Head(kind="softmax"), Head(epochs=1, fourier_features=8, softmax_share=0.5)])
+def test_a_head_that_cannot_have_biases_is_refused(runs, tmp_path, head):
+    train(tiny_recipe(head=head), "small", Inputs(runs / "leaves", "none"), tmp_path / "run")
+    with pytest.raises(UserError, match="need a quasi-SVM without head.softmax_share"):
+        class_bias(tmp_path / "run")

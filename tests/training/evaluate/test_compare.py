@@ -25,6 +25,7 @@ from training.run import Inputs, train
 pytestmark = pytest.mark.integration
 TEST_IMAGES = sum(range(3, 11))
 TINY = 'finetune.backbone="tiny"'
+SHORT = "finetune.resolution_schedule=[[1, 32]]"
 HEADER = ["recipe", "report", "accuracy", "macro F1", "F1 Species1", "F1 Species6", "validation", "parameters"]
 HEADER += ["epochs", "minutes", "note"]
 
@@ -44,7 +45,7 @@ def compared_runs(tmp_path_factory):
     short = ["finetune.resolution_schedule=((1, 32),)", "finetune.batch_size=16"]
 
     def run(name, out, settings, test=folder / "test", **fields):
-        recipe = change(override(load_recipe(name), settings), backbone=tiny, **fields)
+        recipe = change(override(change(load_recipe(name), backbone=tiny), settings), **fields)
         train(recipe, name, Inputs(folder / "train", "none", test), folder / "runs" / out)
 
     run("online", "online", short)
@@ -171,8 +172,9 @@ def test_collect_of_a_run_that_holds_nothing_out(compared_runs):
 
 
 def test_settings_are_the_fields_that_differ_and_have_an_effect(compared_runs):
-    assert collect(compared_runs / "online").settings == f"{TINY}, finetune.batch_size=16"
-    assert collect(compared_runs / "class_weights").settings == f"{TINY}, finetune.dropout=0.5, finetune.batch_size=16"
+    assert collect(compared_runs / "online").settings == f"{TINY}, {SHORT}, finetune.batch_size=16"
+    changed = f"{TINY}, {SHORT}, finetune.dropout=0.5, finetune.batch_size=16"
+    assert collect(compared_runs / "class_weights").settings == changed
     assert collect(compared_runs / "tuned").settings == f"{TINY}, finetune.head_warmup_epochs=2, head.views=1"
 
 
@@ -259,8 +261,8 @@ def test_the_two_seeds_are_two_different_runs(compared_runs):
 
 def test_the_note_names_the_settings_that_differ(comparison):
     rows = table(comparison)
-    assert rows["online"]["note"] == f"with {TINY}, finetune.batch_size=16"
-    assert rows["class_weights"]["note"] == f"with {TINY}, finetune.dropout=0.5, finetune.batch_size=16"
+    assert rows["online"]["note"] == f"with {TINY}, {SHORT}, finetune.batch_size=16"
+    assert rows["class_weights"]["note"] == f"with {TINY}, {SHORT}, finetune.dropout=0.5, finetune.batch_size=16"
     assert rows["tuned"]["note"].startswith(f"with {TINY}, ")
 
 
@@ -395,6 +397,23 @@ DAMAGES = {
     "no test F1": lacking("test", "macro_f1"),
     "no test classes": lacking("test", "classes"),
 }
+
+
+def test_runs_with_other_settings_are_another_row_and_not_another_seed(tested_runs, tmp_path):
+    other = shutil.copytree(tested_runs[1], tmp_path / "other")
+    record = json.loads((other / "run.json").read_text())
+    record["recipe"]["finetune"]["batch_size"] = 4
+    (other / "run.json").write_text(json.dumps(record))
+    assert run_compare(tmp_path / "table.md", other, *tested_runs) == 0
+    rows = [cells(line) for line in (tmp_path / "table.md").read_text("utf-8").splitlines() if "| `online`" in line]
+    assert [("2 seeds" in row[2], "batch_size=4" in row[-1]) for row in rows] == [(True, False), (False, True)]
+
+
+def test_folders_of_the_same_name_are_refused(tested_runs, tmp_path, capsys):
+    other = shutil.copytree(tested_runs[1], tmp_path / "again" / "online")
+    assert run_compare(tmp_path / "table.md", other, *tested_runs) == 2
+    assert "must have different names" in capsys.readouterr().err
+    assert run_compare(tmp_path / "table.md", other, other) == 0
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers import change, tiny
 
 from common.errors import InUse, UserError
 from common.files import locked
+from common.groups import write_groups
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
@@ -22,7 +24,7 @@ from training.fit.checkpoint import read_history
 from training.fit.head import is_kept
 from training.predict import predict_proba
 from training.run import Inputs, load_run
-from training.run_folder import LOCK, read_metrics, read_record
+from training.run_folder import LOCK, VAL, read_metrics, read_record
 
 pytestmark = pytest.mark.integration
 FOLDS = 3
@@ -162,12 +164,12 @@ def test_a_locked_fold_is_not_trained(crossval_inputs, tmp_path, capsys):
 
 @pytest.mark.parametrize("changes", [{"learning_rate": 1e-3}, {"seed": 5}, {"split_seed": 1}], ids=str)
 def test_folds_of_another_recipe_are_refused(finished_crossval, crossval_inputs, changes):
-    with pytest.raises(UserError, match="another recipe or with other settings; give another --out"):
+    with pytest.raises(UserError, match="trained with another recipe or --set; .* give another --out"):
         crossval(change(RECIPE, **changes), "small", crossval_inputs, finished_crossval[0], FOLDS, 2)
 
 
 def test_folds_of_another_name_are_refused(finished_crossval, crossval_inputs):
-    with pytest.raises(UserError, match="another recipe or with other settings; give another --out"):
+    with pytest.raises(UserError, match="trained with another name; .* give another --out"):
         crossval(RECIPE, "other", crossval_inputs, finished_crossval[0], FOLDS, 2)
 
 
@@ -177,6 +179,34 @@ def test_folds_of_other_class_names_are_refused_naming_both(finished_crossval, c
     (renamed / "Species3").rename(renamed / "Species9")
     with pytest.raises(UserError, match="Species1, Species2, Species3; got Species1, Species2, Species9"):
         crossval(RECIPE, "small", Inputs(renamed, "none"), finished_crossval[0], FOLDS, 2)
+
+
+@pytest.mark.parametrize("option", ["groups", "size", "data"])
+def test_finished_folds_of_other_inputs_are_refused_before_others_are_trained(
+    finished_crossval, crossval_inputs, crossval_data, tmp_path, monkeypatch, option
+):
+    """Otherwise some images would never be held out, and count as the first class."""
+    folder = shutil.copytree(finished_crossval[0], tmp_path / "runs")
+    (folder / "seed0-fold2" / "metrics.json").unlink()
+    monkeypatch.setattr(module, "train", None)
+    images = load_folder(crossval_data)
+    write_groups(tmp_path / "groups.csv", images, [f"{row // 2}" for row in range(len(images))], crossval_data)
+    fewer = shutil.copytree(crossval_data, tmp_path / "fewer")
+    (fewer / "Species1" / "more.jpg").unlink()
+    inputs = {
+        "groups": replace(crossval_inputs, groups=tmp_path / "groups.csv"),
+        "size": replace(crossval_inputs, size=(24, 24)),
+        "data": Inputs(fewer, "none"),
+    }[option]
+    with pytest.raises(UserError, match=f"seed0-fold0 was trained with another --{option}"):
+        crossval(RECIPE, "small", inputs, folder, FOLDS, 2)
+
+
+def test_folds_that_hold_out_an_image_twice_are_refused(finished_crossval, crossval_inputs, tmp_path):
+    folder = shutil.copytree(finished_crossval[0], tmp_path / "runs")
+    shutil.copy(folder / "seed0-fold0" / VAL, folder / "seed0-fold1" / VAL)
+    with pytest.raises(UserError, match="must hold out each image once"):
+        crossval(RECIPE, "small", crossval_inputs, folder, FOLDS, 2)
 
 
 @pytest.mark.parametrize(("folds", "seeds"), [(1, 1), (0, 1), (5, 0)])

@@ -1,6 +1,7 @@
 """`python -m training label-errors`: images in the wrong class folder are listed, with a page of thumbnails."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -54,10 +55,32 @@ def test_names_are_escaped_in_the_page(swapped, tmp_path):
     assert "red &lt;b&gt;" in (tmp_path / "errors.html").read_text("utf-8")
 
 
+def test_a_wrong_image_that_is_there_twice_is_listed_twice(swapped, tmp_path):
+    """With the copy in another fold, a model would learn the wrong label."""
+    shutil.copy(swapped / "green" / "red0.png", swapped / "green" / "red0 copy.png")
+    label_errors(Inputs(swapped, "none"), None, tmp_path / "errors.html", tmp_path / "cache")
+    with open(tmp_path / "errors.csv", newline="") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == {
+            "green/red0.png",
+            "green/red0 copy.png",
+            "green/blu0.png",
+        }
+
+
+def test_no_file_is_replaced_by_another_kind(swapped, tmp_path):
+    labels = tmp_path / "train.csv"
+    labels.write_text("the labels")
+    with pytest.raises(UserError, match="would replace --labels .*train.csv by its table"):
+        label_errors(Inputs(swapped, "none", labels=labels), None, tmp_path / "train.html", tmp_path / "cache")
+    with pytest.raises(UserError, match="must be the name of a page"):
+        label_errors(Inputs(swapped, "none"), None, labels, tmp_path / "cache")
+    assert labels.read_text() == "the labels"
+
+
 def test_one_image_of_a_class_is_an_error(swapped, tmp_path):
     for path in sorted((swapped / "blue").iterdir())[1:]:
         path.unlink()
-    with pytest.raises(UserError, match="at least two images"):
+    with pytest.raises(UserError, match="at least two different images"):
         label_errors(Inputs(swapped, "none"), None, tmp_path / "errors.html", tmp_path / "cache")
 
 

@@ -8,7 +8,17 @@ from helpers import ROOT, python
 
 from common.errors import UserError
 from training.evaluate import rows
-from training.evaluate.rows import Row, accuracy_line, by_recipe, epochs_text, measured, read_rows, reported, write_rows
+from training.evaluate.rows import (
+    Row,
+    accuracy_line,
+    by_recipe,
+    class_f1,
+    epochs_text,
+    measured,
+    read_rows,
+    reported,
+    write_rows,
+)
 from training.recipes import RENAMED, recipe_names
 
 ROW = Row(
@@ -101,6 +111,23 @@ def test_accuracy_line_of_one_run_and_of_several_seeds():
     assert accuracy_line([ROW, other]) == "80.0% on 200 test images, mean of 2 seeds, 8 epochs, 2.5 minutes"
     assert accuracy_line([UNTESTED]) == "80.0% on 100 validation images, 8 epochs, 2.0 minutes"
     assert accuracy_line([NOT_HELD_OUT]) == "nothing held out, 8 epochs, 2.0 minutes"
+
+
+@pytest.mark.unit
+def test_runs_with_the_same_seed_are_not_called_seeds():
+    assert "mean of 2 runs" in accuracy_line([ROW, dataclasses.replace(ROW, run="again")])
+
+
+@pytest.mark.unit
+def test_runs_with_other_settings_are_an_experiment_of_their_own():
+    plain, small = dataclasses.replace(ROW, settings=""), dataclasses.replace(ROW, settings="head.l2=1.0")
+    assert by_recipe([small, plain, small]) == {"online": [plain], "online with head.l2=1.0": [small, small]}
+
+
+@pytest.mark.unit
+def test_class_names_may_have_the_separators():
+    row = dataclasses.replace(ROW, class_f1=class_f1({"a;b": {"f1": 0.25}, "c=d": {"f1": 0.5}}))
+    assert (row.f1("a;b"), row.f1("c=d"), row.f1("b")) == (0.25, 0.5, None)
 
 
 @pytest.mark.unit

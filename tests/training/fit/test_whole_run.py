@@ -149,13 +149,13 @@ def test_run_whose_record_lacks_newer_fields_is_continued(whole_run, almost_fini
     assert "continuing" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("other", ["recipe", "backbone_weights", "data"])
+@pytest.mark.parametrize("other", ["recipe", "--backbone-weights", "--data"])
 def test_folder_of_another_run_is_refused(whole_run, almost_finished, class_folder, tmp_path, monkeypatch, other):
     monkeypatch.setattr(run, "PRETRAINED", (tiny,))  # the tiny backbone's weights are then part of the record
     recipe, weights, data = whole_run[0], "none", class_folder
     if other == "recipe":
         recipe = change(recipe, learning_rate=2e-2)
-    elif other == "backbone_weights":
+    elif other == "--backbone-weights":
         weights = "imagenet"
     else:
         data = tmp_path / "others"
