@@ -1,4 +1,4 @@
-"""Compares three ways to make images of different aspect equally large: stretching, cropping and padding.
+"""Compares three ways to make images of different aspect ratios equally large: stretching, cropping and padding.
 
   python -m benchmarks.aspect --data DIR
   python -m benchmarks.aspect --data DIR --shapes landscape --backbone-weights FILE

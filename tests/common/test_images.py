@@ -95,7 +95,7 @@ def test_images_of_several_aspects_are_read_as_squares(tmp_path):
             Image.fromarray(pixels[:height, :width]).save(tmp_path / name / f"{number}.png")
     images = load_folder(tmp_path)
     assert images.images.shape == (4, 20, 20, 3)
-    assert any("several aspects" in note and "20×20" in note for note in images.notes)
+    assert any("several aspect ratios" in note and "20×20" in note for note in images.notes)
     assert any("removed up to 50%" in note for note in images.notes)
     stored = np.asarray(Image.open(images.paths[0]))
     np.testing.assert_array_equal(images.images[0], stored[:, (stored.shape[1] - 20) // 2 :][:, :20])

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from PIL import Image
 
 import build_submission
 import grade_submission
-from competition.synthetic import draw_folder
+from competition.synthetic import draw_folder, draw_images
 from training.__main__ import _parser as training_parser
 
 DOCUMENT = (ROOT / "docs" / "environments.md").read_text("utf-8")
@@ -37,8 +38,8 @@ def cells(section):
 
 
 def script(section, folder=None):
-    """A section's cells as one program whose root is `folder`, without the last cell for Kaggle's CSV file."""
-    lines = [line for cell in cells(section) for line in cell.splitlines() if "--layout kaggle" not in line]
+    """A section's cells as one program whose root is `folder`."""
+    lines = [line for cell in cells(section) for line in cell.splitlines()]
     magics = {"%cd ": "os.chdir(f{!r})", "!": "shell(f{!r})"}
     for magic, call in magics.items():
         lines = [call.format(line.removeprefix(magic)) if line.startswith(magic) else line for line in lines]
@@ -68,6 +69,15 @@ def test_every_command_of_a_cell_is_accepted(section):
     assert programs[:3] == ["training", "build_submission.py", "grade_submission.py"]
 
 
+def draw_test_images(folder):
+    """A folder `test` of images and the sample submission of a competition on Kaggle."""
+    (folder / "test").mkdir(parents=True)
+    for number, pixels in enumerate(draw_images(4, seed=1)):
+        Image.fromarray(pixels).save(folder / "test" / f"{number}.jpg")
+    rows = [f"{number}.jpg,Species1" for number in range(4)]
+    (folder / "sample_submission.csv").write_text("\n".join(["id,label", *rows]) + "\n")
+
+
 @pytest.fixture
 def notebook(tmp_path):
     """The folders of a notebook with the repository and tiny images, packed as the document says."""
@@ -78,6 +88,7 @@ def notebook(tmp_path):
             (code / path.name).parent.mkdir(parents=True, exist_ok=True)
             copy(path, code / path.name)
     draw_folder(tmp_path / "kaggle" / "input" / "images", 6, 3)
+    draw_test_images(tmp_path / "kaggle" / "input" / "competition")
     for folder in ("content", "tmp", "kaggle/working"):
         (tmp_path / folder).mkdir()
     shutil.make_archive(str(tmp_path / "content" / "leaf-submission"), "zip", code.parent)
@@ -109,6 +120,9 @@ def test_cells_train_build_and_grade(notebook, section, built):
         assert "model.py" in archive.namelist()
     if section == "Colab":
         assert int((notebook / "content/leaf-submission/downloaded").read_text()) == (notebook / built).stat().st_size
+    else:
+        lines = (notebook / "kaggle/working/submission.csv").read_text().splitlines()
+        assert [line.partition(",")[0] for line in lines] == ["id", "0.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
 @pytest.mark.unit

@@ -25,7 +25,11 @@ Written by `python -m training compare`. Accuracy, macro F1 and F1 are those of 
 nothing else. The range in brackets is the 95 % interval (Wilson) for the number of test images; of several seeds the
 table has the mean. Validation accuracy is optimistic for recipes that select the epoch by validation loss. Parameters
 are the trainable ones. Minutes are those of training, on one or two processor cores and at times beside other programs.
-A note gives what differs from the recipe, except for the precision that `run` chooses for the processor.
+A note gives what differs from the recipe, except for the precision that `run` chooses for the processor (earlier
+versions chose it for some recipes only).
+"""
+WORSE = """"Worse" means worse than `online` by more than chance on the held-out images (`python -m training paired`), with
+each of three seeds unless it says how many.
 """
 
 
@@ -164,6 +168,8 @@ def _part(groups: dict[str, list[Row]], stem: str) -> Iterator[str]:
             yield f"## {title}\n"
             yield _table(names, groups) + "\n"
     yield "## What each recipe is\n"
+    if any(report[name].why for name in order["The report's experiments"] if name in report):
+        yield WORSE
     for name in (name for names in order.values() for name in names if name in recipe_names()):
         why = f" {report[name].why}" if name in report and report[name].why else ""
         yield textwrap.fill(f"- `{name}`: {recipe_summary(name)}{why}", 118, subsequent_indent="  ")

@@ -76,7 +76,8 @@ def label_errors(inputs: Inputs, folder: Path | None, out: Path, cache: Path) ->
         rows, labels, probabilities = np.arange(len(images)), images.labels, _out_of_fold(images, inputs, cache)
     else:
         images, rows, labels, probabilities = read_predictions(folder, inputs)
-    found = find(labels, probabilities, return_indices_ranked_by="self_confidence")
+    # One process, because a fork of a process in which TensorFlow has threads may never end.
+    found = find(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     issues = [_issue(images, int(rows[place]), probabilities[place], Path(inputs.data)) for place in found]
     _write_table(table, issues)
     figures = "\n".join(_figure(images, int(rows[place]), issue) for place, issue in zip(found, issues, strict=True))

@@ -1,4 +1,4 @@
-"""Dense layers on frozen InceptionV3 features; KerasTuner found their size and training.
+"""A softmax on frozen InceptionV3 features; KerasTuner found its training, and that dense layers do not help.
 
 The search is `python -m training tune tuned --data data/leaves/train --out runs/tune --trials 30`. The values below are
 those of its best trial.

@@ -1,6 +1,7 @@
 """`python -m training label-errors`: images in the wrong class folder are listed, with a page of thumbnails."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -48,6 +49,11 @@ def test_images_in_the_wrong_folder_are_listed(swapped, tmp_path):
     assert {row["path"] for row in rows} == {"green/red0.png", "green/blu0.png"}
     assert {(row["given"], row["likely"]) for row in rows} == {("green", "red <b>"), ("green", "blue")}
     assert len(lines) == len(rows) == page.read_text("utf-8").count("data:image/jpeg")
+
+
+def test_no_process_is_forked_beside_tensorflow(swapped, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fork", None)
+    assert len(label_errors(Inputs(swapped, "none"), None, tmp_path / "errors.html", tmp_path / "cache")) == 2
 
 
 def test_names_are_escaped_in_the_page(swapped, tmp_path):
