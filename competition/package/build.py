@@ -143,7 +143,7 @@ def write_code(
     _collect(folder)  # raises if a file is missing
     names = class_names(folder / "saved_model.pb") or _load(folder).names
     read, _, notes = plan(images, sample, names, told, hidden=True)
-    settings = {**inputs_of(Path(images), Path(sample)), "names": list(names), "form": read.form()}
+    settings = {**inputs_of(Path(images), Path(sample)), "form": read.form()}
     try:
         with tempfile.TemporaryDirectory(prefix="kaggle-") as temporary:
             archive = build(folder, Path(temporary) / "submission.zip", UNPACKED_LIMIT_MB)

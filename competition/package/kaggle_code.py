@@ -69,7 +69,7 @@ def write_folders(out: Path, archive: Path, target: CodeCompetition, settings: d
         out: a new folder, or one that this function has written.
         archive: the submission's zip.
         target: where it goes.
-        settings: what `kaggle_kernel.predict_hidden` needs besides the places of dataset and competition.
+        settings: what `kaggle_kernel.predict_hidden` needs besides dataset, competition and digest of the model.
         note: one line of text for the notebook's head.
 
     Raises:
@@ -77,12 +77,13 @@ def write_folders(out: Path, archive: Path, target: CodeCompetition, settings: d
         OSError: it cannot be written.
     """
     require_own_folder(out)
-    settings = {"dataset": target.slug, "competition": target.competition, **settings}
     with atomic_folder(out.resolve()) as folder:
         dataset, kernel = folder / "dataset", folder / "kernel"
         dataset.mkdir()
         kernel.mkdir()
         extract(archive, dataset)
+        model = {"dataset": target.slug, "sha256": kaggle_kernel.digest_of(dataset)}
+        settings = {**model, "competition": target.competition, **settings}
         write_json(dataset / "dataset-metadata.json", dataset_metadata(target))
         write_json(kernel / "kernel-metadata.json", kernel_metadata(target))
         write_json(kernel / CODE_FILE, notebook(settings, f"# {target.title}\n\n{note}"))
@@ -151,10 +152,13 @@ def commands(out: Path, target: CodeCompetition) -> list[str]:
     """Returns the commands of the official client that upload, run and submit, in their order."""
     dataset, kernel = shlex.quote(str(out / "dataset")), shlex.quote(str(out / "kernel"))
     submit = f"kaggle competitions submit -c {target.competition} -k {target.reference} -f submission.csv"
+    ready = f"kaggle datasets status {target.reference}  # wait until it says ready"
     return [
         f"kaggle datasets create -p {dataset} --dir-mode zip",
-        f"kaggle datasets status {target.reference}  # wait until it is ready",
+        ready,
         f"kaggle kernels push -p {kernel}  # prints the VERSION",
         f"{submit} -v VERSION -m message",
-        f"a new model later: kaggle datasets version -p {dataset} --dir-mode zip -m message",
+        "a new model later: build again, and in place of the first command:",
+        f"kaggle datasets version -p {dataset} --dir-mode zip -m message",
+        f"{ready}; a notebook that runs earlier gets the old model, and refuses it",
     ]

@@ -7,6 +7,7 @@ answers. Needs Python 3.8, numpy and the submission's model.py; nothing is downl
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import os
 import re
@@ -29,20 +30,23 @@ def predict_hidden(settings: dict[str, Any], out: str = "submission.csv") -> Non
     """Predicts the images of the competition's sample as it is on Kaggle, and writes the answers in its form.
 
     Args:
-        settings: `dataset`, `competition`, `sample` and `images` say where the inputs are, `names` are the model's
-            class names, `form` is the form of the answers, see `write_answers`.
+        settings: `dataset`, `competition`, `sample` and `images` say where the inputs are, `sha256` is the digest of
+            the model's files, see `digest_of`, `form` is the form of the answers, see `write_answers`.
         out: the CSV file.
 
     Raises:
-        ValueError: an input is missing or ambiguous, or an image cannot be read.
+        ValueError: an input is missing or ambiguous, the dataset holds another model, or an image cannot be read.
     """
     root = Path(os.environ.get("KAGGLE_INPUT", "/kaggle/input"))
     dataset, competition = locate(root, settings["dataset"]), locate(root, settings["competition"])
+    if digest_of(dataset) != settings["sha256"]:  # Kaggle runs a notebook with the old version until it has the new one
+        raise ValueError(
+            f"{dataset} must hold the model that the notebook was built for, got another version; wait until `kaggle "
+            "datasets status` says ready, then push the notebook again"
+        )
     ids = read_ids(locate(competition, settings["sample"]), settings["form"])
     paths = find_images(locate(competition, settings["images"]), ids)
     network = load_code(dataset / "model.py").model(str(dataset))
-    if list(network.names) != settings["names"]:
-        raise ValueError(f"{dataset} must hold the model that the notebook was built for, got other classes; push both")
     write_answers(Path(out), ids, predict(network, paths), settings["form"])
     print(f"{out}: {len(ids)} images")
 
@@ -64,6 +68,23 @@ def locate(folder: Path, name: str) -> Path:
     there = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else ["no such folder"]
     got = ", ".join(there[:20])
     raise ValueError(f"{folder} must contain {name}, got {got}; add it to the notebook's inputs")
+
+
+def digest_of(folder: Path) -> str:
+    """Returns the SHA-256 of a model's files: of their names and contents, in the order of the names.
+
+    Args:
+        folder: contains model.py and SubmissionModel.
+    """
+    network, digest = folder / "SubmissionModel", hashlib.sha256()
+    paths = [folder / "model.py", network / "saved_model.pb", *(network / "variables").rglob("*")]
+    files = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    for name in sorted(files):
+        digest.update(f"{name}\0{files[name].stat().st_size}\0".encode())  # so that no file runs into the next one
+        with open(files[name], "rb") as file:
+            for part in iter(lambda: file.read(1 << 20), b""):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def load_code(path: Path) -> Any:

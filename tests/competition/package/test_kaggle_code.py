@@ -132,6 +132,7 @@ def test_printed_lines_are_the_mapping_and_the_commands_of_the_client(built):
     commands = "\n".join(lines[1:])
     for words in (
         f"kaggle datasets create -p '{out}/dataset' --dir-mode zip",
+        f"kaggle datasets version -p '{out}/dataset' --dir-mode zip -m message\nkaggle datasets status me/leaf-quiz",
         f"kaggle kernels push -p '{out}/kernel'",
         "kaggle competitions submit -c leaf-quiz -k me/leaf-quiz-model -f submission.csv -v VERSION",
     ):
@@ -235,12 +236,17 @@ def settings_of(folder, sample, names, told=None):
     """What `write_code` puts into the notebook."""
     read, _, _ = plan(folder, sample, names, told, hidden=True)
     inputs = inputs_of(folder, sample)
-    return {"dataset": "stub-model", "competition": "quiz", **inputs, "names": list(names), "form": read.form()}
+    return {"dataset": "stub-model", "competition": "quiz", **inputs, "form": read.form()}
 
 
 def write_dataset(root, names, scale="1"):
-    (root / "stub-model").mkdir(parents=True, exist_ok=True)
-    (root / "stub-model" / "model.py").write_text(STUB.format(names=tuple(names), scale=scale))
+    """Returns the setting that names this version of the dataset."""
+    folder = root / "stub-model"
+    (folder / "SubmissionModel" / "variables").mkdir(parents=True, exist_ok=True)
+    (folder / "model.py").write_text(STUB.format(names=tuple(names), scale=scale))
+    for name in ("saved_model.pb", "variables/variables.index"):
+        (folder / "SubmissionModel" / name).write_text(name)
+    return {"sha256": kaggle_kernel.digest_of(folder)}
 
 
 def run_notebook(settings, root, out, monkeypatch):
@@ -262,8 +268,8 @@ def test_notebook_answers_in_the_form_of_the_sample(tmp_path, monkeypatch, case)
     red_images(hidden / "train", 2)  # of the same names, and no test images
     (public / "sample_submission.csv").write_text(sample_text(header, cell, 2))
     (hidden / "sample_submission.csv").write_text(sample_text(header, cell, count))
-    write_dataset(tmp_path / "input", names)
-    settings = settings_of(images, public / "sample_submission.csv", names, told)
+    model = write_dataset(tmp_path / "input", names)
+    settings = {**settings_of(images, public / "sample_submission.csv", names, told), **model}
     got = run_notebook(settings, tmp_path / "input", tmp_path, monkeypatch)
     sample = hidden / "sample_submission.csv"
     expected, _ = write_csv(StubModel(names), hidden / "test", sample, tmp_path / "local.csv", told)
@@ -278,8 +284,7 @@ def stub(tmp_path):
     (tmp_path / "public" / "s.csv").write_text("id,label\n0,Species1\n1,Species1\n")
     settings = settings_of(images, tmp_path / "public" / "s.csv", NAMES)
     shutil.copytree(tmp_path / "public", tmp_path / "input" / "quiz")
-    write_dataset(tmp_path / "input", NAMES)
-    return settings, tmp_path / "input"
+    return {**settings, **write_dataset(tmp_path / "input", NAMES)}, tmp_path / "input"
 
 
 @pytest.mark.parametrize("place", ["quiz", "competitions/quiz", "a/b/quiz"])
@@ -315,8 +320,11 @@ DAMAGE = {
     "an id without image": (rewrite("quiz/s.csv", "id,label\n0,Species1\n7,Species1\n"), "id 7 must have one image"),
     "two images": (lambda root: shutil.copy(root / "quiz/test/0.png", root / "quiz/test/0.jpg"), "0.jpg and 0.png"),
     "two ids of one image": (rewrite("quiz/s.csv", "id,label\n0,Species1\n00,Species1\n"), "0 and 00 both match"),
-    "another model": (lambda root: write_dataset(root, EIGHT), "got other classes"),
-    "not finite": (lambda root: write_dataset(root, NAMES, "np.nan"), "NaN"),
+    "another model.py": (lambda root: write_dataset(root, NAMES, "2"), "got another version; wait until"),
+    "another network": (rewrite("stub-model/SubmissionModel/saved_model.pb", "x"), "got another version"),
+    "other variables": (rewrite("stub-model/SubmissionModel/variables/variables.index", "x"), "got another version"),
+    "renamed variables": (lambda root: (root / "stub-model/SubmissionModel/variables/variables.index").rename(
+                          root / "stub-model/SubmissionModel/variables/index"), "got another version"),
 }  # fmt: skip
 
 
@@ -329,6 +337,20 @@ def test_notebook_fails_with_one_line_and_writes_nothing(stub, tmp_path, monkeyp
         run_notebook(settings, root, tmp_path, monkeypatch)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "submission.csv").exists()
+
+
+def test_probability_that_is_not_finite_is_refused(stub, tmp_path, monkeypatch):
+    settings, root = stub
+    settings |= write_dataset(root, NAMES, "np.nan")
+    with pytest.raises(ValueError, match="NaN"):
+        run_notebook(settings, root, tmp_path, monkeypatch)
+    assert not (tmp_path / "submission.csv").exists()
+
+
+def test_files_that_kaggle_adds_to_the_dataset_do_not_matter(stub, tmp_path, monkeypatch):
+    settings, root = stub
+    (root / "stub-model" / "dataset-metadata.json").write_text("{}")
+    assert len(table(run_notebook(settings, root, tmp_path, monkeypatch))) == 3
 
 
 def test_time_left_is_printed(stub, tmp_path, monkeypatch, capsys):
