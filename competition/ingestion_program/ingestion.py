@@ -49,6 +49,8 @@ CALL_BYTES = 500_000_000  # of the float32 images of one call: 4,521 images of 9
 METADATA = ("metadata.yaml", "metadata")  # the first one that exists is read by the server
 METADATA_KEYS = ("description", "command")
 MAX_METADATA_BYTES = 10_000
+NOT_PLAIN = tuple("[]{},#&*!|>%@`'\"")  # a text that starts so means something else in YAML
+NOT_PLAIN_WORDS, NOT_PLAIN_ALONE = ("-", "?", ":"), ("", "=", "<<")  # also as its first word, and as the whole text
 NO_METADATA = "there is no metadata (it marks a code submission; without it CodaLab never runs the code)"
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}  # TensorFlow prints what fails, not how it computes
 PIPE_MISUSE = ("it wrote to the pipes between the grader and itself", "leave open file descriptors alone")
@@ -372,7 +374,8 @@ def main(input_data, output, program, ingested_program):
 def check_metadata(folder):
     """Returns True if the submission has a metadata file as every server needs it. Raises Failed.
 
-    Codabench runs a submission without one, but CodaLab does not, and fetches the values of unknown keys.
+    Codabench runs a submission without one, but CodaLab does not. It fails if the file is not valid YAML, and fetches
+    the values of unknown keys.
     """
     names = [name for name in METADATA if os.path.isfile(os.path.join(folder, name))]
     if "metadata" not in names:
@@ -383,11 +386,27 @@ def check_metadata(folder):
             data = file.read(MAX_METADATA_BYTES + 1)
         if len(data) > MAX_METADATA_BYTES:
             raise Failed("{} is larger than 10 kB".format(name), fix)
-        for line in data.decode("utf-8", "replace").splitlines():
-            key, colon, _ = line.partition(":")
-            if line.strip() and (not colon or key.strip() not in METADATA_KEYS):
+        for line in data.decode("utf-8", "replace").replace("\r\n", "\n").split("\n"):
+            if line.strip(" ") and not is_plain(line):
                 raise Failed("the server would not understand the line {!a} of {}".format(line.strip()[:60], name), fix)
     return True
+
+
+def is_plain(line):
+    """Whether YAML reads a line as a known key and a text without quotes. YAML itself is not in the library."""
+    key, _, value = line.partition(": ")
+    value = value.strip(" ")
+    return (
+        key in METADATA_KEYS
+        and line.isprintable()
+        and "\ufffd" not in line  # in place of bytes that are not UTF-8
+        and not value.startswith(NOT_PLAIN)
+        and value.partition(" ")[0] not in NOT_PLAIN_WORDS
+        and value not in NOT_PLAIN_ALONE
+        and not value.endswith(":")
+        and ": " not in value
+        and " #" not in value
+    )
 
 
 def run_checks(submission, journal, contract):

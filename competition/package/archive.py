@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import yaml
+
 MODEL_NAME = "SubmissionModel"  # folder of the SavedModel in a submission
 LIMIT_MB = 300  # CodaLab's default for one submission
 UNPACKED_LIMIT_MB = 2000  # far above what a real model within LIMIT_MB unpacks to
@@ -105,18 +107,31 @@ def unpacked_bytes(path: Path | str) -> int:
 
 
 def check_metadata(text: str, name: str = "metadata") -> Check:
-    """Checks that a metadata file has only known keys, because CodaLab fetches the values of unknown keys as URLs.
+    """Checks that a metadata file is empty, or has known keys and for each a text that needs no quotes in YAML.
+
+    CodaLab's worker fails if the file is not valid YAML, and fetches the values of unknown keys as URLs.
 
     Args:
         text: content of the file.
         name: name of the file.
     """
-    for line in text.splitlines():
-        key, colon, _ = line.partition(":")
-        if line.strip() and (not colon or key.strip() not in METADATA_KEYS):
-            reason = f"the server would not understand its line {line.strip()[:60]!r}"
-            return Check(name, False, reason, FIX_METADATA.format(name=name))
-    return Check(name, True)
+    reason, pairs = "", {}
+    for line in filter(str.strip, text.replace("\r\n", "\n").split("\n")):
+        key, _, value = line.partition(":")
+        pairs[key] = value.strip()
+        if key not in METADATA_KEYS or not line.isprintable() or "\ufffd" in line:  # in place of what is not UTF-8
+            reason = reason or f"the server would not understand its line {line.strip()[:60]!r}"
+    if not reason and (_parsed(text) or {}) != pairs:
+        reason = f"the server would not read plain text in {text.strip()[:60]!r}"
+    return Check(name, not reason, reason, FIX_METADATA.format(name=name) if reason else "")
+
+
+def _parsed(text: str) -> object:
+    """Returns the value of a YAML text, or the text itself if it is not valid."""
+    try:
+        return yaml.safe_load(text)
+    except Exception:  # PyYAML's own, and what a date or a tag that means nothing raises
+        return text
 
 
 def _check_size(path: Path, limit_mb: float) -> Check:

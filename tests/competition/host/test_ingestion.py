@@ -3,14 +3,16 @@
 import hashlib
 import json
 import os
+import random
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from helpers import ROOT, load_module, python, stub
 
-from competition.package.archive import inspect
+from competition.package.archive import check_metadata, inspect
 
 bundles = load_module(Path(__file__).with_name("bundles.py"), "bundles")
 hosted = load_module(Path(__file__).with_name("hosted.py"), "hosted")
@@ -331,6 +333,15 @@ METADATA = {
     "an address": ("program: http://127.0.0.1/\n", False),
     "no key": ("hello\n", False),
     "large": ("description: " + "x" * 10_000, False),
+    "not YAML": ("description: a: b\n", False),
+    "a comment": ("description: a #b\n", False),
+    "a list": ("description: [a]\n", False),
+    "a tab": ("\t\n", False),
+    "quoted": ('description: "a"\n', False),
+    "no blank": ("description:a\n", False),
+    "no text": ("description:\n", False),
+    "indented": ("description: a\n  description: b\n", False),
+    "dashes and colons": ("description: -a ?b :c http://d\r\n\r\n", True),
 }
 
 
@@ -347,6 +358,44 @@ def test_metadata_is_checked_as_by_the_grader(tmp_path, case):
     else:
         with pytest.raises(ingestion.Failed):
             ingestion.check_metadata(str(tmp_path))
+
+
+WORDS = [
+    "description",
+    "command",
+    ":",
+    ": ",
+    "#",
+    " ",
+    "\n",
+    "\r\n",
+    "\t",
+    "a",
+    "ü",
+    "\x0b",
+    "\u2028",
+    "\u200b",
+    "7",
+    "yes",
+]
+WORDS += list("-?,[]{}&*!|>'\"%@`=~.<")
+
+
+@pytest.mark.unit
+def test_metadata_that_the_zip_check_accepts_is_accepted_and_is_yaml(tmp_path):
+    """The ingestion program has no YAML, so it decides by its own rules. Random texts show that they are right."""
+    ingestion, draw, accepted = load_module(PROGRAM, "ingestion"), random.Random(0), 0
+    for _ in range(1500):
+        text = "description: " + "".join(draw.choices(WORDS, k=draw.randrange(1, 6)))
+        (tmp_path / "metadata").write_bytes(text.encode())
+        try:
+            assert ingestion.check_metadata(str(tmp_path))
+        except ingestion.Failed:
+            assert not check_metadata(text).passed, text
+            continue
+        accepted += 1
+        assert isinstance(yaml.safe_load(text), dict), text
+    assert accepted > 150
 
 
 # --- the pipes

@@ -173,7 +173,8 @@ def test_missing_metadata_is_explained(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n\n", "description: leaves", "command: python3 model.py\ndescription: a: b\r\n"]
+    "text",
+    ["", "\n\n", "description: leaves", "description: two words, (8) classes, -3\r\n", "description: http://a/b"],
 )
 def test_valid_metadata_passes(tmp_path, text):
     assert check_metadata(text).passed
@@ -187,6 +188,18 @@ def test_metadata_with_an_unknown_key_fails(tmp_path, text):
     check = only_failure(make(tmp_path / "a.zip", metadata=text), "metadata")
     assert repr(text.splitlines()[-1]) in check.reason
     assert "make metadata empty" in check.fix
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a: b", "a:", "a #b", "[", "{", "- a", '"', "'", "&", "*a", "!!x", "|", "> a", "@a", "`a", "%a", "=", "", "a\tb"]
+    + ["7", "yes", "2001-99-99", "!!int ''", "[" * 5000, '"quoted"', "{a: b}", "a\n  b"],
+)
+def test_metadata_that_is_no_plain_text_in_yaml_fails(tmp_path, value):
+    """CodaLab's worker fails if the file is not valid YAML."""
+    check = only_failure(make(tmp_path / "a.zip", metadata=f"description: {value}\n"), "metadata")
+    assert "the server would not" in check.reason and "\n" not in check.reason
+    assert "description: what this is" in check.fix
 
 
 @pytest.mark.parametrize("name", ["metadata", "metadata.yaml"])
