@@ -47,7 +47,7 @@ MAX_CLASSES = 10_000
 MAX_FILES = 100_000  # that are listed
 CALL_BYTES = 500_000_000  # of the float32 images of one call: 4,521 images of 96×96, 39 of 1024×1024
 METADATA = ("metadata.yaml", "metadata")  # the first one that exists is read by the server
-METADATA_KEYS = ("description", "command")
+METADATA_KEYS = ("description",)
 MAX_METADATA_BYTES = 10_000
 NOT_PLAIN = tuple("[]{},#&*!|>%@`'\"")  # a text that starts so means something else in YAML
 NOT_PLAIN_WORDS, NOT_PLAIN_ALONE = ("-", "?", ":"), ("", "=", "<<")  # also as its first word, and as the whole text
@@ -375,7 +375,7 @@ def check_metadata(folder):
     """Returns True if the submission has a metadata file as every server needs it. Raises Failed.
 
     Codabench runs a submission without one, but CodaLab does not. It fails if the file is not valid YAML, and fetches
-    the values of unknown keys.
+    the values of unknown keys. Both start a command in a container of its own, beside this program.
     """
     names = [name for name in METADATA if os.path.isfile(os.path.join(folder, name))]
     if "metadata" not in names:
@@ -387,6 +387,8 @@ def check_metadata(folder):
         if len(data) > MAX_METADATA_BYTES:
             raise Failed("{} is larger than 10 kB".format(name), fix)
         for line in data.decode("utf-8", "replace").replace("\r\n", "\n").split("\n"):
+            if line.partition(":")[0].strip() == "command":
+                raise Failed("the server would start the command in {} beside the checked model.py".format(name), fix)
             if line.strip(" ") and not is_plain(line):
                 raise Failed("the server would not understand the line {!a} of {}".format(line.strip()[:60], name), fix)
     return True

@@ -21,7 +21,7 @@ ENTRIES_LIMIT = 10_000
 DEPTH_LIMIT = 50  # nested folders
 NAME_LIMIT = 255  # bytes of one part of a path
 METADATA_LIMIT = 10_000  # bytes
-METADATA_KEYS = ("description", "command")
+METADATA_KEYS = ("description",)
 BUILD_AGAIN = "zip the files again: python build_submission.py"
 UNPACKABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)  # by Python
 OTHER_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}  # of compression
@@ -109,7 +109,8 @@ def unpacked_bytes(path: Path | str) -> int:
 def check_metadata(text: str, name: str = "metadata") -> Check:
     """Checks that a metadata file is empty, or has known keys and for each a text that needs no quotes in YAML.
 
-    CodaLab's worker fails if the file is not valid YAML, and fetches the values of unknown keys as URLs.
+    CodaLab's worker fails if the file is not valid YAML, and fetches the values of unknown keys as URLs. Both servers
+    start a command in a container of its own, which the ingestion program neither checks nor ends.
 
     Args:
         text: content of the file.
@@ -119,7 +120,9 @@ def check_metadata(text: str, name: str = "metadata") -> Check:
     for line in filter(str.strip, text.replace("\r\n", "\n").split("\n")):
         key, _, value = line.partition(":")
         pairs[key] = value.strip()
-        if key not in METADATA_KEYS or not line.isprintable() or "\ufffd" in line:  # in place of what is not UTF-8
+        if key.strip() == "command":
+            reason = "the server would start its command beside the checked model.py"
+        elif key not in METADATA_KEYS or not line.isprintable() or "\ufffd" in line:  # in place of what is not UTF-8
             reason = reason or f"the server would not understand its line {line.strip()[:60]!r}"
     if not reason and (_parsed(text) or {}) != pairs:
         reason = f"the server would not read plain text in {text.strip()[:60]!r}"

@@ -333,6 +333,7 @@ METADATA = {
     "an address": ("program: http://127.0.0.1/\n", False),
     "no key": ("hello\n", False),
     "large": ("description: " + "x" * 10_000, False),
+    "a command": ("description: a\ncommand: python3 model.py\n", False),
     "not YAML": ("description: a: b\n", False),
     "a comment": ("description: a #b\n", False),
     "a list": ("description: [a]\n", False),
@@ -385,7 +386,7 @@ WORDS += list("-?,[]{}&*!|>'\"%@`=~.<")
 def test_metadata_that_the_zip_check_accepts_is_accepted_and_is_yaml(tmp_path):
     """The ingestion program has no YAML, so it decides by its own rules. Random texts show that they are right."""
     ingestion, draw, accepted = load_module(PROGRAM, "ingestion"), random.Random(0), 0
-    for _ in range(1500):
+    for _ in range(800):
         text = "description: " + "".join(draw.choices(WORDS, k=draw.randrange(1, 6)))
         (tmp_path / "metadata").write_bytes(text.encode())
         try:
@@ -395,7 +396,7 @@ def test_metadata_that_the_zip_check_accepts_is_accepted_and_is_yaml(tmp_path):
             continue
         accepted += 1
         assert isinstance(yaml.safe_load(text), dict), text
-    assert accepted > 150
+    assert accepted > 80
 
 
 # --- the pipes

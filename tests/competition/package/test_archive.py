@@ -191,6 +191,16 @@ def test_metadata_with_an_unknown_key_fails(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    "text", ["command: python3 model.py", "description: x\ncommand: sh\n", "command : x", "command:"]
+)
+def test_metadata_with_a_command_fails(tmp_path, text):
+    """Both servers start it in a container of its own, which the ingestion program does not control."""
+    check = only_failure(make(tmp_path / "a.zip", metadata=text), "metadata")
+    assert "start its command" in check.reason
+    assert "make metadata empty" in check.fix
+
+
+@pytest.mark.parametrize(
     "value",
     ["a: b", "a:", "a #b", "[", "{", "- a", '"', "'", "&", "*a", "!!x", "|", "> a", "@a", "`a", "%a", "=", "", "a\tb"]
     + ["7", "yes", "2001-99-99", "!!int ''", "[" * 5000, '"quoted"', "{a: b}", "a\n  b"],
