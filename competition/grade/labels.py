@@ -6,6 +6,8 @@ import numpy as np
 
 from common.images import Images
 
+LISTED = 10  # classes of a note
+
 
 def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, tuple[str, ...]]:
     """Returns images whose labels are the model's class numbers.
@@ -21,13 +23,25 @@ def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, 
         UserError: a folder is none of the model's classes.
     """
     if names is None:
-        folders = ", ".join(images.names)
-        return images, (f"the zip does not tell its class names: class numbers are taken in this order, {folders}",)
+        order = _numbered(images.names)
+        return images, (f"the zip does not tell its class names: the score holds only if it numbers them {order}",)
     mapped = images.with_classes(names, "--data", "the model in the zip")
     positions = mapped.labels[np.unique(images.labels, return_index=True)[1]].tolist()
     absent = [name for number, name in enumerate(names) if number not in positions]
-    if absent:
-        return mapped, (f"labels are matched by class name; the model's {', '.join(absent)} has no folder",)
+    differences = [f"the model's {_shortened(absent)} has no folder"] if absent else []
     if positions != sorted(positions):
-        return mapped, ("labels are matched by class name; the model has another order of classes than the folders",)
-    return mapped, ()
+        differences.append("the model has another order of classes than the folders")
+    if not differences:
+        return mapped, ()
+    # A server compares class numbers and knows no names.
+    consequence = f"the score holds only if the server numbers the classes {_numbered(names)}"
+    return mapped, (f"labels are matched by class name, and {' and '.join(differences)}: {consequence}",)
+
+
+def _numbered(names: Sequence[str]) -> str:
+    return _shortened([f"{number} = {name}" for number, name in enumerate(names)])
+
+
+def _shortened(items: Sequence[str]) -> str:
+    """Returns the items as one text. Of more than `LISTED`, the first ones and the last one."""
+    return ", ".join([*items[: LISTED - 1], "…", items[-1]] if len(items) > LISTED else items)

@@ -45,6 +45,21 @@ def test_subset_or_another_order_is_mapped_by_name(folders, names, labels, word)
     assert len(notes) == 1
     assert "by class name" in notes[0]
     assert word in notes[0]
+    order = ", ".join(f"{number} = {name}" for number, name in enumerate(names))
+    assert notes[0].endswith(f": the score holds only if the server numbers the classes {order}")
+
+
+@pytest.mark.unit
+def test_a_missing_class_and_another_order_are_both_said():
+    (note,) = by_class_name(images_of(("b", "c")), ("c", "a", "b"))[1]
+    assert "the model's a has no folder and the model has another order" in note
+
+
+@pytest.mark.unit
+def test_many_classes_are_shortened():
+    names = [f"c{number:03d}" for number in range(200)]
+    (note,) = by_class_name(images_of(names), names[::-1])[1]
+    assert "classes 0 = c199, 1 = c198, 2 = " in note and note.endswith("8 = c191, …, 199 = c000")
 
 
 @pytest.mark.unit
@@ -72,7 +87,7 @@ def test_unknown_names_are_a_note():
     images, notes = by_class_name(images_of(["a", "b"]), None)
     assert images.names == ("a", "b")
     assert "does not tell its class names" in notes[0]
-    assert "a, b" in notes[0]
+    assert "0 = a, 1 = b" in notes[0]
 
 
 # --- the whole grader
