@@ -22,8 +22,8 @@ from competition.grade.sandbox import APP, interpreter_path, isolation
 LOG_BYTES = 20_000  # how much of the end of a program's output is kept
 PRINT_LIMIT = 100_000_000  # bytes of output
 FILE_LIMIT = 1_000_000_000  # bytes of the largest file
-DISK_LIMIT = 2_000_000_000  # bytes of all files of the stage but the images, also of those that were there before
-FILES_LIMIT = 20_000  # files and folders of the stage
+DISK_LIMIT = 2_000_000_000  # bytes of all files of the stage, above those that were there before
+FILES_LIMIT = 20_000  # files and folders of the stage, above those that were there before
 PROCESSES_LIMIT = 200
 POLL_SECONDS = 0.1  # between two checks of time, memory, output and processes
 DISK_POLL_SECONDS = 1.0  # between two checks of the files
@@ -84,10 +84,10 @@ def run(
     stage = Path(stage).resolve()
     _adopt_orphans()
     before = {child.pid for child in psutil.Process().children(recursive=True)}
+    given = [_bytes_on_disk(entry) for entry in walk(stage)]  # programs, images and thumbnails: the grader's
     process = _start(stage, interpreter_path(python), [Path(path).resolve() for path in hidden])
     assert process.stdout  # a pipe, see `_start`
     output = _Output(process.stdout)
-    given = sum(_bytes_on_disk(entry) for entry in walk(stage / "input_data"))  # not the submission's
     began, peak_mb, stopped, disk_checked = time.monotonic(), 0.0, "", 0.0
     try:
         while process.poll() is None and not stopped:
@@ -100,7 +100,7 @@ def run(
             tick(elapsed)
             stopped = _exceeded(limits, elapsed, peak_mb, len(tree), output.bytes)
             if not stopped and elapsed > disk_checked + DISK_POLL_SECONDS:
-                stopped, disk_checked = _exceeded_on_disk(stage, unlinked - given), elapsed
+                stopped, disk_checked = _exceeded_on_disk(stage, given, unlinked), elapsed
         elapsed = time.monotonic() - began
     finally:
         _kill(process, before)
@@ -180,15 +180,17 @@ def _exceeded(limits: Limits, elapsed: float, peak_mb: float, processes: int, pr
     return ""
 
 
-def _exceeded_on_disk(stage: Path, elsewhere: int) -> str:
-    """Returns the exceeded limit of files or bytes as a sentence, or "". Reads at most `FILES_LIMIT` entries.
+def _exceeded_on_disk(stage: Path, given: Sequence[int], elsewhere: int) -> str:
+    """Returns the exceeded limit of files or bytes as a sentence, or "". Reads at most `FILES_LIMIT` new entries.
 
     Args:
-        elsewhere: bytes of other files that count, less those of the stage that do not.
+        stage: folder of the stage.
+        given: bytes of each file and folder that was there before.
+        elsewhere: bytes of other files that count.
     """
-    total, unreadable = elsewhere, []
+    total, unreadable = elsewhere - sum(given), []
     for count, entry in enumerate(walk(stage, lambda: unreadable.append(stage)), 1):
-        if count > FILES_LIMIT:
+        if count > FILES_LIMIT + len(given):
             return f"it wrote more than {FILES_LIMIT:,} files"
         total += _bytes_on_disk(entry)
     if unreadable:

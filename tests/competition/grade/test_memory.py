@@ -109,3 +109,44 @@ def test_the_images_do_not_count_as_written_files(tmp_path, monkeypatch):
     source = "import time\ntime.sleep(1.5)  # the files are measured once a second\n" + stub()
     result = grade(stub_zip(tmp_path / "a.zip", source), rules=Rules(layout="an2dl2024"))  # 1.8 MB of images
     assert result.passed, result.checks
+
+
+@pytest.mark.integration
+def test_thumbnails_do_not_count_as_written_files(tmp_path, monkeypatch, labelled_folder):
+    monkeypatch.setattr(worker, "DISK_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "FILES_LIMIT", 20)  # 32 images
+    monkeypatch.setattr(worker, "DISK_LIMIT", 50_000)  # a thumbnail takes 4 kB on the disk
+    rules, page = Rules(layout="an2dl2024"), tmp_path / "page.html"
+    result = grade(stub_zip(tmp_path / "a.zip", stub()), labelled_folder, rules, html=page)
+    assert result.passed, result.checks
+    assert page.is_file()
+
+
+WRITING = """
+import time
+for number in range({count}):
+    with open("/app/output/{{}}".format(number), "wb") as file:
+        file.write(bytes({size}))
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize(
+    ("count", "size", "stopped"),
+    [(15, 0, ""), (25, 0, "it wrote more than 20 files"), (1, 300_000, ""), (1, 700_000, "it wrote more than 0 MB")],
+)
+def test_only_what_a_program_writes_counts(tmp_path, monkeypatch, count, size, stopped):
+    monkeypatch.setattr(worker, "DISK_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "FILES_LIMIT", 20)
+    monkeypatch.setattr(worker, "DISK_LIMIT", 500_000)
+    for name in ("program", "input", "output"):
+        (tmp_path / "stage" / name).mkdir(parents=True)
+    for number in range(100):
+        (tmp_path / "stage" / "input" / str(number)).write_bytes(bytes(10_000))
+    (tmp_path / "stage" / "program" / "metadata.yaml").write_text("command: python3 /app/program/write.py\n")
+    (tmp_path / "stage" / "program" / "write.py").write_text(WRITING.format(count=count, size=size))
+    outcome = run(tmp_path / "stage", worker.Limits(30, 1000))
+    assert outcome.stopped == stopped, outcome.log
+    assert (outcome.code == 0) == (not stopped)
