@@ -56,7 +56,8 @@ def write_token(options: argparse.Namespace) -> None:
 def upload(options: argparse.Namespace) -> int:
     """Checks, submits and watches the zip. Returns the exit code."""
     server = Server(options.server, read_token(options.token_file))
-    check_zip(options.zip, options.limit_mb)
+    for warning in check_zip(options.zip, options.limit_mb):
+        print(f"warning: {warning}", file=sys.stderr)
     submission = send(server, options.zip, options.phase, options.competition, options.again, options.dry_run)
     if submission is None:
         size = megabytes(Path(options.zip).stat().st_size)

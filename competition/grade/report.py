@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from competition.grade.grade import Grade
+from competition.package.archive import may_be_unpacked
 
 LOG_LINES = 15  # of the log's end, shown if a check failed
 FAILURES = "\nfailed checks:\n"  # in the log, above what the ingestion program prints of each failed check
@@ -15,7 +16,6 @@ CLASS_ROWS = 20  # of the table of classes
 CONFUSION_ROWS = 10
 CLASS_HEAD = "  precision  recall     F1  images"
 COUNTS_HEAD = "  predicted as"
-ZIP_CHECKS = ("names", "unpacked size")  # that the server does not make
 TIME_REASON = "ran longer"  # of the limits, the server has that of time
 
 
@@ -151,11 +151,14 @@ def verdict(grade: Grade) -> str:
 
 
 def _is_stopped_here(grade: Grade) -> bool:
-    """Whether it was not run, or not run to its end, only because of rules that the server does not have."""
+    """Whether each failed check is a rule that the server does not have, or says that such a rule stopped it."""
+    if may_be_unpacked(grade.checks):
+        return True
     failed = {check.name: check.reason for check in grade.checks if not check.passed}
-    if set(failed) <= set(ZIP_CHECKS):
-        return any(check.name == "metadata" and check.passed for check in grade.checks)  # so it can be unpacked
-    return "limits" in failed and TIME_REASON not in failed["limits"]
+    stopped = failed.get("limits", TIME_REASON)
+    if TIME_REASON in stopped:
+        return False
+    return all(stopped in reason for name, reason in failed.items() if name != "scoring")  # which repeats the others
 
 
 def _summary(grade: Grade) -> Iterator[str]:

@@ -8,7 +8,7 @@ import stat
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +28,7 @@ OTHER_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}  # of co
 ENCRYPTED = 0x1 | 0x40 | 0x2000  # flags: encryption, strong encryption, encrypted names
 LOCAL_ERRORS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 FIX_METADATA = "make {name} empty, or one line: description: what this is"
+LOCAL_CHECKS = ("names", "unpacked size")  # that a server does not make
 REQUIRED = {
     "model.py": "the code",
     "metadata": "it marks a code submission; without it the code never runs",
@@ -74,6 +75,16 @@ def inspect(path: Path | str, limit_mb: float = LIMIT_MB) -> list[Check]:
             raise
         fix = "build it again: python build_submission.py"
         return [Check("zip", False, f"{path} is damaged or not a zip: {error}", fix)]
+
+
+def may_be_unpacked(checks: Sequence[Check]) -> bool:
+    """Whether a server may unpack a zip: no checks but `LOCAL_CHECKS` failed.
+
+    Args:
+        checks: what `inspect` returned. Without a passed check of metadata, an entry cannot be read at all.
+    """
+    failed = {check.name for check in checks if not check.passed}
+    return failed <= set(LOCAL_CHECKS) and any(check.name == "metadata" and check.passed for check in checks)
 
 
 def extract(path: Path | str, folder: Path | str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_json
-from competition.package.archive import LIMIT_MB, inspect
+from competition.package.archive import LIMIT_MB, LOCAL_CHECKS, inspect, may_be_unpacked
 from competition.upload.answers import field, ids, number, one_line
 from competition.upload.codabench import Server
 from competition.upload.errors import NoAnswer, Refused, Unclear
@@ -35,16 +35,25 @@ class Note:
     submission: int | None = None
 
 
-def check_zip(path: str | Path, limit_mb: float = LIMIT_MB) -> None:
-    """Raises `Refused` if the server would reject the zip.
+def check_zip(path: str | Path, limit_mb: float = LIMIT_MB) -> list[str]:
+    """Checks a zip before it is sent.
 
     Args:
         path: the zip.
         limit_mb: largest size accepted, in MB of 1,000,000 bytes.
+
+    Returns:
+        Warnings: failed checks that a server does not make.
+
+    Raises:
+        Refused: the server would reject the zip.
     """
-    for check in inspect(path, limit_mb):
-        if not check.passed:
-            raise Refused(f"not sent, {check.name}: {check.reason}; {check.fix}")
+    checks = inspect(path, limit_mb)
+    failed = [check for check in checks if not check.passed]
+    if may_be_unpacked(checks):
+        return [f"the server may refuse it, {check.name}: {check.reason}; {check.fix}" for check in failed]
+    check = min(failed, key=lambda check: check.name in LOCAL_CHECKS)  # the first one that the server makes
+    raise Refused(f"not sent, {check.name}: {check.reason}; {check.fix}")
 
 
 def send(

@@ -8,7 +8,7 @@ import pytest
 from helpers import ROOT, load_module, stub, stub_zip
 
 from competition.grade.grade import STEPS, Rules, grade
-from competition.grade.report import report
+from competition.grade.report import report, verdict
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +101,19 @@ def test_endless_output_is_stopped_and_the_log_is_short(tmp_path):
     assert checks["limits"].reason == "it printed more than 100 MB"
     assert checks["limits"].fix == "print less"
     assert len(result.log) <= 20_000
+
+
+def test_wrong_answer_before_an_exceeded_limit_is_refused_by_the_server_too(tmp_path):
+    source = """
+import time
+def flood():
+    for _ in range(1100):
+        print("x" * 99_999)
+    time.sleep(60)
+""" + stub("good / 1.0 if len(x) == 1 else flood()")
+    result = grade(stub_zip(tmp_path / "a.zip", source), rules=Rules(layout="an2dl2024"))
+    assert list(failed_checks(result)) == ["one image", "limits"]
+    assert verdict(result) == "the server would not accept it: one image, limits"
 
 
 def test_files_left_behind_are_named(tmp_path):

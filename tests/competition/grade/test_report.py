@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT, load_module
 
 from competition.grade.grade import Grade
-from competition.grade.report import report
+from competition.grade.report import report, verdict
 from competition.package.archive import Check
 
 pytestmark = pytest.mark.unit
@@ -93,3 +93,32 @@ def test_long_names_keep_their_ends():
 
 def test_control_characters_of_a_name_are_escaped():
     assert "\x1b" not in report(confused(["a\x1b[2J", "b"]))
+
+
+MEMORY = "it used more memory than the limit of 400 MB"
+TIME = "it ran longer than the limit of 300 s"
+REFUSED, UNKNOWN = "the server would not accept it: ", "not accepted here, but the server may score it: "
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [
+        ({"all images": f"did not finish: {MEMORY}", "limits": MEMORY, "scoring": "refused"}, UNKNOWN),
+        ({"one image": "the shape [1, 1]", "odd batch": MEMORY, "limits": MEMORY, "scoring": "refused"}, REFUSED),
+        ({"end of the process": MEMORY, "limits": MEMORY}, UNKNOWN),
+        ({"odd batch": MEMORY, "limits": MEMORY, "no files left": "it wrote ingested_program/a"}, REFUSED),
+        ({"all images": TIME, "limits": TIME, "scoring": "refused"}, REFUSED),
+        ({"names": "appears twice"}, UNKNOWN),
+        ({"names": "appears twice", "unpacked size": "9,000 MB"}, UNKNOWN),
+        ({"names": "appears twice", "model.py": "there is no model.py"}, REFUSED),
+        ({"scoring": "no number"}, REFUSED),
+    ],
+)
+def test_the_server_may_score_only_what_local_rules_alone_refuse(failed, expected):
+    checks = [Check("metadata", True), *(Check(name, False, reason, "fix") for name, reason in failed.items())]
+    assert verdict(Grade("a.zip", 8, True, checks=checks)) == expected + ", ".join(failed)
+
+
+def test_a_zip_that_cannot_be_unpacked_is_refused():
+    checks = [Check("names", False, "the entry 'a' is encrypted", "zip without password")]  # no check of metadata
+    assert verdict(Grade("a.zip", 8, False, checks=checks)) == REFUSED + "names"

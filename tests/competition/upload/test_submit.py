@@ -1,5 +1,6 @@
 """Submitting: the order of the calls, what is sent, and what is not sent at all."""
 
+import hashlib
 import json
 import math
 import re
@@ -240,6 +241,46 @@ def test_a_wrong_zip(server, zip_path, upload, note, damage):
     assert "not sent, " in done.line
     assert server.calls == []
     assert not note.path().exists()
+
+
+@pytest.mark.parametrize("name", ["WEIGHTS", "../outside"])
+def test_a_name_that_only_the_grader_refuses_is_a_warning(server, zip_path, upload, name):
+    with zipfile.ZipFile(zip_path, "a") as archive:
+        archive.writestr(name, "")
+    server.sha256 = hashlib.sha256(zip_path.read_bytes()).hexdigest()
+    done = upload()
+    assert done.code == 0
+    assert re.fullmatch(
+        r"warning: the server may refuse it, names: the entry '.*' .+; zip the files again.*\n", done.err
+    )
+    assert server.count("submit") == 1
+
+
+def test_an_unpacked_size_that_only_the_grader_refuses_is_a_warning(upload, monkeypatch):
+    monkeypatch.setattr("competition.package.archive.UNPACKED_LIMIT_MB", 0.1)
+    done = upload()
+    assert done.code == 0
+    assert done.err.startswith("warning: the server may refuse it, unpacked size: ") and done.err.count("\n") == 1
+
+
+def test_a_check_that_the_server_makes_is_named_first(server, zip_path, upload):
+    with zipfile.ZipFile(zip_path, "w") as archive:
+        for name in ("model.py", "a", "A"):
+            archive.writestr(name, stub())
+    done = upload()
+    assert done.code == 1
+    assert "not sent, metadata: " in done.line
+    assert server.calls == []
+
+
+def test_an_encrypted_zip(server, zip_path, upload):
+    data = bytearray(zip_path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag of the first entry
+    zip_path.write_bytes(data)
+    done = upload()
+    assert done.code == 1
+    assert "not sent, names: " in done.line and "is encrypted" in done.line
+    assert server.calls == []
 
 
 def test_a_zip_above_the_limit(server, upload):
