@@ -72,7 +72,8 @@ class Grade:
     peak_mb: its peak memory, in MB of 1,000,000 bytes.
     checks: every check, in the order in which they were made.
     scores: what the scoring program wrote; empty if nothing was scored.
-    used: seconds and memory as the ingestion program measured them, by the names in `USED`.
+    used: seconds and memory as the ingestion program measured them, by the names in `journal.USED`, and as `precision`
+        the type in which the model says that it computes, if it says so.
     log: the end of the prediction stage's output.
     """
 
@@ -85,7 +86,7 @@ class Grade:
     peak_mb: float = 0.0
     checks: list[Check] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
-    used: dict[str, float] = field(default_factory=dict)
+    used: dict[str, Any] = field(default_factory=dict)
     log: str = ""
 
     @property

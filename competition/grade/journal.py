@@ -25,6 +25,7 @@ STEPS = (
 )
 ALL_IMAGES, ODD_BATCH, ODD_BATCH_SIZE = "all images", "odd batch", 3
 USED = ("images", "load_seconds", "first_seconds", "seconds", "peak_mb")
+PRECISION = re.compile("[A-Za-z_][A-Za-z0-9_]{,19}")  # the name of a type
 MAX_BYTES = 1_000_000
 # What TensorFlow prints when it is loaded, whatever the submission does, and whatever TF_CPP_MIN_LOG_LEVEL says: how it
 # computes, and that this stage has no GPU. The line starts with a date or, in later versions, as absl's log does.
@@ -41,7 +42,7 @@ STARTING = re.compile(
 )
 
 
-def read_journal(path: Path) -> tuple[dict[str, dict], dict[str, float]]:
+def read_journal(path: Path) -> tuple[dict[str, dict], dict[str, Any]]:
     """Reads the journal of an ended stage. Adds missing permissions.
 
     Returns:
@@ -50,12 +51,16 @@ def read_journal(path: Path) -> tuple[dict[str, dict], dict[str, float]]:
     return parse_journal(path) if is_regular_file(path) else ({}, {})
 
 
-def parse_journal(path: Path) -> tuple[dict[str, dict], dict[str, float]]:
+def parse_journal(path: Path) -> tuple[dict[str, dict], dict[str, Any]]:
     """Reads the journal as it is, also of a stage that still runs: as `read_journal`, without changing permissions."""
     try:
         saved = json.loads(_read(path).decode("utf-8", "replace"))
         records = {str(record["name"]): _checked_record(record) for record in saved["checks"]}
-        return records, {key: _finite(value) for key, value in saved["used"].items() if key in USED}
+        used: dict[str, Any] = {key: _finite(value) for key, value in saved["used"].items() if key in USED}
+        precision = saved["used"].get("precision")
+        if isinstance(precision, str) and PRECISION.fullmatch(precision):
+            used["precision"] = precision
+        return records, used
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}, {}
 

@@ -176,3 +176,5 @@ def _summary(grade: Grade) -> Iterator[str]:
             f"used      {grade.seconds:.1f} s and at most {grade.peak_mb:,.0f} MB "
             f"for {grade.images} images and all checks"
         )
+    if "precision" in grade.used:
+        yield f"precision {grade.used['precision']}, on this processor"

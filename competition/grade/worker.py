@@ -27,6 +27,7 @@ FILES_LIMIT = 20_000  # files and folders of the stage, above those that were th
 PROCESSES_LIMIT = 200
 POLL_SECONDS = 0.1  # between two checks of time, memory, output and processes
 DISK_POLL_SECONDS = 1.0  # between two checks of the files
+PASSED_ON = "SUBMISSION_PRECISION"  # the only environment variable that reaches a program, see submission/model.py
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # options of prctl
 
 
@@ -134,6 +135,7 @@ def _start(stage: Path, python: str, hidden: Sequence[Path]) -> subprocess.Popen
             "LANG": "C.UTF-8",
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "CUDA_VISIBLE_DEVICES": "-1",
+            **{name: value for name, value in os.environ.items() if name == PASSED_ON},
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

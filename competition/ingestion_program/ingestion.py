@@ -44,6 +44,7 @@ ODD_BATCH_SIZE = 3
 MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SECONDS = 64, 3, 0.5
 MAX_HEADER_BYTES = 65536
 MAX_CLASSES = 10_000
+MAX_PRECISION = 20  # letters, of the name of a type such as bfloat16
 MAX_FILES = 100_000  # that are listed
 CALL_BYTES = 500_000_000  # of the float32 images of one call: 4,521 images of 96×96, 39 of 1024×1024
 METADATA = ("metadata.yaml", "metadata")  # the first one that exists is read by the server
@@ -424,8 +425,11 @@ def run_checks(submission, journal, contract):
         return predictions_of(submission, {"rows": rows, "dtype": "float32"}, classes)
 
     first = len(journal.records)
-    if journal.check("import and constructor", lambda: submission.request({})) is None:
+    header = journal.check("import and constructor", lambda: submission.request({}))
+    if header is None:
         return None, None
+    if is_precision(header.get("precision")):
+        journal.used["precision"] = header["precision"]
     one = journal.check("one image", lambda: predict([0]))
     odd = journal.check("odd batch", lambda: predict(list(range(min(ODD_BATCH_SIZE, count)))))
     if one is None and odd is None:
@@ -439,6 +443,11 @@ def run_checks(submission, journal, contract):
     journal.check("independence of neighbours", lambda: compare_parts(every[0], parts))
     check_consistency(submission, journal, every[0], classes)
     return every
+
+
+def is_precision(value):
+    """Whether a value is the name of a type, as a submission may keep it in its attribute `precision`."""
+    return isinstance(value, str) and value.isascii() and value.isidentifier() and len(value) <= MAX_PRECISION
 
 
 def calls_of(shape):

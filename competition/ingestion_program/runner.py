@@ -3,10 +3,10 @@
     python3 runner.py INGESTED_PROGRAM CLASS REQUESTS RESPONSES      the last two are file descriptors
 
 A request is one line of JSON: {} constructs the model; {"shape": [n, h, w, 3], "dtype": "float32"} predicts the uint8
-pixels that follow, as an array of that type. A response is one line of JSON: {"error", "fix"}, or {"kind", "dtype",
-"shape", "has_probabilities"}. The predictions follow as int64 if they are integers of the right shape, then float32
-[n, classes] if `has_probabilities` is true. The submission controls this process, so the ingestion program treats
-every response as untrusted bytes.
+pixels that follow, as an array of that type. A response is one line of JSON: {"error", "fix"}, {"precision"} after the
+construction, or {"kind", "dtype", "shape", "has_probabilities"}. The predictions follow as int64 if they are integers
+of the right shape, then float32 [n, classes] if `has_probabilities` is true. The submission controls this process, so
+the ingestion program treats every response as untrusted bytes.
 """
 
 import json
@@ -32,6 +32,7 @@ def main(folder, class_name, requests, responses):
             try:
                 if pixels is None:
                     network = construct(folder, class_name)
+                    header = {"precision": precision_of(network)}
                 else:
                     pixels = as_input(pixels, request["dtype"], class_name)  # the uint8 pixels are freed here
                     header, payload = predict(network, pixels)
@@ -64,6 +65,14 @@ def construct(folder, class_name):
         fix = "name the class {}, in exactly these letters".format(class_name)
         raise Refused("model.py has no class {}".format(class_name), fix)
     return model.Model() if class_name == "Model" else model.model(folder)
+
+
+def precision_of(network):
+    """The text in the model's attribute `precision`, or "": most submissions have none."""
+    try:
+        return network.precision[:100] if isinstance(network.precision, str) else ""
+    except Exception:  # of a property that means something else
+        return ""
 
 
 def as_input(pixels, dtype, class_name):

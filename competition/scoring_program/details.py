@@ -92,7 +92,7 @@ class Results:
         probabilities: float32 [n, classes], or None.
         scores: what `score.scores` returned; empty if nothing was scored.
         checks: (name, passed, reason, fix) of each check.
-        used: "images", "seconds" and "peak_mb", as far as they are known.
+        used: "images", "seconds", "peak_mb" and "precision" (a text), as far as they are known.
         refusal: why nothing was scored, or "".
     """
 
@@ -167,6 +167,8 @@ def _used(used):
         facts.append("<span>all images<b>{:.1f} s</b></span>".format(used["seconds"]))
     if "peak_mb" in used:
         facts.append("<span>peak memory<b>{:,.0f} MB</b></span>".format(used["peak_mb"]))
+    if "precision" in used:
+        facts.append("<span>computed in<b>{}</b></span>".format(html.escape(used["precision"])))
     return '<div class="facts">{}</div>\n'.format("".join(facts)) if facts else ""
 
 

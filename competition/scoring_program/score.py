@@ -152,9 +152,13 @@ def read_checks(path):
             saved = json.load(file)
         checks = [read_check(record) for record in saved["checks"]]
         used = {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
+        precision = saved["used"].get("precision")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return [], {}
-    return checks, {key: value for key, value in used.items() if math.isfinite(value)}
+    used = {key: value for key, value in used.items() if math.isfinite(value)}
+    if isinstance(precision, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{,19}", precision):
+        used["precision"] = precision
+    return checks, used
 
 
 def read_check(record):

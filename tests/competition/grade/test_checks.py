@@ -100,6 +100,31 @@ def test_lower_case_class_is_given_a_tensor():
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("value", ["bfloat16", "a\x1b[2J", "two words", "x" * 21, 16, None, ["a"], {}], ids=str)
+def test_precision_is_kept_if_it_is_the_name_of_a_type(tmp_path, value):
+    (tmp_path / "checks.json").write_text(json.dumps({"checks": [], "used": {"seconds": 1, "precision": value}}))
+    kept = {"precision": value} if value == "bfloat16" else {}
+    assert parse_journal(tmp_path / "checks.json") == ({}, {"seconds": 1.0, **kept})
+    assert ingestion.is_precision(value) == bool(kept)
+
+
+@pytest.mark.unit
+def test_a_model_need_not_have_a_precision():
+    class Odd:
+        @property
+        def precision(self):
+            raise OSError("measures something")
+
+    class Score:
+        precision = 0.93
+
+    class Half:
+        precision = "float16"
+
+    assert [runner.precision_of(network) for network in (object(), Odd(), Score(), Half())] == ["", "", "", "float16"]
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize("case", FORGED_JOURNALS)
 def test_forged_journal_is_ignored(tmp_path, case):
     """A submission can write the journal and then be stopped together with the program that would replace it."""

@@ -56,12 +56,13 @@ raise RuntimeError([sorted(os.listdir(os.path.join(stage, name))) for name in fo
 def test_environment_of_the_grader_is_not_inherited(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SECRET", "x")
+    monkeypatch.setenv("SUBMISSION_PRECISION", "bfloat16")
     source = f"""
 import os, sys
 names = [name for name in ("HOME", "SECRET", "PYTHONPATH") if name in os.environ]
-raise RuntimeError([names, {str(ROOT)!r} in sys.path])
+raise RuntimeError([names, os.environ["SUBMISSION_PRECISION"], {str(ROOT)!r} in sys.path])
 """
-    assert graded(tmp_path, source)[CONSTRUCTOR].reason == "RuntimeError: [['HOME'], False]"
+    assert graded(tmp_path, source)[CONSTRUCTOR].reason == "RuntimeError: [['HOME'], 'bfloat16', False]"
 
 
 # --- limits

@@ -62,6 +62,8 @@ def test_real_submission_passes_without_labels(tmp_path):
     saved = json.loads((tmp_path / "new" / "grade.json").read_text())
     assert_same_numbers(done.stdout, saved)
     assert [check["name"] for check in saved["checks"]][-len(STEPS) - 2 :] == [*STEPS, "limits", "no files left"]
+    assert saved["used"]["precision"] == "float32"  # as the environment of the tests says
+    assert "\nprecision float32, on this processor" in done.stdout
     assert re.search("^accuracy  not measured: the 64 images are synthetic.* --data$", done.stdout, re.MULTILINE)
     assert not saved["labelled"]
     assert saved["scores"] == {}

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 stages = load_module(Path(__file__).with_name("stages.py"), "stages")
 CASES, HOSTILE, MISTAKES = stages.CASES, stages.HOSTILE, stages.MISTAKES
-CHECKS, FAILED_CHECK = stages.CHECKS, stages.FAILED_CHECK
+CHECKS, FAILED_CHECK, USED = stages.CHECKS, stages.FAILED_CHECK, stages.USED
 Submitted, lay_out, synthetic = stages.Submitted, stages.lay_out, stages.synthetic
 
 
@@ -59,6 +59,17 @@ def test_interval_time_and_memory_are_shown(score, tmp_path):
     assert f"{stage.scores['accuracy_low']:.1%} to {stage.scores['accuracy_high']:.1%}" in text
     for said in ("16.1 ms", "3.2 s", "1,234 MB"):
         assert said in text
+
+
+@pytest.mark.parametrize(
+    ("precision", "shown"), [("bfloat16", True), ("<b>x</b>", False), ("x" * 21, False), (16, False), (["a"], False)]
+)
+def test_precision_is_shown_if_it_is_the_name_of_a_type(score, tmp_path, precision, shown):
+    stage = lay_out(tmp_path, Submitted(*synthetic(), used={**USED, "precision": precision}))
+    page = stage.run(score)
+    assert (f"computed in{precision}" in page.text) == shown
+    assert ("computed in" in page.text) == shown
+    assert "1,234 MB" in page.text
 
 
 @pytest.mark.parametrize("failed", [[], [FAILED_CHECK]], ids=["scored", "refused"])
