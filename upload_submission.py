@@ -5,10 +5,10 @@ examples:
   python upload_submission.py dist/submission.zip --server https://www.codabench.org --phase 1234
   CODABENCH_TOKEN=… python upload_submission.py dist/submission.zip --server … --phase 1234 --dry-run
 
-The token comes from the environment variable CODABENCH_TOKEN, or from the file that --login writes (mode 600). It is
-never printed. The id of the phase is in the competition's data: GET SERVER/api/competitions/ID/ → phases.
-What was sent is noted beside the zip, in ZIP.phaseID.upload.json. The same command, given again, watches that
-submission and does not send a second one.
+The token comes from the environment variable CODABENCH_TOKEN, or from the file that --login writes (mode 600), which
+is for one server. It is never printed. The id of the phase is in the competition's data: GET
+SERVER/api/competitions/ID/ → phases. What was sent is noted beside the zip, in ZIP.phaseID.upload.json. The same
+command, given again, watches that submission and does not send a second one.
 
 exit codes: 0 scored (or --dry-run and allowed), 1 refused or failed, 2 wrong input, 3 no answer: give the same command
 again, 130 interrupted
@@ -55,7 +55,7 @@ def write_token(options: argparse.Namespace) -> None:
 
 def upload(options: argparse.Namespace) -> int:
     """Checks, submits and watches the zip. Returns the exit code."""
-    server = Server(options.server, read_token(options.token_file))
+    server = Server(options.server, read_token(options.token_file, options.server))
     for warning in check_zip(options.zip, options.limit_mb):
         print(f"warning: {warning}", file=sys.stderr)
     submission = send(server, options.zip, options.phase, options.competition, options.again, options.dry_run)

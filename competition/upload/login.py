@@ -1,12 +1,14 @@
-"""The token: from the environment, or from a file that only its owner can read."""
+"""The token: from the environment, or from a file that only its owner can read and that names the token's server."""
 
 import getpass
+import json
 import os
 import stat
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import atomically
+from common.folders import printable
 from competition.upload.answers import host
 from competition.upload.codabench import checked_url, is_token, request_token
 
@@ -14,24 +16,33 @@ TOKEN_VARIABLE = "CODABENCH_TOKEN"
 TOKEN_FILE = "~/.config/codabench/token"
 
 
-def read_token(file: str | Path) -> str:
-    """Reads the token from `CODABENCH_TOKEN`, or else from a file.
+def read_token(file: str | Path, url: str) -> str:
+    """Reads the token for a server from `CODABENCH_TOKEN`, or else from a file.
+
+    Args:
+        file: the file that `login` has written.
+        url: the server's address.
 
     Raises:
-        UserError: there is no token, it is not valid, or others can read the file.
+        UserError: there is no token, it is not valid or for another server, or others can read the file.
     """
-    path = Path(file).expanduser()
+    url, path = checked_url(url), Path(file).expanduser()
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    source = TOKEN_VARIABLE
     if not token:
-        token, source = _token_in(path), str(path)
+        return _token_in(path, host(url))
     if not is_token(token):
-        raise UserError(f"{source} must hold a token, one word of ASCII characters; make a new one with --login")
+        raise UserError(
+            f"{TOKEN_VARIABLE} must hold a token, one word of ASCII characters; make a new one with --login"
+        )
     return token
 
 
 def login(url: str, file: str | Path) -> Path:
-    """Asks for name and password, and writes the server's token to a file of mode 600.
+    """Asks for name and password, and writes the server's host and token to a file of mode 600.
+
+    Args:
+        url: the server's address.
+        file: the file; an existing one is replaced.
 
     Returns:
         Path of the file.
@@ -49,16 +60,29 @@ def login(url: str, file: str | Path) -> Path:
         ) from error
     token = request_token(url, username, password)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda temporary: _write_private(temporary, f"{token}\n"))
+    saved = json.dumps({"host": host(url), "token": token})
+    atomically(path, lambda temporary: _write_private(temporary, f"{saved}\n"))
     return path
 
 
-def _token_in(path: Path) -> str:
+def _token_in(path: Path, wanted: str) -> str:
+    """Returns the token in a file, which must be that of the wanted host."""
     if not path.is_file():
         raise UserError(f"a token is required; set {TOKEN_VARIABLE}, or write {path} with --login")
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UserError(f"the token file must be readable by its owner only, others can read it: chmod 600 {path}")
-    return path.read_text("utf-8", errors="replace").strip()
+    try:
+        saved = json.loads(path.read_text("utf-8", errors="replace"))
+        server, token = str(saved["host"]), str(saved["token"])
+    except (ValueError, TypeError, KeyError, RecursionError):  # files of earlier versions hold the token alone
+        server, token = "", ""
+    if not server or not is_token(token):
+        raise UserError(f"{path} must hold a token and the host that it is for; log in again with --login")
+    if server != wanted:
+        raise UserError(
+            f"the token in {path} is for {printable(server)}, --server is {wanted}; make a token for it with --login"
+        )
+    return token
 
 
 def _write_private(path: Path, text: str) -> None:

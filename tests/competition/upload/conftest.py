@@ -164,7 +164,7 @@ def token_file(server, tmp_path, monkeypatch):
     """A private file with the token, which is not in the environment."""
     monkeypatch.delenv("CODABENCH_TOKEN", raising=False)
     path = tmp_path / "token"
-    path.write_text(f"{server.token}\n")
+    path.write_text(json.dumps({"host": "127.0.0.1", "token": server.token}))
     path.chmod(0o600)
     return path
 

@@ -1,5 +1,6 @@
 """The token: where it comes from, where it must not go, and --login."""
 
+import json
 import os
 import stat
 
@@ -55,15 +56,39 @@ def test_no_token(server, upload, token_file, tmp_path, monkeypatch, environment
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n", b"two words", b"two\nlines", b"\xff\xfe\x00", "tökén".encode(), b"a\x1bb", b"a\x00b"]
+    "content",
+    [b"", b"\n", b"0123456789abcdef", b"\xff\xfe\x00", b"[]", b"5", b"{}", b'{"token": "a"}', b"[" * 100_000]
+    + [f'{{"host": "127.0.0.1", "token": "{text}"}}'.encode() for text in ("", "two words", "tökén", "a\\u001bb")],
+    ids=range(13),
 )
-def test_a_file_without_a_token(server, upload, token_file, content):
+def test_a_file_without_a_token_and_its_host(server, upload, token_file, content):
+    """Files of earlier versions held the token alone."""
     token_file.write_bytes(content)
     done = upload("--token-file", str(token_file))
     assert done.code == 2
-    assert "--login" in done.line
+    assert "log in again with --login" in done.line
     assert str(token_file) in done.line
     assert server.calls == []
+
+
+@pytest.mark.parametrize("url", ["https://www.codabench.org", "https://127.0.0.1.example.org", "http://localhost:1"])
+def test_a_token_of_another_server(server, upload, token_file, url):
+    done = upload("--token-file", str(token_file), url=url)
+    assert done.code == 2
+    assert "is for 127.0.0.1, --server is " in done.line
+    assert done.line.endswith("make a token for it with --login\n")
+    assert server.calls == []
+
+
+def test_an_address_is_checked_before_the_token_file(server, upload, token_file):
+    done = upload("--token-file", str(token_file), url="http://www.codabench.org")
+    assert done.code == 2
+    assert "must start with https" in done.line
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/api/"])
+def test_a_token_of_the_same_server_by_another_address(server, upload, token_file, ending):
+    assert upload("--token-file", str(token_file), url=server.url + ending).code == 0
 
 
 def test_a_folder_as_token_file(upload, token_file):
@@ -138,7 +163,7 @@ def test_login_writes_a_private_file(server, login, upload):
         os.umask(before)
     assert (done.code, done.err) == (0, "")
     assert done.out == f"the token is in {login.file}\n"
-    assert login.file.read_text().strip() == server.token
+    assert json.loads(login.file.read_text()) == {"host": "127.0.0.1", "token": server.token}
     assert stat.S_IMODE(login.file.stat().st_mode) == 0o600
     assert [file.name for file in login.file.parent.iterdir()] == ["token"]
     assert server.endpoints() == ["login"]
@@ -170,7 +195,7 @@ def test_login_replaces_a_file_that_others_can_read(server, login):
     login.file.chmod(0o644)
     assert login().code == 0
     assert stat.S_IMODE(login.file.stat().st_mode) == 0o600
-    assert login.file.read_text().strip() == server.token
+    assert json.loads(login.file.read_text()) == {"host": "127.0.0.1", "token": server.token}
 
 
 def test_login_with_a_wrong_password(server, login):
