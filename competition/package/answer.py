@@ -131,7 +131,12 @@ def _match_labels(values: set[str], column: str, names: Sequence[str], kind: str
     if _are_numbers(values) and max(map(int, values)) <= max(len(names), *_numbers(names)):
         return _numbered(values, column, names)
     last = len(names) - 1
-    other = min(value for value in values - set(names) if not is_number(value) or int(value) > last)
+    others = [value for value in values - set(names) if not is_number(value) or int(value) > last]
+    if not others:
+        both = f"got {min(values & set(names))!r} and {min(values - set(names))!r}"
+        required = "must all be classes, or all be numbers"
+        raise UserError(f"the values of {_called(column)} {required}, {both}; repair the sample")
+    other = min(others)
     raise UserError(
         f"the values of {_called(column)} must be the model's classes or numbers from 0 to {last}, got {other!r}; "
         "train on the competition's classes"

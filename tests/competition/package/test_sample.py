@@ -42,6 +42,10 @@ INVALID = {
     ),
     "number out of range": ("id,label\n7,9\n", "got '9'"),
     "numbers from 0 and the top one": ("id,label\n7,0\n8,8\n", "got 0 and 8"),
+    "a class and a number": (
+        "id,label\n7,Species2\n8,1\n",
+        "must all be classes, or all be numbers, got 'Species2' and '1'; repair the sample",
+    ),
     "negative number": ("id,label\n7,-1\n", "got '-1'"),
     "no value": ("id,label\n7,\n", "--answer names or --answer positions"),
     "a value is missing": ("id,label\n7,Species1\n8,\n", "got ''"),
