@@ -54,14 +54,23 @@ def _run(options: argparse.Namespace) -> None:
         return
     os.environ["KERAS_BACKEND"] = "tensorflow"  # a SavedModel is TensorFlow's
     from training.export import export_run  # here, because packing the committed model needs no training code
-    from training.run_folder import RECORD, read_record, run_file
+    from training.run_folder import read_record
 
-    if options.layout in kaggle_command.LAYOUTS and run_file(Path(options.run), RECORD).is_file():
-        kaggle_command.read_plan(options, read_record(Path(options.run)).classes)
+    run = _run_of(Path(options.run))
+    record = read_record(run)
+    if options.layout in kaggle_command.LAYOUTS:
+        kaggle_command.read_plan(options, record.classes)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         model_folder = Path(folder) / MODEL_NAME
-        export_run(Path(options.run), model_folder)
+        export_run(run, model_folder)
         _build(options, model_folder)
+
+
+def _run_of(folder: Path) -> Path:
+    """Returns the folder of the best run if a folder is that of `training auto`, else the folder itself."""
+    from training.run_folder import BEST
+
+    return folder / BEST if (folder / BEST).is_dir() else folder
 
 
 def _build(options: argparse.Namespace, model_folder: Path | None) -> None:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import ROOT, python, tiny_submission
+from helpers import NAMES, ROOT, python, tiny_submission
 
 import build_submission
 from common.files import write_json
@@ -24,6 +25,9 @@ from competition.package.archive import inspect
 from competition.package.build import build
 
 pytestmark = pytest.mark.integration
+
+
+RUN = SimpleNamespace(name="first", classes=NAMES)  # the part of a run's record that is used here
 
 
 @pytest.fixture
@@ -176,6 +180,7 @@ def test_given_model_replaces_the_committed_one(submission_folder, old_zip, monk
         build(other, old_zip)
     else:
         monkeypatch.setattr("training.export.export_run", lambda run, folder: shutil.copytree(other, folder))
+        monkeypatch.setattr("training.run_folder.read_record", lambda folder: RUN)
         assert build_submission.main(["--run", "runs/first", "--out", str(old_zip)]) == 0
     with zipfile.ZipFile(old_zip) as archive:
         archive.extractall(submission_folder / "unpacked")

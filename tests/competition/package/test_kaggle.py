@@ -14,9 +14,13 @@ from PIL import Image
 
 import build_submission
 from common.errors import UserError
+from common.files import write_json
+from common.images import Images
 from competition.package import build
 from competition.package.kaggle import write_csv
 from competition.synthetic import draw_images, draw_leaf
+from training.recipes.released_full import recipe
+from training.run_folder import RECORD, make_record
 
 pytestmark = pytest.mark.integration
 
@@ -305,12 +309,16 @@ def test_undecided_labels_are_told_on_the_command_line(run_kaggle, image_folder,
     assert [row[1] for row in table(old_csv)[1:]] == [str(by_id[name].argmax() + 1) for name in ids]
 
 
-def test_wrong_sample_is_found_before_anything_is_exported(run_kaggle, image_folder, old_csv, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["", "best"])
+def test_wrong_sample_is_found_before_anything_is_exported(
+    run_kaggle, image_folder, old_csv, tmp_path, monkeypatch, place
+):
+    """Also with a run of `training auto`, whose record is in its folder best."""
     run, exported = tmp_path / "run", []
-    run.mkdir()
-    (run / "run.json").write_text("{}")
+    (run / place).mkdir(parents=True)
+    images = Images(np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), NAMES, ("a.png", "b.png"))
+    write_json(run / place / RECORD, make_record("first", recipe, images, "none").to_json())
     monkeypatch.setattr("training.export.export_run", lambda *arguments: exported.append(arguments))
-    monkeypatch.setattr("training.run_folder.read_record", lambda folder: SimpleNamespace(classes=NAMES))
     sample = write_sample(tmp_path / "s.csv", ["100"], value="Rose")
     assert "got 'Rose'" in error_of(run_kaggle, old_csv, "--images", image_folder, "--sample", sample, "--run", run)
     assert exported == []
@@ -382,6 +390,8 @@ def renamed_model(run, folder):
 
 def test_run_predicts_with_its_own_model(run_kaggle, image_folder, by_id, old_csv, tmp_path, monkeypatch):
     monkeypatch.setattr("training.export.export_run", renamed_model)
+    record = SimpleNamespace(name="first", classes=tuple(f"Kind{number}" for number in range(8)))
+    monkeypatch.setattr("training.run_folder.read_record", lambda folder: record)
     ids = sorted(by_id)[:9]
     sample = write_sample(tmp_path / "s.csv", ids, value="Kind0")
     arguments = "--images", image_folder, "--sample", sample, "--run", "runs/first", "--out", old_csv
