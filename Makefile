@@ -1,4 +1,4 @@
-# make submission    dist/submission.zip from the committed model, verified and graded
+# make submission    dist/submission.zip from the committed model or RUN=folder, verified and graded
 # make test          the tests
 # make help          all targets
 
@@ -8,6 +8,7 @@ ZIP ?= dist/submission.zip
 TRAIN ?=
 MINUTES ?= 30
 RUN ?= runs/auto
+GIVEN_RUN := $(filter command environment,$(origin RUN))
 WEIGHTS ?=
 # The folder of the interpreter that runs everything. `make BIN=folder …` takes an environment of your own.
 BIN := .venv/bin
@@ -35,6 +36,7 @@ help:  ## list the targets
 	@echo "  DATA=folder   labelled images, one folder for each class"
 	@echo "  TITLE=…       make competition: the title; TEXT=file.md and LOGO=file.png are shown on its pages"
 	@echo "  TRAIN=folder  make submission trains on these images first, for MINUTES=30, into RUN=runs/auto"
+	@echo "  RUN=folder    make submission packs this run; without RUN and TRAIN the committed model"
 	@echo "  GPU=1         install TensorFlow's GPU build (Linux, NVIDIA) instead of the CPU build"
 
 setup: $(if $(OWN),install,$(READY))  ## create the environment .venv, or install what that of BIN=folder lacks
@@ -65,12 +67,12 @@ packages:
 	@$(PIP) -r requirements-test.txt
 	@touch $@
 
-submission: $(READY)  ## build dist/submission.zip and grade it (DATA=folder to score it)
+submission: $(READY)  ## build dist/submission.zip and grade it (DATA=folder to score it, RUN=folder to pack a run)
 ifneq ($(TRAIN),)
 	@$(BIN)/python -m training auto --data "$(TRAIN)" --minutes $(MINUTES) --out "$(RUN)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
 	@$(BIN)/python build_submission.py --run "$(RUN)" --out $(ZIP)
 else
-	@$(BIN)/python build_submission.py --out $(ZIP)
+	@$(BIN)/python build_submission.py $(if $(GIVEN_RUN),--run "$(RUN)") --out $(ZIP)
 endif
 	@echo
 	@$(BIN)/python grade_submission.py $(ZIP) $(if $(DATA),--data "$(DATA)" --html dist/grade.html) --json dist/grade.json

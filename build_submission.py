@@ -15,6 +15,7 @@ An existing output file is replaced only if the command succeeds.
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -63,7 +64,11 @@ def _run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         model_folder = Path(folder) / MODEL_NAME
         export_run(run, model_folder)
-        _build(options, model_folder)
+        recipe = re.sub(r"[^\w.+-]+", "-", record.name)  # the description must be plain text in YAML
+        (Path(folder) / "metadata").write_text(
+            f"description: recipe {recipe}, {len(record.classes)} classes\n", "utf-8"
+        )
+        _build(options, model_folder, f"{run}, recipe {recipe}")
 
 
 def _run_of(folder: Path) -> Path:
@@ -73,12 +78,13 @@ def _run_of(folder: Path) -> Path:
     return folder / BEST if (folder / BEST).is_dir() else folder
 
 
-def _build(options: argparse.Namespace, model_folder: Path | None) -> None:
+def _build(options: argparse.Namespace, model_folder: Path | None, source: str = "") -> None:
     if options.layout in kaggle_command.LAYOUTS:
         kaggle_command.write(options, model_folder)
     else:
         out = options.out or "dist/submission.zip"
-        print(describe(build(model_folder, out, options.limit_mb or LIMIT_MB, options.layout)))
+        path = build(model_folder, out, options.limit_mb or LIMIT_MB, options.layout)
+        print(describe(path, model_folder, source))
 
 
 if __name__ == "__main__":

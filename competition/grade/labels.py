@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.images import Images
-
-LISTED = 10  # classes of a note
+from competition.package.class_names import shortened
 
 
 def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, tuple[str, ...]]:
@@ -28,7 +27,7 @@ def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, 
     mapped = images.with_classes(names, "--data", "the model in the zip")
     positions = mapped.labels[np.unique(images.labels, return_index=True)[1]].tolist()
     absent = [name for number, name in enumerate(names) if number not in positions]
-    differences = [f"the model's {_shortened(absent)} has no folder"] if absent else []
+    differences = [f"the model's {shortened(absent)} has no folder"] if absent else []
     if positions != sorted(positions):
         differences.append("the model has another order of classes than the folders")
     if not differences:
@@ -39,9 +38,4 @@ def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, 
 
 
 def _numbered(names: Sequence[str]) -> str:
-    return _shortened([f"{number} = {name}" for number, name in enumerate(names)])
-
-
-def _shortened(items: Sequence[str]) -> str:
-    """Returns the items as one text. Of more than `LISTED`, the first ones and the last one."""
-    return ", ".join([*items[: LISTED - 1], "…", items[-1]] if len(items) > LISTED else items)
+    return shortened([f"{number} = {name}" for number, name in enumerate(names)])

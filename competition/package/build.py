@@ -12,7 +12,7 @@ from common.errors import CommandError
 from common.files import atomically
 from common.folders import is_hidden
 from competition.package.archive import LIMIT_MB, MODEL_NAME, UNPACKED_LIMIT_MB, inspect
-from competition.package.class_names import class_names
+from competition.package.class_names import class_names, shortened
 from competition.package.kaggle import plan, write_csv
 from competition.package.kaggle_code import CodeCompetition, commands, inputs_of, write_folders
 from competition.package.kaggle_kernel import load_code
@@ -51,7 +51,8 @@ def build(
     """Packs submission/model.py, submission/metadata and a SavedModel.
 
     Args:
-        model_folder: folder of the SavedModel; None selects the committed submission/SubmissionModel.
+        model_folder: folder of the SavedModel; None selects the committed submission/SubmissionModel. A file `metadata`
+            beside it is packed in place of the committed one.
         out: the zip file. An existing file is replaced only after the new zip has passed all checks.
         limit_mb: largest size of the zip, in MB of 1,000,000 bytes.
         layout: one of `LAYOUTS`. "codabench" adds `metadata.yaml`, which Codabench reads first; "an2dl2024" adds
@@ -175,11 +176,22 @@ def pack(files: Mapping[str, Path | bytes], path: Path | str) -> None:
                         shutil.copyfileobj(source, target, 1 << 20)
 
 
-def describe(path: Path | str) -> str:
-    """Returns the contents of a zip as text: entries with sizes, total size, SHA-256 and TensorFlow version."""
-    path = Path(path)
+def describe(path: Path | str, model_folder: Path | str | None = None, source: str = "") -> str:
+    """Returns what was packed as text.
+
+    Args:
+        path: the zip.
+        model_folder: folder of the SavedModel that is in it, as for `build`.
+        source: where the model comes from; "" says that it is the committed one.
+
+    Returns:
+        Lines with the model, its class names, entries with sizes, total size, SHA-256 and TensorFlow version.
+    """
+    path, folder = Path(path), _model_folder(model_folder)
+    names = class_names(folder / "saved_model.pb")
+    lines = [f"model    {source or f'the committed one, {folder}'}", f"classes  {shortened(names or ['not known'])}"]
     with zipfile.ZipFile(path) as archive:
-        lines = [f"{entry.file_size:>12,}  {entry.filename}" for entry in archive.infolist()]
+        lines += [f"{entry.file_size:>12,}  {entry.filename}" for entry in archive.infolist()]
     lines.append(f"{path.stat().st_size:>12,}  {path}")
     lines.append(f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
     lines.append(f"saved with TensorFlow {tensorflow_version(path)}")
@@ -216,7 +228,8 @@ def _collect(model_folder: Path) -> dict[str, Path | bytes]:
             f"no model at {model_folder}; train one (python -m training run …) and give --run, "
             "or restore the folder from the repository"
         )
-    files = {name: SOURCE / name for name in ("model.py", "metadata")}
+    own = model_folder.parent / "metadata"
+    files = {"model.py": SOURCE / "model.py", "metadata": own if own.is_file() else SOURCE / "metadata"}
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
         raise Refused(f"missing {', '.join(missing)}; restore it from the repository")

@@ -4,7 +4,7 @@ The names are a constant that the SavedModel's signature `about` returns, see tr
 is parsed: https://protobuf.dev/programming-guides/encoding describes the format, TensorFlow's .proto files the fields.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from common.folders import printable
 MAX_FIELDS = 1_000_000  # of one message
 MAX_STEPS = 20  # from the signature to the constant
 MAX_CLASSES = 10_000
+LISTED = 10  # of many classes, in a text
 VARINT, LENGTH_DELIMITED = 0, 2  # wire types
 FIXED_SIZES = {1: 8, 5: 4}  # wire type → bytes
 
@@ -34,6 +35,11 @@ def class_names(path: Path | str) -> tuple[str, ...] | None:
         return None
     usable = 1 < len(names) <= MAX_CLASSES and len(set(names)) == len(names) and all(n == printable(n) for n in names)
     return names if usable else None
+
+
+def shortened(items: Sequence[str], most: int = LISTED) -> str:
+    """Returns the items as one text. Of more than `most`, the first ones and the last one."""
+    return ", ".join([*items[: most - 1], "…", items[-1]] if len(items) > most else items)
 
 
 def _constant(saved_model: memoryview, signature: bytes, output: bytes) -> tuple[str, ...]:

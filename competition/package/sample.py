@@ -11,6 +11,7 @@ from typing import Any
 from common.errors import UserError
 from common.folders import printable
 from competition.package.answer import Answer, is_number, match_columns, match_values, parse_told
+from competition.package.class_names import shortened
 from competition.package.kaggle_kernel import read_rows
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -48,19 +49,15 @@ class Sample:
         ranked = f"MAP@{answer.top}: {_in_words(answer.top)} labels in each cell, the most probable first; "
         start = ranked if answer.top > 1 else ""
         if answer.kind == "names" and answer.labels == tuple(names):
-            return f"{start}labels: the class names as they are, {_shortened(names)}"
+            return f"{start}labels: the class names as they are, {shortened(names, LISTED)}"
         written = answer.labels or [cell for place, cell in enumerate(self.header) if place != self.id_column]
         classes = names if answer.labels else [names[column] for column in answer.columns]
         pairs = [f"{label} = {name}" for label, name in zip(written, classes, strict=True)]
-        return f"{start}{'columns' if answer.columns else 'labels'}, {answer.kind}: {_shortened(pairs)}"
+        return f"{start}{'columns' if answer.columns else 'labels'}, {answer.kind}: {shortened(pairs, LISTED)}"
 
 
 def _in_words(count: int) -> str:
     return COUNTS[count - 2] if 2 <= count < len(COUNTS) + 2 else str(count)
-
-
-def _shortened(items: Sequence[str]) -> str:
-    return ", ".join([*items[: LISTED - 1], "…", items[-1]] if len(items) > LISTED else items)
 
 
 def read_sample(path: Path | str, names: Sequence[str], images: Container[str] = (), told: str | None = None) -> Sample:

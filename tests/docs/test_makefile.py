@@ -105,3 +105,24 @@ def test_an_environment_of_ones_own_is_used_as_it_is(project):
     lines = refused(make(project, "packages", f"BIN={programs}", "MODULES=numpy not_there neither"))
     assert lines == [f"error: {programs}/python lacks not_there, neither; make setup BIN={programs}"]
     assert not (programs / "installed").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment_run", "packed"),
+    [
+        ((), None, ""),
+        (("RUN=runs/my own",), None, '--run "runs/my own" '),
+        ((), "runs/mine", '--run "runs/mine" '),
+        (("TRAIN=leaves",), None, '--run "runs/auto" '),
+        (("TRAIN=leaves", "RUN=runs/mine"), None, '--run "runs/mine" '),
+    ],
+)
+def test_a_run_that_is_given_is_packed(project, monkeypatch, arguments, environment_run, packed):
+    """Without one the committed model is packed, although RUN has a default for TRAIN."""
+    monkeypatch.delenv("RUN", raising=False)
+    if environment_run:
+        monkeypatch.setenv("RUN", environment_run)
+    done = make(project, "--dry-run", "submission", "BIN=own", *arguments)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "build_submission.py" in line]
+    assert " ".join(line.split()) == f"own/python build_submission.py {packed}--out dist/submission.zip"

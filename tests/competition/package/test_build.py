@@ -27,7 +27,7 @@ from competition.package.build import build
 pytestmark = pytest.mark.integration
 
 
-RUN = SimpleNamespace(name="first", classes=NAMES)  # the part of a run's record that is used here
+RUN = SimpleNamespace(name="my: first", classes=NAMES)  # the part of a run's record that is used here
 
 
 @pytest.fixture
@@ -170,10 +170,12 @@ def test_output_lists_entries_sizes_checksum_and_tensorflow(submission_folder, o
     assert (f"{old_zip.stat().st_size:,}", str(old_zip)) in lines
     assert ("SHA-256", hashlib.sha256(old_zip.read_bytes()).hexdigest()) in lines
     assert ("saved", "with", "TensorFlow", tf.__version__) in lines
+    assert ("model", "the", "committed", "one,", str(submission_folder / "SubmissionModel")) in lines
+    assert ("classes", *", ".join(NAMES).split()) in lines
 
 
 @pytest.mark.parametrize("source", ["model_folder", "--run"])
-def test_given_model_replaces_the_committed_one(submission_folder, old_zip, monkeypatch, source):
+def test_given_model_replaces_the_committed_one(submission_folder, old_zip, monkeypatch, capsys, source):
     other = tiny_submission(tta_transforms=("none", "both"), tta_threshold=0.75) / "SubmissionModel"
     shutil.rmtree(submission_folder / "SubmissionModel")
     if source == "model_folder":
@@ -184,6 +186,14 @@ def test_given_model_replaces_the_committed_one(submission_folder, old_zip, monk
         assert build_submission.main(["--run", "runs/first", "--out", str(old_zip)]) == 0
     with zipfile.ZipFile(old_zip) as archive:
         archive.extractall(submission_folder / "unpacked")
+    metadata = (submission_folder / "unpacked" / "metadata").read_text("utf-8")
+    if source == "--run":
+        assert capsys.readouterr().out.startswith(
+            f"model    runs/first, recipe my-first\nclasses  {', '.join(NAMES)}\n"
+        )
+        assert metadata == "description: recipe my-first, 8 classes\n"
+    else:
+        assert metadata == (submission_folder / "metadata").read_text("utf-8")
     about = tf.saved_model.load(str(submission_folder / "unpacked" / "SubmissionModel")).signatures["about"]()
     assert about["tta_transforms"].numpy().tolist() == [b"none", b"both"]
     assert about["tta_threshold"].numpy() == 0.75
