@@ -39,7 +39,7 @@ def plan(
     images = ImageIds(folder)
     sample = read_sample(sample_path, names, images, told)
     if hidden and not images.files:
-        note = f"{printable(folder)} is empty: whether ids and images match is first seen on Kaggle"
+        note = f"{printable(folder)} is empty: only the run on Kaggle shows whether ids and images match"
         return sample, [], [sample.mapping(names), note]
     paths, notes = images.find(sample.ids)
     return sample, paths, [sample.mapping(names), *notes]

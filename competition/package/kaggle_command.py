@@ -28,7 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--competition", help="for kaggle: its name in its address, kaggle.com/competitions/NAME")
     parser.add_argument("--user", help="for kaggle-code: your name in your profile's address, kaggle.com/NAME")
-    parser.add_argument("--title", help="for kaggle-code: of dataset and notebook (default: the competition's name)")
+    parser.add_argument(
+        "--title", help="for kaggle-code: of dataset and notebook (default: NAME model, with the competition's NAME)"
+    )
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -39,7 +41,7 @@ def check_options(options: argparse.Namespace) -> None:
         every = ", ".join(f"--{name}" for name in needed)
         raise Refused(f"--layout {options.layout} needs {every}; add {' and '.join(missing)}")
     if needed and options.limit_mb:
-        raise Refused(f"--limit-mb is of a zip, --layout {options.layout} writes none; leave out --limit-mb")
+        raise Refused(f"--limit-mb applies to a zip, --layout {options.layout} writes none; leave out --limit-mb")
     for name in dict.fromkeys(name for pair in LAYOUTS.values() for names in pair for name in names):
         if name not in (*needed, *taken) and getattr(options, name):
             layouts = " or ".join(layout for layout, pair in LAYOUTS.items() if name in (*pair[0], *pair[1]))

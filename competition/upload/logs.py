@@ -36,7 +36,8 @@ def failure_logs(server: Server, submission: int, path: Path) -> str:
     if logs:
         return logs + _details(server, submission)
     command = f"python grade_submission.py {shlex.quote(str(path))} --data FOLDER"
-    return f"{_details(server, submission)}\nno log came{problem}; to find the failure on this machine: {command}"
+    advice = f"the server sent no log{problem}; to find the failure on this machine: {command}"
+    return f"{_details(server, submission)}\n{advice}"
 
 
 def _logs(server: Server, submission: int) -> str:

@@ -452,7 +452,7 @@ def test_public_images_may_be_missing(run_code, tmp_path):
     (tmp_path / "test").mkdir()
     code, printed, _ = run_code("--out", tmp_path / "out", images=tmp_path / "test")
     assert code == 0
-    assert "is empty: whether ids and images match is first seen on Kaggle" in printed
+    assert "is empty: only the run on Kaggle shows whether ids and images match" in printed
 
 
 def test_images_that_do_not_match_the_sample_are_refused(run_code, tmp_path):
