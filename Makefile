@@ -37,6 +37,7 @@ help:  ## list the targets
 	@echo "  TITLE=…       make competition: the title; TEXT=file.md and LOGO=file.png are shown on its pages"
 	@echo "  TRAIN=folder  make submission trains on these images first, for MINUTES=30, into RUN=runs/auto"
 	@echo "  RUN=folder    make submission packs this run; without RUN and TRAIN the committed model"
+	@echo "  WEIGHTS=file  make submission TRAIN=folder starts from these backbone weights instead of downloading them"
 	@echo "  GPU=1         install TensorFlow's GPU build (Linux, NVIDIA) instead of the CPU build"
 
 setup: $(if $(OWN),install,$(READY))  ## create the environment .venv, or install what that of BIN=folder lacks

@@ -308,8 +308,8 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], automatic: bool) -
     height, width = Counter(photo.size for photo in photos).most_common(1)[0][0]
     if automatic and size[0] == size[1] and height != width:
         yield (
-            f"the images have several aspect ratios, so they are read as squares of {size[0]}×{size[1]}; training takes "
-            "another size with --size"
+            f"the images have several aspect ratios, so they are read as squares of {size[0]}×{size[1]}; training "
+            "takes another size with --size"
         )
     elif automatic and (height, width) != size:
         yield (

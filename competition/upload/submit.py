@@ -1,6 +1,5 @@
 """Submits a zip once. What was sent is noted beside the zip, in ZIP.phaseID.upload.json."""
 
-import hashlib
 import json
 import re
 import secrets
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import write_json
+from common.files import file_sha256, write_json
 from competition.package.archive import LIMIT_MB, LOCAL_CHECKS, inspect, may_be_unpacked
 from competition.upload.answers import field, ids, number, one_line
 from competition.upload.codabench import Server
@@ -83,7 +82,7 @@ def send(
     """
     path = Path(path)
     place = note_path(path, phase)
-    sha256, before = _sha256(path), _read_note(place)
+    sha256, before = file_sha256(path), _read_note(place)
     same = before and (before.server, before.phase, before.sha256) == (server.url, phase, sha256)
     if before and same and not again and not dry_run:
         return _submitted_before(server, before, place)
@@ -231,11 +230,3 @@ def _read_note(place: Path) -> Note | None:
         raise UserError(
             f"{place} is damaged ({error}); see on the competition's page what was submitted, then delete it"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()

@@ -28,8 +28,8 @@ are the trainable ones. Minutes are those of training, on one or two processor c
 A note gives what differs from the recipe, except for the precision that `run` chooses for the processor (earlier
 versions chose it for some recipes only).
 """
-WORSE = """"Worse" means worse than `online` by more than chance on the held-out images (`python -m training paired`), with
-each of three seeds unless it says how many.
+WORSE = """Here, worse means worse than `online` by more than chance on the held-out images (`python -m training
+paired`), with each of three seeds unless it says how many.
 """
 
 
