@@ -11,6 +11,7 @@ from competition.synthetic import draw_folder
 from training.__main__ import main
 from training.auto import choices, heldout, search
 from training.auto.search import auto
+from training.config.override import change
 from training.config.record import from_json
 from training.inputs import Inputs
 from training.model import backbones
@@ -38,6 +39,9 @@ def tiny_backbone(monkeypatch):
     monkeypatch.setattr(choices, "BACKBONE", tiny_mixed)
     monkeypatch.setattr(choices, "FROZEN_BACKBONE", tiny_mixed)
     monkeypatch.setattr(choices, "INPUT_SIZE", 75)
+    base = choices.base_recipe
+    # Few epochs of the quasi-SVMs, of which each search tries several.
+    monkeypatch.setattr(choices, "base_recipe", lambda *arguments: change(base(*arguments), {"head.epochs": 5}))
 
 
 @pytest.fixture
