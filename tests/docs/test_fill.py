@@ -31,6 +31,15 @@ def test_experiments_are_those_of_the_table():
     assert path.read_text("utf-8") == document(read_rows(RUNS), path.stem)
 
 
+def test_the_held_out_accuracy_of_own_images_is_that_of_the_model_that_ships():
+    """A fine-tuning is kept unless it is clearly worse, so the last step may have a lower accuracy than the first."""
+    steps = {"quick": {"held_out_accuracy": 1.0}, "finetuned": {"held_out_accuracy": 0.99}}
+    rows = {"twenty lines": {"test_accuracy": 0.5, "seconds": 9.6}}
+    rows["auto, 1 minutes"] = {"test_accuracy": 0.75, "seconds": 50.0, "steps": steps}
+    table = fill._own_data_rows(rows).splitlines()
+    assert table[-2:] == ["| twenty lines | 50.0 % | – | 10 |", "| auto, 1 minute | 75.0 % | 99.0 % | 50 |"]
+
+
 def test_a_changed_number_is_found(tmp_path, monkeypatch, capsys):
     text = "accuracy <!-- fill phase1.accuracy -->12.34 %<!-- /fill -->\n"
     (tmp_path / "README.md").write_text(text)

@@ -6,7 +6,7 @@ A linear classifier on the features of a frozen InceptionV3, in five folds:
 - confusion: which species its out-of-fold predictions name for the images of Species1;
 - neighbors: the species of the nearest neighbors of these images;
 - rarity or similarity: each species in turn is reduced to as many training images as Species1 has. The F1 that it loses
-  is the effect of rarity. The F1 that Species1 has less than the others then is the effect of similarity;
+  is the effect of rarity in training. What Species1 has less than the others then is not due to that;
 - remedies: class weights, repeated images, logit adjustment (A. K. Menon et al., "Long-tail learning via logit
   adjustment", ICLR 2021), and more images: F1 of Species1 with a quarter, half and three quarters of its images.
 """

@@ -11,7 +11,7 @@ from common.errors import UserError
 from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.evaluate.crossval import crossval
-from training.evaluate.paired import changed_answers, compare_held_out, paired_difference
+from training.evaluate.paired import changed_answers, compare_held_out, paired_difference, paired_interval
 from training.run import Inputs, train
 from training.run_folder import OUT_OF_FOLD, VAL
 
@@ -44,7 +44,7 @@ def test_gained_and_lost_answers_are_counted():
     assert changed_answers(np.zeros(6, int), before, after) == (2, 1)
 
 
-def test_the_difference_has_the_interval_of_the_bootstrap_and_mcnemars_p_value():
+def test_the_difference_is_close_to_the_bootstrap_and_has_mcnemars_p_value():
     rng = np.random.default_rng(3)
     before = rng.random(400) < 0.9
     after = np.where(rng.random(400) < 0.08, ~before, before)
@@ -60,7 +60,26 @@ def test_the_difference_has_the_interval_of_the_bootstrap_and_mcnemars_p_value()
 
 def test_equal_models_do_not_differ():
     found = paired_difference(np.zeros(50, int), answers([1] * 40 + [0] * 10), answers([1] * 40 + [0] * 10))
-    assert (found.gained, found.lost, found.accuracy, found.low, found.high, found.p_value) == (0, 0, 0, 0, 0, 1)
+    assert (found.gained, found.lost, found.accuracy, found.p_value) == (0, 0, 0, 1)
+    assert -0.1 < found.low < -0.01 and found.high == pytest.approx(-found.low)  # 50 images do not prove equality
+
+
+def test_the_interval_is_that_of_a_published_example():
+    """Complete response before and after therapy, in M. Fagerland, S. Lydersen and P. Laake, "Statistical Analysis of
+    Contingency Tables", 2017, chapter 8: 59 both, 16 only after, 6 only before, 80 none.
+    """
+    assert paired_interval(59, 16, 6, 161) == pytest.approx((0.0046, 0.1186), abs=5e-5)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (4, 0), (5, 0), (6, 0), (7, 1), (9, 1), (12, 4), (30, 10), (18, 9)])
+def test_the_interval_agrees_with_the_p_value(gained, lost):
+    """Of 709 images; the bootstrap excluded 0 with four images gained, whose p-value is 0.12."""
+    low, high = paired_interval(660 - lost, gained, lost, 709)
+    significant = gained + lost > 0 and binomtest(gained, gained + lost).pvalue < 0.05
+    assert (low > 0) == significant
+    assert low < (gained - lost) / 709 < high
+    low, high = paired_interval(660 - lost, lost, gained, 709)
+    assert low < (lost - gained) / 709 < high
 
 
 def test_a_better_model_is_better_although_the_intervals_of_the_accuracies_overlap():
