@@ -80,4 +80,4 @@ def test_prose_lines_have_at_most_120_characters():
 
 def test_lengths():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 100
-    assert len((ROOT / "docs" / "accuracy.md").read_text("utf-8").split()) < 900
+    assert len((ROOT / "docs" / "accuracy.md").read_text("utf-8").split()) < 1000

@@ -71,7 +71,10 @@ def test_the_interval_is_that_of_a_published_example():
     assert paired_interval(59, 16, 6, 161) == pytest.approx((0.0046, 0.1186), abs=5e-5)
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (4, 0), (5, 0), (6, 0), (7, 1), (9, 1), (12, 4), (30, 10), (18, 9)])
+PAIRS = [(0, 0), (4, 0), (5, 0), (6, 0), (7, 1), (9, 1), (12, 4), (30, 10), (18, 9)]
+
+
+@pytest.mark.parametrize(("gained", "lost"), PAIRS)
 def test_the_interval_agrees_with_the_p_value(gained, lost):
     """Of 709 images; the bootstrap excluded 0 with four images gained, whose p-value is 0.12."""
     low, high = paired_interval(660 - lost, gained, lost, 709)
