@@ -14,6 +14,7 @@ SYSTEM_NAMES = frozenset(
     + ("recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 )
 # Names of the parts of a data set, which are not classes.
+KEPT = 8  # files of a rare class, of a listing that is limited
 PART = re.compile(
     r"(train|training|val|valid|validation|test|testing|eval|dev|holdout|phase|fold|split)[ _-]?\d*", re.I
 )
@@ -39,13 +40,18 @@ class ClassFolders:
         return sum(len(files) for _, files in self.classes)
 
     def limited(self, most: int) -> "ClassFolders":
-        """Returns a listing of at most `most` files, evenly spaced in each class, and of one file of each class."""
-        share = most / max(1, self.count)
-        if share >= 1:
+        """Returns a listing of at most `most` files, evenly spaced in each class, and of one file of each class.
+
+        Rare classes keep more of their files: 8, if that is at most half of what is kept.
+        """
+        if self.count <= most:
             return self
+        least = max(1, min(KEPT, most // (2 * len(self.classes))))
+        rest = sum(max(0, len(files) - least) for _, files in self.classes)
+        share = max(0, most - sum(min(least, len(files)) for _, files in self.classes)) / max(1, rest)
         classes = []
         for name, files in self.classes:
-            kept = max(1, int(len(files) * share))
+            kept = min(least, len(files)) + int(max(0, len(files) - least) * share)
             classes.append((name, tuple(files[place * len(files) // kept] for place in range(kept))))
         return replace(self, classes=tuple(classes))
 

@@ -16,7 +16,7 @@ from common.images import Images
 from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Prediction, Recipe
 from training.data.augment import precompute_augmentation
 from training.data.balance import natural, svmsmote
-from training.data.split import TrainVal, split_rows
+from training.data.split import TrainVal, not_held_out, split_rows
 from training.data.teacher import with_teacher
 from training.evaluate.metrics import metrics, summary
 from training.evaluate.plots import plot_confusion, plot_curves
@@ -53,7 +53,9 @@ from training.run_folder import (
 SAMPLE_COUNT = 32
 
 
-def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
+def train(
+    recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: tuple[Images, Images | None] | None = None
+) -> dict:
     """Trains one recipe, or continues an interrupted run.
 
     Args:
@@ -63,6 +65,7 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
         out: folder of the run. Gets `run.json`, `history.csv`, `finetuned.weights.h5`, `metrics.json`, `curves.png`,
             `confusion.png` and `val.npz` (probabilities and labels of the validation part). With a quasi-SVM also
             `head_history.csv`, `head_curves.png`, `features.npz` and `quasi_svm.weights.h5`.
+        loaded: what `load_inputs` returns for `inputs`, so that it is not read again; None reads it.
 
     Returns:
         The metrics of the validation part, as in `metrics.json`; {"images": 0, …} if nothing is held out.
@@ -71,7 +74,7 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path) -> dict:
         UserError: see `load_inputs`, `with_teacher`, `finetune` and `open_run`.
     """
     out = Path(out)
-    images, test = load_inputs(inputs)
+    images, test = loaded or load_inputs(inputs)
     images = with_teacher(images, recipe, inputs.teacher)
     recipe.prediction.check_image_shape(images.images.shape[1:3])
     weights = used_weights(recipe, inputs.backbone_weights)
@@ -142,6 +145,9 @@ def used_weights(recipe: Recipe, backbone_weights: str) -> str:
 def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
     """Splits first, then balances and augments the training part only, as a run of the recipe does."""
     train_rows, val_rows = split_rows(recipe.data, images)
+    if not images.held_out:
+        for warning in not_held_out(images.labels, images.names, train_rows, val_rows):
+            print(warning)
     resampling, augmentation = recipe.data.resampling, recipe.augmentation
     if resampling is not natural:
         print(f"resampling by {resampling.__name__}" + (", some minutes" if resampling is svmsmote else ""), flush=True)

@@ -192,14 +192,25 @@ def test_text_is_printable(text, shown):
     assert printable(text).encode()
 
 
-@pytest.mark.parametrize(("most", "expected"), [(100, (9, 3)), (12, (9, 3)), (8, (6, 2)), (4, (3, 1)), (1, (1, 1))])
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(9999, (900, 300)), (1200, (900, 300)), (1000, (749, 250)), (40, (26, 13)), (4, (2, 1)), (1, (1, 1))],
+)
 def test_limited_listing_keeps_the_shares_of_the_classes(most, expected):
-    files = tuple(Path(f"{number}.png") for number in range(9))
-    listed = ClassFolders((("Oak", files), ("Ash", files[:3])), ())
+    files = tuple(Path(f"{number}.png") for number in range(900))
+    listed = ClassFolders((("Oak", files), ("Ash", files[:300])), ())
     limited = listed.limited(most)
     assert tuple(len(kept) for _, kept in limited.classes) == expected
     assert set(limited.classes[0][1]) <= set(files)
     assert limited.count == sum(expected)
+
+
+def test_limited_listing_keeps_the_files_of_rare_classes():
+    files = tuple(Path(f"{number}.png") for number in range(94_000))
+    listed = ClassFolders((("Oak", files), ("Ash", files[:5800]), ("Yew", files[:188]), ("Fig", files[:3])), ())
+    counts = [len(kept) for _, kept in listed.limited(600).classes]
+    assert counts[3] == 3 and counts[2] >= 8
+    assert 590 <= sum(counts) <= 600 and counts[0] > 10 * counts[1]
 
 
 def test_limited_listing_is_spread_over_a_class():

@@ -283,7 +283,7 @@ def draw(folder, classes, images):
     ("classes", "images", "share", "words"),
     [
         (1, 4, 0.25, "at least two class folders, got only Class0; add one folder"),
-        (3, 1, 0.25, "two different images of each class, Class0 has one; .*validation_split=0"),
+        (3, 1, 0.25, "two different images of at least two classes, got 0 .*validation_split=0"),
         (20, 4, 0.2, "each of the 20 classes, 20% of 80 .*validation_split=0.25"),
         (20, 4, 0.25, None),
         (2, 2, 0.5, None),

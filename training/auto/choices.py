@@ -93,15 +93,15 @@ def finetuning_recipe(base: Recipe, schedule: tuple[tuple[int, int], ...], turns
     """The fine-tuning of the whole backbone under a softmax.
 
     Args:
-        base: see `base_recipe`.
+        base: see `base_recipe`. Images are mirrored if its test-time augmentation mirrors them.
         schedule: see `stages`.
         turns: whether the images may be turned by any angle.
     """
     epochs = sum(count for count, _ in schedule)
-    bfloat16 = base.head.feature_precision == "bfloat16"
+    bfloat16, mirrors = base.head.feature_precision == "bfloat16", base.prediction.tta_transforms == MIRRORED
     return replace(
         base,
-        augmentation=Augmentation(transforms=TURNING if turns else TRANSFORMS),
+        augmentation=Augmentation(transforms=TURNING if turns else replace(TRANSFORMS, flips=mirrors)),
         finetune=Finetune(
             backbone=BACKBONE,
             resolution_schedule=schedule,
@@ -115,5 +115,5 @@ def finetuning_recipe(base: Recipe, schedule: tuple[tuple[int, int], ...], turns
             precision="mixed_bfloat16" if bfloat16 else "float32",
         ),
         head=Head(kind=SOFTMAX),
-        prediction=replace(base.prediction, tta_transforms=TURNED if turns else MIRRORED),
+        prediction=replace(base.prediction, tta_transforms=TURNED) if turns else base.prediction,
     )

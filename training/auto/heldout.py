@@ -16,7 +16,7 @@ from training.fit.head import Features, fit_head, fit_linear
 HELD_OUT = 1 / 8  # of the groups
 CHANCE = 0.1  # one-sided significance level
 PERCENTILE = 95  # of the similarities of images to those of other classes
-LARGEST_GROUP = 1 / 4  # of a class; if one is larger, only more similar images are a group
+LARGEST_GROUP = 1 / 4  # of a class, but 2 images; if one is larger, only more similar images are a group
 SIMILARITY_STEP = 0.05
 SAMPLE = 1000  # images whose similarity to other classes is measured
 
@@ -54,20 +54,28 @@ def _similarity_to_other_classes(labels: np.ndarray, unit: np.ndarray) -> float:
 
 
 def _components(unit: np.ndarray, bound: float) -> np.ndarray:
-    """Groups of one class, none of them larger than a quarter of it unless so many images are the same."""
+    """Groups of one class, at least two unless all are the same, and none of more than a quarter of it and 2 images."""
+    largest = min(len(unit) - 1, max(2, LARGEST_GROUP * len(unit)))
     for similarity in np.append(np.arange(bound, 1, SIMILARITY_STEP), 1.0):
         near = radius_neighbors_graph(unit, np.sqrt(2 - 2 * similarity))
         groups = connected_components(near, directed=False)[1]
-        if np.bincount(groups).max() <= max(1, LARGEST_GROUP * len(unit)):
+        if np.bincount(groups).max() <= largest:
             break
     return groups
 
 
 def held_out_share(images: Images) -> float:
-    """The share of the groups that is held out, at least one group of each class; 0 if a class has only one group."""
+    """The share of the groups that is held out: at least one group of each class that has several.
+
+    It is 0 if less than two classes have several groups.
+    """
     pairs = set(zip(images.labels.tolist(), images.groups.tolist(), strict=True))
     groups = np.bincount([label for label, _ in pairs], minlength=len(images.names))
-    return float(max(HELD_OUT, len(groups) / groups.sum())) if groups.min() >= 2 else 0.0
+    groups = groups[groups >= 2]
+    if len(groups) < 2:
+        return 0.0
+    mixed = len(pairs) > len(np.unique(images.groups))  # a group with images of several classes is held out as a whole
+    return float(max(HELD_OUT, 1 / groups.min() if mixed else len(groups) / groups.sum()))
 
 
 def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, images: Images, rows: tuple) -> np.ndarray:

@@ -40,23 +40,26 @@ class Plan:
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
         print(f"auto, {minutes}:{seconds:02} of {self.minutes:g} min: {line}", flush=True)
 
-    def keep(self, step: str, recipe: Recipe, accuracy: float) -> None:
-        """Copies a step's run to `best`, without what only training needs."""
+    def keep(self, step: str, recipe: Recipe, accuracy: float, said: str = "") -> None:
+        """Copies a step's run to `best`, without what only training needs, and says its accuracy or another text."""
         with atomic_folder(self.out / BEST) as temporary:
             for path in (self.out / step).iterdir():
                 if path.is_file() and path.name not in (CHECKPOINT, FEATURES, LOCK):
                     shutil.copy2(path, temporary / path.name)
         self.accuracy = accuracy
         self.steps[step] = {"recipe": to_json(recipe), "held_out_accuracy": accuracy}
-        self.say(f"{step}: {f'{accuracy:.1%} on the held-out images; ' if accuracy else ''}kept as {self.out / BEST}")
+        said = said or (f"{accuracy:.1%} on the held-out images; " if accuracy else "")
+        self.say(f"{step}: {said}kept as {self.out / BEST}")
         self.save()
 
-    def keep_if_better(self, step: str, recipe: Recipe, accuracy: float) -> None:
-        """Keeps a step if it is at least as accurate as the best so far."""
-        if accuracy >= self.accuracy:
+    def keep_if_better(self, step: str, recipe: Recipe, accuracy: float) -> bool:
+        """Keeps a step if it is at least as accurate as the best so far. Returns whether it is."""
+        better = accuracy >= self.accuracy
+        if better:
             self.keep(step, recipe, accuracy)
         else:
             self.say(f"{step}: {accuracy:.1%} on the held-out images, not better than {self.accuracy:.1%}; not kept")
+        return better
 
     def save(self) -> None:
         write_json(self.out / PLAN, {"minutes": self.minutes, "decisions": self.lines, "steps": self.steps})

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import psutil
 
 from common.errors import UserError
+from common.folders import ClassFolders
 from common.groups import with_groups, write_groups
+from common.images import cost_of_reading
 from training.auto import choices
 from training.auto.heldout import accuracy, clearly_worse, held_out_probabilities, held_out_share, similar_groups
 from training.auto.plan import Plan
 from training.config.override import change
 from training.config.recipe import LINEAR, Head, Recipe
-from training.data.split import split_rows
+from training.data.split import not_held_out, split_rows
 from training.fit.features import FeatureSpec, extract_features, tta_features
 from training.fit.finetune import make_backbone, seconds_per_image
 from training.fit.precision import fastest
@@ -26,18 +29,20 @@ from training.run import finetuned_model, train
 from training.run_folder import BEST, CACHE, LOCK, VAL
 
 GROUPS = "groups.csv"
-QUICK, FINETUNED, HEAD = "quick", "finetuned", "head"
+QUICK, FINETUNED, HEAD, ALL = "quick", "finetuned", "head", "all"
 LEAST_MINUTES = 2  # the quick model may need so many, however few are given
-FEATURE_SHARE = 0.4  # of the time, at most, for reading the images and their features
-READ_SECONDS = 0.005  # to read one image
+FEATURE_SHARE = 0.15  # of the time, at most, for reading the images and their features, so that a fine-tuning fits
+QUICK_SHARE, QUICK_MINUTES = 0.4, 5  # the same with less than so many minutes, in which hardly any fine-tuning fits
 TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
+COPIES = 5  # of all images, which a fine-tuning has in memory at most
 KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
 MIN_EPOCHS = 4
 LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
-MIN_STEPS = 1000  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
+MIN_STEPS = 300  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
 PLANNED = 0.9  # share of the time left that is planned for epochs
 FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
 HEAD_SECONDS = 30  # of the heads after a fine-tuning, besides features
+AGAIN = 1.3  # of the time of a fine-tuning is enough to repeat it on all images
 
 
 def auto(inputs: Inputs, out: Path, minutes: float) -> float:
@@ -62,6 +67,7 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float:
     search = Search(Plan(minutes, out), inputs)
     search.quick()
     search.finetune()
+    search.train_on_all()
     plan = search.plan
     plan.say(f"best: {f'{plan.accuracy:.1%} on the held-out images; ' if plan.accuracy else ''}see {out / BEST}")
     plan.save()
@@ -74,7 +80,7 @@ class Search:
     Attributes:
         plan: the time left, the decisions, and the best run so far.
         inputs: what each run reads.
-        images: `Images` that are trained on or held out.
+        images: `Images` that are trained on or held out. test: those that are reported on, or None.
         rows: (training rows, held-out rows).
         base: the recipe that all steps share.
         size: of the network's input, in pixels.
@@ -82,18 +88,21 @@ class Search:
 
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan, self.cache = plan, plan.out / CACHE
-        count = list_inputs(inputs).count  # first, so that a wrong folder is an error before anything takes time
+        self.finetuned_recipe: Recipe | None = None  # of the fine-tuning in `best`, if it is one, with its head
+        self.finetuning_seconds = 0.0
+        listed = list_inputs(inputs)  # first, so that a wrong folder is an error before anything takes time
         precision = fastest()
         self.backbone = make_backbone(choices.base_recipe({}, precision), inputs.backbone_weights)
         freeze(self.backbone)
         self.view_seconds = _seconds_per_view(self.backbone, precision)
         plan.say(f"{1 / self.view_seconds:.0f} images per second through the backbone in {precision}")
-        self.inputs = self._limited(inputs, count)
-        self.images = load_inputs(replace(self.inputs, test=None))[0]
+        self.inputs = self._limited(inputs, listed)
+        self.images, self.test = load_inputs(self.inputs)
         self.base, self.size = choices.base_recipe(choices.class_repeats(self.images), precision), choices.INPUT_SIZE
         self._describe()
         self.features = self._features(choices.MIRRORED)
         self._hold_out()
+        self._choose_mirroring()
 
     def quick(self) -> None:
         """Selects layers and a head on held-out images, then trains the head on all images."""
@@ -116,7 +125,7 @@ class Search:
         self.plan.say(f"quick model: {_described(head)}, on {' and '.join(layers)}{held_out}")
         changes = {"data.validation_split": 0.0, "finetune.resolution_schedule": ((0, self.size),)}
         recipe = replace(change(self.base, changes), head=head)
-        train(recipe, "auto-quick", self.inputs, self.plan.out / QUICK)
+        self._train(recipe, QUICK)
         self.plan.keep(QUICK, recipe, best)
 
     def finetune(self) -> None:
@@ -124,17 +133,20 @@ class Search:
         plan = self.plan
         if not self._holds_out():
             return
-        heads_seconds = HEAD_SECONDS + self.view_seconds * len(self.images) * len(choices.MIRRORED)
+        turns = self._may_turn()
+        views = choices.TURNED if turns else self.base.prediction.tta_transforms
+        heads_seconds = HEAD_SECONDS + self.view_seconds * len(self.images) * len(views)
         fixed = FIXED_SECONDS + heads_seconds
         if plan.seconds_left < fixed:
             plan.say("no fine-tuning: the time is over")
             return
-        turns = self._may_turn()
         schedule = self._schedule(PLANNED * (plan.seconds_left - fixed), turns)
         if not schedule:
             return
         recipe = choices.finetuning_recipe(self.base, schedule, turns)
-        result = train(recipe, "auto-finetuned", self.inputs, plan.out / FINETUNED)
+        began = time.monotonic()
+        result = self._train(recipe, FINETUNED)
+        self.finetuning_seconds = time.monotonic() - began
         labels = self.images.labels[self.rows[1]]
         if clearly_worse(_held_out(plan.out / FINETUNED), self.quick_predicted, labels):
             plan.say(
@@ -142,19 +154,41 @@ class Search:
             )
         else:
             plan.keep(FINETUNED, recipe, result["accuracy"])
+            self.finetuned_recipe = recipe
         if plan.seconds_left > heads_seconds * choices.relative_cost(recipe.finetune.input_size):
             self._heads(recipe)
         else:
             plan.say("no other head on the fine-tuned backbone: the time is over")
 
-    def _limited(self, inputs: Inputs, count: int) -> Inputs:
-        """Leaves out some of so many images if there is no time for the features of all."""
-        seconds = FEATURE_SHARE * 60 * max(LEAST_MINUTES, self.plan.minutes)
-        most = int(seconds / (READ_SECONDS + self.view_seconds * len(choices.MIRRORED)))
+    def train_on_all(self) -> None:
+        """Repeats the fine-tuning that is the best run with the held-out images as well, if there is time."""
+        recipe = self.finetuned_recipe
+        if recipe is None or self.images.held_out or self.plan.seconds_left < AGAIN * self.finetuning_seconds:
+            return
+        self.plan.say("there is time to repeat the training with the held-out images as well")
+        recipe = change(recipe, {"data.validation_split": 0.0})
+        self._train(recipe, ALL)
+        said = f"trained on all images; {self.plan.accuracy:.1%} is that of the model without the held-out ones; "
+        self.plan.keep(ALL, recipe, self.plan.accuracy, said)
+
+    def _limited(self, inputs: Inputs, listed: ClassFolders) -> Inputs:
+        """Leaves out some of the listed images if there is no time for the features of all, or too little memory."""
+        read_seconds, image_bytes = cost_of_reading(listed, inputs.size)
+        share = QUICK_SHARE if self.plan.minutes < QUICK_MINUTES else FEATURE_SHARE
+        seconds = share * 60 * max(LEAST_MINUTES, self.plan.minutes)
+        affordable = int(seconds / (read_seconds + self.view_seconds * len(choices.MIRRORED)))
+        fitting = psutil.virtual_memory().available // (COPIES * max(1, image_bytes))
+        most, count = min(affordable, fitting), listed.count
         if count <= most:
             return inputs
-        self.plan.say(f"{most} of the {count} images are used, because the time is too short for more")
+        what = "time is too short" if affordable <= fitting else "memory is too small"
+        self.plan.say(f"{most} of the {count} images are used, because the {what} for more")
         return replace(inputs, max_images=most)
+
+    def _train(self, recipe: Recipe, step: str, inputs: Inputs | None = None) -> dict:
+        """Trains a step's run, with the images that are loaded. Returns its metrics."""
+        out = self.plan.out / step
+        return train(recipe, f"auto-{step}", inputs or self.inputs, out, (self.images, self.test))
 
     def _describe(self) -> None:
         images, repeats = self.images, self.base.data.class_repeats
@@ -179,6 +213,24 @@ class Search:
                 self.images = with_groups(self.images, self.plan.out / GROUPS, data)
             self.base = change(self.base, {"data.validation_split": held_out_share(self.images)})
         self.rows = split_rows(self.base.data, self.images)
+        if not self.images.held_out:
+            for line in not_held_out(self.images.labels, self.images.names, *self.rows):
+                self.plan.say(line)
+
+    def _choose_mirroring(self) -> None:
+        """Mirrors no images, in training and prediction, if a head on mirrored images is clearly worse: of signs."""
+        if not self._holds_out():
+            return
+        features, head = self._joined(choices.LAYERS), self.base.head
+        mirrored, plain = self._predicted(head, features), self._predicted(head, features[:1])
+        if not clearly_worse(mirrored, plain, self.images.labels[self.rows[1]]):
+            return
+        self.base = change(self.base, {"prediction.tta_transforms": ("none",)})
+        self.features = {name: views[:1] for name, views in self.features.items()}
+        self.plan.say(
+            f"images are not mirrored: the quick model has {self._accuracy(plain):.1%} without mirror images and "
+            f"{self._accuracy(mirrored):.1%} with them"
+        )
 
     def _holds_out(self) -> bool:
         return len(self.rows[1]) > 0
@@ -208,13 +260,14 @@ class Search:
 
     def _choose_size(self) -> None:
         """Takes the larger input if the images are as large, there is time, and it is not worse on held-out images."""
-        size, seconds = choices.LARGE_SIZE, len(choices.MIRRORED) * self.view_seconds * len(self.images)
+        size, views = choices.LARGE_SIZE, self.base.prediction.tta_transforms
+        seconds = len(views) * self.view_seconds * len(self.images)
         available = LARGE_TRIAL * self.plan.seconds_left
         if min(self.images.images.shape[1:3]) < size or seconds * choices.relative_cost(size) > available:
             return
         small, before = self.features, self._score(self.base.head, self._joined(choices.LAYERS))
         self.size = size
-        self.features = self._features(choices.MIRRORED)
+        self.features = self._features(views)
         after = self._score(self.base.head, self._joined(choices.LAYERS))
         if after < before:
             self.size, self.features = choices.INPUT_SIZE, small
@@ -226,7 +279,7 @@ class Search:
     def _may_turn(self) -> bool:
         """Whether a head that has also seen quarter turns is as accurate on upright images as one that has not."""
         plain = self._joined(choices.LAYERS)
-        if self.plan.seconds_left < 20 * self.view_seconds * len(self.images):
+        if len(plain) == 1 or self.plan.seconds_left < 20 * self.view_seconds * len(self.images):
             return False
         turned = self._features(("right",))
         with_turns = np.concatenate([plain, np.concatenate([turned[name] for name in choices.LAYERS], axis=-1)])
@@ -261,7 +314,9 @@ class Search:
         freeze(backbone)
         spec = FeatureSpec(finetuning.finetune.input_size, precision=self.base.head.feature_precision)
         transforms = finetuning.prediction.tta_transforms
-        features = tta_features(self.cache, backbone, (), images.images, spec, transforms)
+        # The two parts apart, so that the training of the head finds them in the cache.
+        parts = [tta_features(self.cache, backbone, (), images.images[rows], spec, transforms) for rows in self.rows]
+        features = np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(self.rows))]
         softmax = _held_out(folder)
         best, score = None, accuracy(softmax, labels)
         for head in choices.finetuned_heads(self.base):
@@ -276,8 +331,9 @@ class Search:
         self.plan.say(f"{_described(best)}, on the fine-tuned backbone: {score:.1%}")
         recipe = replace(finetuning, head=best)
         inputs = replace(self.inputs, reuse=(folder,), require_reuse=True)
-        result = train(recipe, "auto-head", inputs, self.plan.out / HEAD)
-        self.plan.keep_if_better(HEAD, recipe, result["accuracy"])
+        result = self._train(recipe, HEAD, inputs)
+        if self.plan.keep_if_better(HEAD, recipe, result["accuracy"]):
+            self.finetuned_recipe = recipe
 
 
 def _seconds_per_view(backbone: keras.Model, precision: str) -> float:

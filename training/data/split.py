@@ -20,6 +20,8 @@ from training.inputs import Inputs, load_labelled
 if TYPE_CHECKING:
     from training.config.recipe import Data
 
+LISTED = 10  # classes that a warning names
+
 
 @dataclass(frozen=True)
 class TrainVal:
@@ -75,7 +77,7 @@ def split(
         (training rows, validation rows), int64, each sorted.
 
     Raises:
-        UserError: a class is too small to be in both parts.
+        UserError: no class can be in both parts, or a class with mixed groups cannot.
     """
     rows = np.arange(len(labels))
     if validation_split == 0:
@@ -84,26 +86,40 @@ def split(
         part = Fraction(min(max(validation_split, 0.1), 0.9)).limit_denominator(10)
         return _grouped_folds(labels, groups, part.denominator, range(part.numerator), seed, names)
     first, group = _first_rows(labels, groups)
-    name, count = _smallest_class(labels[first], names)
-    if count < 2:
+    drawn = np.flatnonzero(np.bincount(labels[first])[labels[first]] > 1)  # a class with a single image is trained on
+    classes, share = len(np.unique(labels[first[drawn]])), validation_split
+    if classes < 2:
         raise UserError(
-            f"a split needs two different images of each class, {name} has one; add images, or hold nothing out "
-            "(--set data.validation_split=0)"
+            f"a split needs two different images of at least two classes, got {classes} such classes; add images, or "
+            "hold nothing out (--set data.validation_split=0)"
         )
-    classes, share = len(np.unique(labels)), validation_split
-    if 0 < share <= 0.5 and share * len(first) <= classes - 1:
-        least = np.ceil(100 * classes / len(first)) / 100
+    if 0 < share <= 0.5 and share * len(drawn) <= classes - 1:
+        least = np.ceil(100 * classes / len(drawn)) / 100
         raise UserError(
-            f"a split holds out an image of each of the {classes} classes, {share:.0%} of {len(first)} images are "
+            f"a split holds out an image of each of the {classes} classes, {share:.0%} of {len(drawn)} images are "
             f"fewer; hold out a share of {least:g} (--set data.validation_split={least:g}, or --validation of split)"
         )
     try:
-        train, val = train_test_split(
-            np.arange(len(first)), test_size=validation_split, stratify=labels[first], random_state=seed
-        )
+        _, val = train_test_split(drawn, test_size=validation_split, stratify=labels[first[drawn]], random_state=seed)
     except ValueError as error:
-        raise UserError(f"cannot hold out {validation_split:.0%} of {len(first)} images: {error}") from error
-    return np.flatnonzero(np.isin(group, train)), np.flatnonzero(np.isin(group, val))
+        raise UserError(f"cannot hold out {validation_split:.0%} of {len(drawn)} images: {error}") from error
+    held_out = np.isin(group, val)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def not_held_out(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.ndarray) -> list[str]:
+    """A warning if classes are only in the training part.
+
+    Args:
+        labels: int [n].
+        names: class names.
+        train, val: rows of both parts.
+    """
+    if not len(val):
+        return []
+    absent = [names[label] for label in np.setdiff1d(labels[train], labels[val])]
+    listed = ", ".join(absent[:LISTED]) + (f" and {len(absent) - LISTED} more" if len(absent) > LISTED else "")
+    return [f"warning: no image of {listed} is held out: that needs two different ones of a class"] * bool(absent)
 
 
 def split_fold(
@@ -217,7 +233,8 @@ def copy_split(inputs: Inputs, out: Path, validation_split: float, seed: int) ->
                 target = temporary / part / name / source.relative_to(inputs.data)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(source, target, out)
-    return [*images.notes, ", ".join(f"{len(rows)} images in {out / part}" for part, rows in parts.items())]
+    absent = not_held_out(images.labels, images.names, *rows_of_parts)
+    return [*images.notes, *absent, ", ".join(f"{len(rows)} images in {out / part}" for part, rows in parts.items())]
 
 
 def _copy(source: Path, target: Path, out: Path) -> None:

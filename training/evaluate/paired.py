@@ -95,9 +95,9 @@ def paired_interval(both: int, gained: int, lost: int, count: int) -> tuple[floa
     first, second = both + lost, both + gained
     (low1, high1), (low2, high2) = wilson(first, count), wilson(second, count)
     share1, share2 = first / count, second / count
-    together = both * (count - both - gained - lost) - gained * lost
+    together = float(both * (count - both - gained - lost) - gained * lost)
     if together > 0:
-        together = max(together - count / 2, 0)
+        together = max(together - count / 2, 0.0)
     spread = math.sqrt(first * (count - first) * second * (count - second))
     correlation = together / spread if spread else 0.0
     below, above = (share2 - low2, high1 - share1), (high2 - share2, share1 - low1)

@@ -31,4 +31,7 @@ def preprocessing(input_size: int, image_shape: tuple | None = None) -> keras.Mo
     # the operation, because the layer `Resizing` has no antialiasing before Keras 3.10
     resized = keras.ops.image.resize(pixels, (input_size, input_size), interpolation="bicubic", antialias=antialias)
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32")(resized)
-    return keras.Model(pixels, scaled, name="preprocessing")
+    model = keras.Model(pixels, scaled, name="preprocessing")
+    # On a GPU, Keras compiles a model with XLA if all its layers support that. TensorFlow's bicubic resizing does not.
+    model.supports_jit = keras.backend.backend() != "tensorflow"
+    return model

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 from helpers import python
+from PIL import Image
 
 from common.errors import UserError
+from common.folders import list_classes
+from common.images import Images, cost_of_reading
 from competition.synthetic import draw_folder
 from training.__main__ import main
 from training.auto import choices, heldout, search
@@ -39,6 +42,7 @@ def tiny_backbone(monkeypatch):
     monkeypatch.setattr(choices, "BACKBONE", tiny_mixed)
     monkeypatch.setattr(choices, "FROZEN_BACKBONE", tiny_mixed)
     monkeypatch.setattr(choices, "INPUT_SIZE", 75)
+    monkeypatch.setattr(search, "AGAIN", np.inf)  # nothing is trained a second time
     base = choices.base_recipe
     # Few epochs of the quasi-SVMs, of which each search tries several.
     monkeypatch.setattr(choices, "base_recipe", lambda *arguments: change(base(*arguments), {"head.epochs": 5}))
@@ -101,6 +105,34 @@ def test_images_of_a_series_are_in_one_group():
     assert not set(groups[:32]) & set(groups[32:])
 
 
+@pytest.mark.parametrize("images", [2, 3, 5, 7, 8, 12])
+def test_copies_of_one_photograph_are_one_group_in_classes_of_any_size(images):
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 1, (20 * images, 64)).astype(np.float32)
+    labels = np.repeat(np.arange(20), images)
+    for first in range(0, len(labels), images):
+        features[first + 1] = features[first] + rng.normal(0, 0.01, 64)
+    groups = heldout.similar_groups(labels, features)
+    together = [groups[first] == groups[first + 1] for first in range(0, len(labels), images)]
+    assert all(together) == (images > 2)  # a class of two images keeps two groups
+    assert all(len(set(groups[labels == label])) > 1 for label in range(20))
+
+
+def test_a_share_is_held_out_of_classes_with_several_groups():
+    def images(labels, scenes):
+        pixels = np.zeros((len(labels), 1, 1, 3), np.uint8)
+        return Images(pixels, np.array(labels), ("a", "b", "c"), ("",) * len(labels), scenes=tuple(scenes))
+
+    def names(count):
+        return [f"{number}" for number in range(count)]
+
+    assert heldout.held_out_share(images([0] * 8 + [1] * 8 + [2] * 8, names(24))) == 1 / 8
+    assert heldout.held_out_share(images([0] * 500 + [1] * 500 + [2], names(1001))) == 1 / 8
+    assert heldout.held_out_share(images([0] * 500 + [1] + [2], names(502))) == 0  # of one class, it tells nothing
+    patients = [f"{row % 20}" for row in range(40)] + ["0", "1", "2"]
+    assert heldout.held_out_share(images([0] * 20 + [1] * 20 + [2] * 3, patients)) == pytest.approx(1 / 3)
+
+
 def test_groups_of_the_user_are_used(auto_data, tmp_path):
     table = tmp_path / "mine.csv"
     lines = [f"{path.relative_to(auto_data).as_posix()},{path.stem[-1]}" for path in sorted(auto_data.rglob("*.jpg"))]
@@ -154,8 +186,8 @@ def with_accuracy(monkeypatch, accuracies):
     """Replaces the accuracy that a run of each name returns."""
     train = search.train
 
-    def trained(recipe, name, inputs, out):
-        result = train(recipe, name, inputs, out)
+    def trained(recipe, name, *rest):
+        result = train(recipe, name, *rest)
         return {**result, "accuracy": accuracies.get(name, result.get("accuracy"))}
 
     monkeypatch.setattr(search, "train", trained)
@@ -304,11 +336,70 @@ def test_the_command_names_the_next_one(tmp_path):
 
 
 def test_a_huge_folder_is_thinned_to_the_time(auto_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(search, "READ_SECONDS", 4.0)  # of a limit of 48 seconds
+    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (4.0, 3072))  # of a limit of 48 seconds
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     shown = capsys.readouterr().out
-    assert "of the 29 images are used" in shown
+    assert "of the 29 images are used, because the time is too short" in shown
     assert read_metrics(tmp_path / "out" / "best")["training_images"] < 14
+
+
+def test_a_huge_folder_is_thinned_to_the_memory(auto_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (0.0, search.psutil.virtual_memory().available // 100))
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
+    assert "of the 29 images are used, because the memory is too small" in capsys.readouterr().out
+
+
+def test_the_cost_of_reading_is_measured_without_damaged_files(auto_data):
+    for path in (auto_data / "Species1").iterdir():
+        path.write_bytes(b"no image")
+    seconds, size = cost_of_reading(list_classes(auto_data))
+    assert 0 < seconds < 5 and size == 32 * 32 * 3
+
+
+def test_images_are_read_once(auto_data, tmp_path, monkeypatch, one_epoch):
+    monkeypatch.setattr("training.run.load_inputs", None)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    assert read_metrics(tmp_path / "out" / "finetuned")["images"]
+
+
+def test_a_fine_tuning_is_repeated_on_all_images_if_there_is_time(auto_data, tmp_path, monkeypatch, one_epoch, capsys):
+    monkeypatch.setattr(search, "AGAIN", 1.3)
+    monkeypatch.setattr(search, "clearly_worse", lambda *rest: False)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    recipes = [read_record(tmp_path / "out" / name).recipe for name in ("best", "all")]
+    assert recipes[0] == recipes[1]
+    assert recipes[0].data.validation_split == 0 and recipes[0].finetune.epochs
+    assert read_metrics(tmp_path / "out" / "best")["training_images"] == 29
+    assert "trained on all images; " in capsys.readouterr().out
+
+
+def mirror_pairs(folder, classes=("left", "right")):
+    """Arrows to the left and to the right."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 60, (32, 32, 3)).astype(np.uint8)
+            row = rng.integers(8, 24)
+            pixels[row - 2 : row + 2, 4:28] = 255
+            for step in range(8):
+                column = step + 3 if name == "left" else 28 - step
+                pixels[row - step : row + step + 1, column] = 255
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_classes_that_are_mirror_images_are_not_mirrored(tmp_path, monkeypatch, one_epoch):
+    def probabilities(recipe, head, features, images, rows):
+        right = np.eye(2)[images.labels[rows[1]]]
+        return right if len(features) == 1 else 1 - right
+
+    monkeypatch.setattr(search, "held_out_probabilities", probabilities)
+    auto(Inputs(mirror_pairs(tmp_path / "arrows"), "none"), tmp_path / "out", minutes=20)
+    for name in ("quick", "finetuned"):
+        recipe = read_record(tmp_path / "out" / name).recipe
+        assert recipe.prediction.tta_transforms == ("none",)
+        assert not recipe.augmentation.transforms.flips and not recipe.augmentation.transforms.quarter_turns
 
 
 def test_images_of_the_users_validation_folder_are_held_out(auto_data, tmp_path):

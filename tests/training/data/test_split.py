@@ -9,7 +9,7 @@ import pytest
 from common.errors import UserError
 from common.images import Images, load_folder
 from training.config.recipe import Data
-from training.data.split import copy_split, split, split_fold, split_rows
+from training.data.split import copy_split, not_held_out, split, split_fold, split_rows
 from training.inputs import Inputs
 
 pytestmark = pytest.mark.unit
@@ -45,7 +45,8 @@ def test_split_may_hold_nothing_out():
 @pytest.mark.parametrize(
     ("labels", "validation_split", "named"),
     [
-        ([0, 0, 0, 1], 0.5, "Species2"),
+        ([0, 0, 0, 1], 0.5, "of at least two classes, got 1 such classes"),
+        ([0, 1, 2], 0.5, "of at least two classes, got 0 such classes"),
         ([0, 0, 1, 1, 2, 2], 0.1, "3 classes, 10% of 6 .*=0.5,"),
         (np.repeat(np.arange(200), 4), 0.2, "200 classes, 20% of 800 .*=0.25,"),
         ([0, 0, 1, 1], 1.5, "150%"),
@@ -151,10 +152,19 @@ def test_mixed_groups_that_cannot_be_split_are_refused():
         split_fold(labels, 7, 0, 0, NAMES, groups)
 
 
-def test_class_of_one_image_and_its_copies_is_refused():
+def test_class_of_one_image_and_its_copies_is_trained_on_and_named():
+    labels, groups = np.array([0, 0, 0, 2, 2, 1, 1, 1]), np.array([0, 1, 2, 3, 4, 5, 5, 5])
+    train, val = split(labels, 0.5, 0, NAMES, groups)
+    check_partition(train, val, 8)
+    assert set(labels[val]) == {0, 2}
+    assert not_held_out(labels, NAMES, train, val) == [
+        "warning: no image of Species2 is held out: that needs two different ones of a class"
+    ]
+    assert not_held_out(labels, NAMES, *split(labels, 0.5, 0, NAMES)) == []
+
+
+def test_folds_of_a_class_of_one_image_and_its_copies_are_refused():
     labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 3, 3, 3])
-    with pytest.raises(UserError, match="two different images of each class, Species2 has one"):
-        split(labels, 0.5, 0, NAMES, groups)
     with pytest.raises(UserError, match="2 different images of each class, Species2 has 1"):
         split_fold(labels, 2, 0, 0, NAMES, groups)
 

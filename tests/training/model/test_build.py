@@ -1,5 +1,7 @@
 """Preprocessing, and the model that joins preprocessing, backbone and head."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -41,3 +43,19 @@ def test_model_is_preprocessing_backbone_and_head():
     assert model.input_shape == (None, 32, 40, 3)
     assert model.output_shape == (None, 3)
     assert found.dtype == np.float32
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA is optional in TensorFlow only")
+@pytest.mark.parametrize("image_shape", [(32, 32), (64, 64)], ids=["smaller", "larger"])
+def test_a_model_is_not_compiled_with_xla_on_a_gpu(monkeypatch, image_shape):
+    """Keras would do that for each device but processors, and TensorFlow's bicubic resizing has no such kernel."""
+    import tensorflow as tf
+
+    device = SimpleNamespace(device_type="GPU", name="GPU:0")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [device])
+    model = build_model(tiny("none"), softmax_head(Finetune(), 8, 3), image_shape, 48)
+    model.compile("sgd", "categorical_crossentropy")
+    assert model.jit_compile is False
+    plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    plain.compile("sgd", "mse")
+    assert plain.jit_compile is True  # so this Keras would have done it
