@@ -1,6 +1,8 @@
 """Fixtures for all tests: synthetic class folders, a tiny recipe, InceptionV3, and the real images if present."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["SUBMISSION_PRECISION"] = "float32"  # of model.py: its answers are compared between processes and machines
+if "MPLCONFIGDIR" not in os.environ:  # those of pytest-xdist inherit it; nothing is written to the home folder
+    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="matplotlib-")
+    atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))  # nothing is written to the repository
 
 

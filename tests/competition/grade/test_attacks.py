@@ -48,6 +48,7 @@ def source_of(name):
 ATTACKS = sorted(path.parent.name for path in (HERE / "attacks").glob("*/expected.json"))
 GOOD = sorted(path.parent.name for path in (HERE / "good").glob("*/expected.json"))
 SEARCHES = [name for name in ATTACKS if re.search(r"\.model\(\)|answering\(", source_of(name))]
+WORDS = {word for path in (HERE / "attacks").glob("*/*.py") for word in re.findall(r"[\w.-]+", path.read_text("utf-8"))}
 MARK = f"61.{secrets.randbelow(10**9):09}"  # seconds that an attack's child sleeps, by which it is recognised
 IGNORED_FOLDERS = (".git", ".venv", "runs", "dist", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache")
 support = load_module(HERE / "attacks" / "support.py", "support")
@@ -144,15 +145,21 @@ def lasting(new):
 
 
 def snapshot():
-    """Everything in the places that a submission might write to."""
+    """Everything in the places that a submission might write to, as far as an attack can have written it."""
     found = {f"shared memory {line.split()[1]}" for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
-    for folder in (Path.home(), Path("/dev/shm")):
-        found |= {str(path) for path in folder.iterdir()}
+    for folder in (Path.home(), Path("/dev/shm")):  # libraries write to both, in other tests that run at the same time
+        found |= {str(path) for path in folder.iterdir() if is_of_an_attack(path.name)}
     found |= {str(path) for path in Path("/tmp").glob("*left-by*")}
     for folder, below, files in os.walk(ROOT):
         below[:] = [name for name in below if name not in IGNORED_FOLDERS]
         found |= {f"{folder}/{name}" for name in (*below, *files)}
     return found
+
+
+def is_of_an_attack(name):
+    """Whether a file's name can be an attack's: a word of its source, also with digits or a suffix, or unprintable."""
+    stem = Path(name).stem.rstrip("0123456789")
+    return not name.isprintable() or stem in WORDS or stem == ""
 
 
 def is_ours(process):
@@ -234,6 +241,17 @@ def check_attack(path, folder, expected):
 
 
 # --- attacks
+
+
+@pytest.mark.parametrize("name", ["left-by-an-attack", "large0", "7", "sitecustomize.py", "\udcff", "a\nverdict"])
+def test_names_that_attacks_give_are_watched(name):
+    assert is_of_an_attack(name)
+
+
+@pytest.mark.parametrize("name", [".config", ".cache", ".org.chromium.Chromium.x1y2z3", "sem.mp-abc123"])
+def test_names_that_libraries_give_are_not_watched(name):
+    """Other tests, which run at the same time, import matplotlib and start Chromium and pools of processes."""
+    assert not is_of_an_attack(name)
 
 
 @pytest.mark.usefixtures("isolated", "nothing_left")
