@@ -1,6 +1,7 @@
 """`python -m training auto`: a quick model, and a fine-tuning that is kept only if it is better."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -205,21 +206,115 @@ def test_clearly_worse_is_more_than_chance(lost, won, worse):
     assert heldout.clearly_worse(after, before, labels) == worse
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["worse", "as good"])
-def test_a_fine_tuning_is_kept_unless_it_is_clearly_worse(auto_data, tmp_path, monkeypatch, one_epoch, kept):
+def test_a_kept_fine_tuning_is_complete_but_for_its_checkpoint(auto_data, tmp_path, monkeypatch, one_epoch):
     with_accuracy(monkeypatch, {"auto-finetuned": 0.4})
     monkeypatch.setattr(search, "accuracy", lambda probabilities, labels: 0.5)
-    monkeypatch.setattr(search, "clearly_worse", lambda after, before, labels: not kept)
-    assert auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20) == (0.4 if kept else 0.5)
-    record = read_record(tmp_path / "out" / "best")
-    assert record.recipe.head.kind == ("softmax" if kept else "linear")
+    monkeypatch.setattr(search, "clearly_worse", lambda after, before, labels: False)
+    assert auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20) == 0.4
+    assert read_record(tmp_path / "out" / "best").recipe.head.kind == "softmax"
     assert read_metrics(tmp_path / "out" / "finetuned")["epochs"] == 1
     assert not (tmp_path / "out" / "best" / "checkpoint.npz").exists()
+    assert load_run(tmp_path / "out").names == ("Species1", "Species2", "Species3")
+
+
+@pytest.fixture
+def decided(auto_data, tmp_path, monkeypatch, one_epoch):
+    """Runs `auto` on twelve held-out images with models that are wrong on the first so many of them.
+
+    Nothing is trained: each run's folder has its predictions and its name. Returns (the run that is best, the accuracy
+    that `auto` returns), and has the heads that are tried on the fine-tuned backbone. All decisions are real.
+    """
+    draw_folder(tmp_path / "validation", 4, classes=3, side=32, seed=9)
+
+    def run(quick, finetuned, heads=12, head=12):
+        labels = []
+
+        def answers(wrong):
+            shown = np.eye(3)[labels[0]]
+            shown[:wrong] = np.roll(shown[:wrong], 1, axis=1)
+            return shown
+
+        def probabilities(recipe, head, features, images, rows):
+            labels.append(images.labels[rows[1]])
+            if not recipe.finetune.epochs:
+                return answers(quick)
+            run.tried.append(head)
+            return answers(heads)
+
+        def train(recipe, name, inputs, out):
+            out.mkdir()
+            wrong = {"auto-quick": quick, "auto-finetuned": finetuned, "auto-head": head}[name]
+            np.savez(out / "val.npz", probabilities=answers(wrong))
+            (out / "name").write_text(name)
+            return {"accuracy": 1 - wrong / 12}
+
+        network = SimpleNamespace(get_layer=lambda name: tiny_mixed("none"))
+        monkeypatch.setattr(search, "held_out_probabilities", probabilities)
+        monkeypatch.setattr(search, "train", train)
+        monkeypatch.setattr(search, "finetuned_model", lambda *rest: network)
+        inputs = Inputs(auto_data, "none", validation=tmp_path / "validation")
+        accuracy = auto(inputs, tmp_path / "out", minutes=20)
+        assert len(labels[0]) == 12
+        return (tmp_path / "out" / "best" / "name").read_text(), accuracy
+
+    run.tried = []
+    return run
+
+
+@pytest.mark.parametrize(
+    ("quick", "finetuned", "best"),
+    [(0, 4, "auto-quick"), (0, 3, "auto-finetuned"), (4, 0, "auto-finetuned"), (1, 5, "auto-quick")],
+    ids=["clearly worse", "worse by chance", "better", "clearly worse than a model with mistakes"],
+)
+def test_a_fine_tuning_is_kept_unless_it_is_clearly_worse(decided, tmp_path, capsys, quick, finetuned, best):
+    assert decided(quick, finetuned) == (best, 1 - (quick if best == "auto-quick" else finetuned) / 12)
+    refused = f"finetuned: {1 - finetuned / 12:.1%}, worse than {1 - quick / 12:.1%} by more than chance; not kept"
+    assert (refused in capsys.readouterr().out) == (best == "auto-quick")
+    steps = list(json.loads((tmp_path / "out" / "plan.json").read_text("utf-8"))["steps"])
+    assert steps == ["quick", "finetuned"][: 1 if best == "auto-quick" else 2]
+
+
+@pytest.mark.parametrize(
+    ("heads", "trained", "best", "said"),
+    [
+        (4, None, "auto-finetuned", "no other head on the fine-tuned backbone is better than its softmax"),
+        (3, None, "auto-finetuned", "no other head on the fine-tuned backbone is better than its softmax"),
+        (2, 4, "auto-finetuned", "head: 66.7% on the held-out images, not better than 75.0%; not kept"),
+        (2, 3, "auto-head", "head: 75.0% on the held-out images; kept as"),
+        (2, 2, "auto-head", "head: 83.3% on the held-out images; kept as"),
+    ],
+    ids=["worse", "the same", "worse once trained", "the same once trained", "better"],
+)
+def test_a_head_is_kept_only_if_it_is_not_worse_than_the_fine_tuning(
+    decided, tmp_path, capsys, heads, trained, best, said
+):
+    assert decided(3, 3, heads, trained)[0] == best
+    assert said in capsys.readouterr().out
+    assert (tmp_path / "out" / "head").exists() == (trained is not None)
+
+
+class Reached(Exception):
+    """The fine-tuning would begin."""
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """Name → recipe of each run that `auto` trains. It ends with `Reached` at the fine-tuning; nothing is trained."""
+    recipes = {}
+
+    def train(recipe, name, inputs, out):
+        recipes[name] = recipe
+        if name == "auto-finetuned":
+            raise Reached
+        out.mkdir()
+
+    monkeypatch.setattr(search, "train", train)
+    return recipes
 
 
 @pytest.mark.parametrize(("side", "larger", "stages"), [(64, 1.0, 2), (64, 0.0, 1), (48, 1.0, 1)])
 def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse(
-    tmp_path, monkeypatch, side, larger, stages
+    tmp_path, monkeypatch, recipes, side, larger, stages
 ):
     draw_folder(tmp_path / "leaves", 6, classes=2, side=side)
     for name, value in {"INPUT_SIZE": 48, "LARGE_SIZE": 64, "MAX_EPOCHS": 3}.items():
@@ -228,13 +323,15 @@ def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse
     monkeypatch.setattr(search, "MIN_EPOCHS", 1)
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
     monkeypatch.setattr(search.Search, "_may_turn", lambda self: False)
+    monkeypatch.setattr(search.Search, "_predicted", lambda self, head, features: np.eye(2)[[0] * len(self.rows[1])])
     monkeypatch.setattr(
         search.Search, "_score", lambda self, head, features: larger if self.size == 64 and not self.plan.steps else 0.5
     )
-    auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
-    schedule = read_record(tmp_path / "out" / "finetuned").recipe.finetune.resolution_schedule
+    with pytest.raises(Reached):
+        auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
+    schedule = recipes["auto-finetuned"].finetune.resolution_schedule
     assert schedule == (((2, 48), (1, 64)) if stages == 2 else ((3, 48),))
-    assert read_record(tmp_path / "out" / "quick").recipe.finetune.input_size == (64 if stages == 2 else 48)
+    assert recipes["auto-quick"].finetune.input_size == (64 if stages == 2 else 48)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5], ids=["alone", "averaged"])
@@ -256,21 +353,10 @@ def test_a_better_head_on_the_fine_tuned_backbone_ships(auto_data, tmp_path, mon
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-def test_each_head_on_the_fine_tuned_backbone_is_trained_once(auto_data, tmp_path, monkeypatch, one_epoch):
-    tried, probabilities = [], search.held_out_probabilities
-
-    def recorded(recipe, head, *rest):
-        tried.append((recipe.finetune.epochs, head))
-        return probabilities(recipe, head, *rest)
-
-    monkeypatch.setattr(search, "held_out_probabilities", recorded)
-    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
-    on_finetuned = [head for epochs, head in tried if epochs]
-    assert (
-        len(set(map(repr, on_finetuned)))
-        == len(on_finetuned)
-        == len(choices.finetuned_heads(choices.base_recipe({}, "float32")))
-    )
+def test_each_head_on_the_fine_tuned_backbone_is_trained_once(decided):
+    decided(3, 3)
+    heads = choices.finetuned_heads(choices.base_recipe({}, "float32"))
+    assert len(decided.tried) == len(set(map(repr, decided.tried))) == len(heads)
 
 
 def rising():
@@ -410,7 +496,9 @@ def test_images_of_the_users_validation_folder_are_held_out(auto_data, tmp_path)
 
 
 @pytest.mark.parametrize("harm", [False, True])
-def test_images_are_turned_by_any_angle_only_if_that_does_no_harm(auto_data, tmp_path, monkeypatch, one_epoch, harm):
+def test_images_are_turned_by_any_angle_only_if_that_does_no_harm(
+    auto_data, tmp_path, monkeypatch, one_epoch, recipes, harm
+):
     views = []
 
     def probabilities(recipe, head, features, images, rows):
@@ -419,8 +507,9 @@ def test_images_are_turned_by_any_angle_only_if_that_does_no_harm(auto_data, tmp
         return 1 - right if harm and len(features) == 3 else right
 
     monkeypatch.setattr(search, "held_out_probabilities", probabilities)
-    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    with pytest.raises(Reached):
+        auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     assert 3 in views
-    recipe = read_record(tmp_path / "out" / "finetuned").recipe
+    recipe = recipes["auto-finetuned"]
     assert recipe.augmentation.transforms.quarter_turns is not harm
     assert ("vertical" in recipe.prediction.tta_transforms) is not harm
