@@ -1,5 +1,6 @@
 """The Makefile's environment: never deleted, installed into, or one of the user's own; errors of one line."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -126,3 +127,19 @@ def test_a_run_that_is_given_is_packed(project, monkeypatch, arguments, environm
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if "build_submission.py" in line]
     assert " ".join(line.split()) == f"own/python build_submission.py {packed}--out dist/submission.zip"
+
+
+def test_the_options_of_a_submission_are_those_of_its_three_commands(project, monkeypatch):
+    for name in ("RUN", "TITLE", "ZIP"):
+        monkeypatch.delenv(name, raising=False)
+    given = ("TRAIN=my leaves", "MINUTES=5", "WEIGHTS=my weights.h5", "DATA=my test")
+    done = make(project, "--dry-run", "submission", "BIN=own", *given)
+    assert done.returncode == 0, done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert [line for line in lines if re.search("training auto|build_submission|grade_submission", line)] == [
+        'own/python -m training auto --data "my leaves" --minutes 5 --out "runs/auto" '
+        '--backbone-weights "my weights.h5"',
+        'own/python build_submission.py --run "runs/auto" --out dist/submission.zip',
+        'own/python grade_submission.py dist/submission.zip --data "my test" --html dist/grade.html '
+        "--json dist/grade.json",
+    ]

@@ -11,20 +11,23 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import NAMES, ROOT, load_module, python, tiny_submission
+from helpers import NAMES, ROOT, load_module, python, tiny, tiny_recipe, tiny_submission
 from PIL import Image
 
 from common.errors import UserError
 from common.image_file import read_image
 from competition.package.build import pack
-from competition.synthetic import draw_images
+from competition.synthetic import draw_folder, draw_images
 from training.__main__ import main
+from training.inputs import Inputs
+from training.model import backbones
 from training.predict_folder import shard as shard_module
 from training.predict_folder.command import Job, _write
 from training.predict_folder.listing import paths, write_listing
 from training.predict_folder.shard import Part, ShardPredictor
 from training.predict_folder.submitted import PRECISION
 from training.predict_folder.table import columns, encode, join
+from training.run import load_run, train
 
 pytestmark = pytest.mark.integration
 
@@ -94,6 +97,31 @@ def test_zip_gives_the_table_of_its_folder(photos, tmp_path):
     assert predict(photos, tmp_path / "a.csv") == 0
     assert predict(photos, tmp_path / "b.csv", model=tmp_path / "submission.zip") == 0
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    """A finished run of three classes, and as the best one of `training auto` in the folder auto."""
+    folder = tmp_path_factory.mktemp("run")
+    draw_folder(folder / "leaves", 6, classes=3, side=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "tiny", tiny, raising=False)
+        train(tiny_recipe(), "tiny", Inputs(folder / "leaves", "none"), folder / "run")
+        shutil.copytree(folder / "run", folder / "auto" / "best")
+        yield folder
+
+
+@pytest.mark.parametrize("name", ["run", "auto"])
+def test_the_model_of_a_run_predicts(trained_run, tmp_path, name):
+    data, out = trained_run / "leaves", tmp_path / "p.csv"
+    assert main(["predict", "--data", str(data), "--out", str(out), "--run", str(trained_run / name)]) == 0
+    rows, trained = rows_of(out), load_run(trained_run / "run")
+    assert len(rows) == 18
+    assert list(rows[0]) == ["path", "label", "probability", *(f"probability_Species{k}" for k in (1, 2, 3))]
+    images = np.stack([read_image(data / row["path"], (32, 32))[0] for row in rows])
+    found = np.array([list(row.values())[3:] for row in rows], np.float32)
+    # The exported weights are at half precision.
+    np.testing.assert_allclose(found, trained.model.predict(images, verbose=0), atol=0.01)
 
 
 def test_interrupted_call_continues_with_the_next_shard(photos, tmp_path, monkeypatch, capsys):

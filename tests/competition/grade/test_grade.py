@@ -1,12 +1,15 @@
 """grade(): its verdict on stubs that run in processes of their own."""
 
 import re
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, load_module, stub, stub_zip
 
+import grade_submission
+from competition.grade import grade as grade_module
 from competition.grade.grade import STEPS, Rules, grade
 from competition.grade.report import report, verdict
 
@@ -57,12 +60,30 @@ def test_environment_of_the_grader_is_not_inherited(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SECRET", "x")
     monkeypatch.setenv("SUBMISSION_PRECISION", "bfloat16")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     source = f"""
 import os, sys
 names = [name for name in ("HOME", "SECRET", "PYTHONPATH") if name in os.environ]
-raise RuntimeError([names, os.environ["SUBMISSION_PRECISION"], {str(ROOT)!r} in sys.path])
+values = [os.environ[name] for name in ("SUBMISSION_PRECISION", "CUDA_VISIBLE_DEVICES")]
+raise RuntimeError([names, *values, {str(ROOT)!r} in sys.path])
 """
-    assert graded(tmp_path, source)[CONSTRUCTOR].reason == "RuntimeError: [['HOME'], 'bfloat16', False]"
+    assert graded(tmp_path, source)[CONSTRUCTOR].reason == "RuntimeError: [['HOME'], 'bfloat16', '-1', False]"
+
+
+def test_only_the_submission_is_run_by_the_given_interpreter(tmp_path, labelled_folder, monkeypatch):
+    """The scoring program is the grader's own: its interpreter has what the submission's may lack."""
+    given, run, ran = tmp_path / "python", grade_module.run, []
+    given.symlink_to(sys.executable)
+
+    def recorded(stage, limits, python=sys.executable, *rest):
+        ran.append((stage.name, str(python)))
+        return run(stage, limits, sys.executable, *rest)
+
+    monkeypatch.setattr(grade_module, "run", recorded)
+    path = stub_zip(tmp_path / "a.zip", stub())
+    options = ["--data", str(labelled_folder), "--layout", "an2dl2024", "--python", str(given)]
+    assert grade_submission.main([str(path), *options]) == 0
+    assert ran == [("prediction", str(given)), ("scoring", sys.executable)]
 
 
 # --- limits
