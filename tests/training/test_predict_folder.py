@@ -1,5 +1,6 @@
 """Predicting a folder of images: the table, restarts by shard, bad input, and Ray."""
 
+import contextlib
 import csv
 import errno
 import io
@@ -8,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -286,7 +288,8 @@ def test_bad_input_is_one_line(photos, tmp_path, monkeypatch, capsys, options, w
 
 @pytest.mark.parametrize("package", ["pyarrow", "ray"])
 def test_missing_optional_package_is_named(photos, tmp_path, monkeypatch, capsys, package):
-    monkeypatch.setitem(sys.modules, package, None)
+    for name in (package, "pyarrow.parquet"):  # the latter may have been imported before
+        monkeypatch.setitem(sys.modules, name, None)
     out, options = {"pyarrow": ("p.parquet", []), "ray": ("p.csv", ["--ray", "local"])}[package]
     assert predict(photos, tmp_path / out, *options) == 2
     assert f"pip install {package}" in capsys.readouterr().err
@@ -353,6 +356,101 @@ def test_parquet_parts_are_joined_with_their_types(tmp_path):
     assert table.column_names == ["path", "label", "probability", "probability_a", "probability_b"]
     assert [str(kind) for kind in table.schema.types] == ["string", "string", "float", "float", "float"]
     assert table["path"].to_pylist() == ["0/0", "0/1", "2/0", "2/1", "2/2"]
+
+
+def test_parquet_table_has_the_rows_of_the_csv_table(photos, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    for name in ("one.csv", "two.parquet"):
+        assert predict(photos, tmp_path / name, "--shard-size", "3") == 0
+    rows, read = rows_of(tmp_path / "one.csv"), parquet.read_table(tmp_path / "two.parquet").to_pylist()
+    assert [list(row) for row in read] == [list(row) for row in rows]
+    for row, other in zip(read, rows, strict=True):
+        assert [row["path"].replace("\n", "\\n"), row["label"]] == [other["path"], other["label"]]
+        assert [np.float32(other[name]) for name in list(row)[2:]] == [np.float32(row[name]) for name in list(row)[2:]]
+
+
+class Died(BaseException):
+    """The process of a worker has ended."""
+
+
+class Actor:
+    """A worker in this process. It is made and called again after its end, as often as Ray is told to."""
+
+    def __init__(self, kind, options, arguments):
+        self._make = lambda: kind(*arguments)
+        self._restarts, self._retries = options["max_restarts"], options["max_task_retries"]
+        self._worker = self._make()
+
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=lambda *arguments: self._call(name, arguments))
+
+    def _call(self, name, arguments):
+        for _ in range(1 + self._retries):
+            with contextlib.suppress(Died):
+                return getattr(self._worker, name)(*arguments)
+            if not self._restarts:
+                break
+            self._restarts, self._worker = self._restarts - 1, self._make()
+        raise sys.modules["ray"].exceptions.RayError("The actor died unexpectedly\nand more")
+
+
+@pytest.fixture
+def imitated_ray(monkeypatch):
+    """An imitation of Ray with one machine, in this process."""
+    ray = ModuleType("ray")
+    ray.exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
+    ray.util = SimpleNamespace(
+        ActorPool=lambda actors: SimpleNamespace(
+            map_unordered=lambda start, values: (start(actors[0], value) for value in values)
+        )
+    )
+    ray.init = ray.shutdown = lambda *arguments, **options: None
+    ray.put = ray.get = lambda value: value
+    ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}]
+    ray.remote = lambda kind: SimpleNamespace(
+        options=lambda **options: SimpleNamespace(remote=lambda *arguments: Actor(kind, options, arguments))
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.util", ray.util)
+
+
+def dying(monkeypatch, calls):
+    """Lets a worker end at these calls for a shard, counted from 1. Returns a list of the loaded predictors."""
+    loaded, counted, original, load = [], [], ShardPredictor.predict, ShardPredictor.__init__
+
+    def predict(self, part, *rest):
+        counted.append(part)
+        if len(counted) in calls:
+            raise Died
+        return original(self, part, *rest)
+
+    def init(self, *arguments):
+        loaded.append(self)
+        load(self, *arguments)
+
+    monkeypatch.setattr(ShardPredictor, "predict", predict)
+    monkeypatch.setattr(ShardPredictor, "__init__", init)
+    return loaded
+
+
+def test_a_worker_that_ends_is_started_once_more(photos, tmp_path, monkeypatch, imitated_ray):
+    assert predict(photos, tmp_path / "one.csv", "--shard-size", "2") == 0
+    loaded = dying(monkeypatch, calls={2})
+    assert predict(photos, tmp_path / "two.csv", "--shard-size", "2", "--ray", "local") == 0
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert len(loaded) == 2
+
+
+@pytest.mark.parametrize("calls", [{2, 3}, {2, 4}], ids=["in the same shard", "in another shard"])
+def test_a_worker_that_ends_a_second_time_stops_the_command(photos, tmp_path, monkeypatch, capsys, imitated_ray, calls):
+    loaded, out = dying(monkeypatch, calls), tmp_path / "p.csv"
+    assert predict(photos, out, "--shard-size", "2", "--ray", "local") == 2
+    reason = "a worker of Ray failed (The actor died unexpectedly); repeat the command to continue"
+    assert capsys.readouterr().err == f"error: {reason}\n"
+    assert len(loaded) == 2
+    assert len(list((tmp_path / "p.csv.parts").glob("part-*.csv"))) == max(calls) - 2
+    assert predict(photos, out, "--shard-size", "2", "--ray", "local") == 0
+    assert len(rows_of(out)) == len(GOOD)
 
 
 @pytest.mark.slow
