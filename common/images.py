@@ -24,6 +24,7 @@ MAX_SIDE = 512  # pixels; images of a larger most frequent size are reduced
 SAME_ASPECT = 0.05  # relative difference of two aspects that are taken as the same
 OTHER_ASPECTS = 0.1  # share of images of another aspect, above which all images are read as squares
 TRIAL_FILES = 16  # on which the speed of reading is measured
+DARK = 32  # an eighth of white
 REDUCED_SIDE = 384  # pixels, the longer side of reduced images; the recipes' networks use at most 299
 
 
@@ -317,6 +318,12 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], automatic: bool) -
     counts = Counter(photo.conversion for photo in photos if photo.conversion)
     for conversion, count in sorted(counts.items()):
         yield f"converted {count} images: {conversion}"
+    deep = [photo.thumbnail.max() for photo in photos if "65535 is white" in photo.conversion]
+    if deep and max(deep) < DARK:
+        yield (
+            f"warning: all {len(deep)} images of more than 8 bits are nearly black, because 65535 is white; "
+            "if they have 12 bits, multiply their values by 16"
+        )
     resized = sum(photo.size != size for photo in photos)
     if resized:
         yield f"resized {resized} images to {size[0]}×{size[1]}"

@@ -355,7 +355,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     _add_teacher(command)
     _add_size(command)
     command.add_argument(
-        "--max-images", type=_whole, metavar="N", help="at most so many images of --data, evenly from each class"
+        "--max-images", type=_whole, metavar="N", help="at most so many images of --data, spread over each class"
     )
     _add_groups(command)
     _add_validation(command)

@@ -35,6 +35,18 @@ def test_classes_are_in_natural_order(tmp_path):
         np.testing.assert_array_equal(pixels, np.asarray(Image.open(path)))
 
 
+@pytest.mark.parametrize(("factor", "warned"), [(1, True), (16, False)])
+def test_twelve_bits_in_sixteen_are_warned_of(tmp_path, factor, warned):
+    rng = np.random.default_rng(0)
+    for name in ("Oak", "Ash"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            pixels = rng.integers(0, 4096, (16, 16)).astype(np.uint16) * factor
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    notes = "\n".join(load_folder(tmp_path).notes)
+    assert ("warning: all 4 images of more than 8 bits are nearly black" in notes) == warned
+
+
 def test_files_are_in_natural_order(tmp_path):
     draw_folder(tmp_path, 3, classes=2, side=32)
     for old, new in (("00000", "10"), ("00001", "9"), ("00002", "1")):
