@@ -10,11 +10,14 @@ DROP = {}
 LOST = [DROP, {"status": 500}, {"status": 502}, {"status": 503}, {"status": 504, "body": "<html>"}, {"hang": 30}]
 
 
-@pytest.fixture(autouse=True)
-def short_timeout(monkeypatch):
-    monkeypatch.setattr("competition.upload.codabench.TIMEOUT", (0.3, 0.3))
+@pytest.fixture
+def patience(monkeypatch, fault):
+    """A server that hangs is given up after two seconds; one that answers has the usual time for it."""
+    if "hang" in fault:
+        monkeypatch.setattr("competition.upload.codabench.TIMEOUT", (2, 2))
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize("fault", LOST, ids=str)
 def test_a_lost_answer_is_found_in_the_list(server, upload, note, fault, paged):
@@ -51,6 +54,7 @@ def test_a_lost_answer_of_several_tasks_finds_the_parent(server, upload, make_ta
     assert len(server.parents()) == 1
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("fault", LOST, ids=str)
 def test_an_answer_lost_for_good(server, upload, clock, note, fault):
     server.fail("submit", **fault)
