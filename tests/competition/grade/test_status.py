@@ -1,5 +1,6 @@
 """What the grader shows while it runs: the step of the submission, and nothing that the submission wrote."""
 
+import contextlib
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -167,11 +169,33 @@ def test_the_command_shows_the_step_on_a_terminal_and_removes_it(tmp_path):
     path = stub_zip(tmp_path / "a.zip", "import time\n" + stub(slow))
     ours, theirs = pty.openpty()
     command = [sys.executable, ROOT / "grade_submission.py", path, "--layout", "an2dl2024"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True)
-    os.close(theirs)
-    text = os.read(ours, 1 << 16).decode()
-    os.close(ours)
-    assert done.returncode == 0, done.stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        text = read_terminal(ours, process).decode()
+        out = process.stdout.read()
+    assert process.returncode == 0, out
     assert re.search(r"grading: all images, [23] s so far", text)
     assert text.endswith("\r\x1b[K")
-    assert "grading:" not in done.stdout
+    assert "grading:" not in out
+
+
+def read_terminal(descriptor, process):
+    """All bytes that a process writes to a terminal until its end. Kills it if it takes longer than a minute."""
+    shown, end = b"", threading.Timer(60, process.kill)
+    end.start()
+    with contextlib.suppress(OSError), open(descriptor, "rb", buffering=0) as terminal:  # an OSError is the end of it
+        while part := terminal.read(4096):
+            shown += part
+    end.cancel()
+    return shown
+
+
+@pytest.mark.integration
+def test_a_terminal_is_read_to_its_end():
+    """A read returns at most 4,095 bytes of it, and what is not read blocks the process."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "import sys; sys.stderr.write('x' * 50_000); sys.stderr.write('end')"]
+    with subprocess.Popen(command, stderr=theirs) as process:
+        os.close(theirs)
+        assert read_terminal(ours, process) == b"x" * 50_000 + b"end"
+    assert process.returncode == 0
