@@ -384,7 +384,7 @@ def test_a_damaged_trial_is_one_clear_error(copied_search, search_data):
 
 def test_a_damaged_record_of_the_search_is_one_clear_error(copied_search, search_data):
     (copied_search / "search.json").write_text('{"recipe": ')
-    with pytest.raises(UserError, match=r"search"):
+    with pytest.raises(UserError, match=r"search\.json is damaged \(.*\); remove the folder and start again$"):
         searched_in(copied_search, search_data)
 
 
