@@ -1,13 +1,17 @@
-"""benchmarks.own_data: scikit-learn's digits as images, wrong options, and the curve of the results."""
+"""benchmarks.own_data: digits as images, its options, what it takes from each contestant, and the results' curve."""
 
+import argparse
 import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks import own_data
+from benchmarks import Failed, own_data
 from common.errors import UserError
 from docs import curve
 
@@ -48,6 +52,66 @@ def test_contestants_are_measured_in_order_and_written(tmp_path, monkeypatch):
     assert own_data.main(options) == 0
     written = json.loads((tmp_path / "own.json").read_text("utf-8"))
     assert list(written) == ["twenty lines", "auto, 1 minutes", "auto, 3 minutes", "forty lines, 8 epochs"]
+
+
+OPTIONS = argparse.Namespace(data="my train", test="my test", backbone_weights="none")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The commands that were started. `answer` is called with each, and returns its exit code and what it prints."""
+    started = SimpleNamespace(commands=[], answer=lambda command: (0, ""))
+
+    def run(command, **options):
+        started.commands.append(command[1:])
+        code, out = started.answer(command)
+        return subprocess.CompletedProcess(command, code, out)
+
+    monkeypatch.setattr(own_data.subprocess, "run", run)
+    return started
+
+
+def test_auto_is_measured_by_its_plan_and_the_metrics_of_its_runs(started):
+    def answer(command):
+        out = Path(command[command.index("--out") + 1])
+        for name, accuracy in {"quick": 0.5, "finetuned": 0.75, "refused": 0.9, "best": 0.75}.items():
+            (out / name).mkdir(parents=True)
+            (out / name / "metrics.json").write_text(json.dumps({"accuracy": 0.1, "test": {"accuracy": accuracy}}))
+        steps = {"quick": {"held_out_accuracy": 0.4}, "finetuned": {"held_out_accuracy": 0.6}}
+        (out / "plan.json").write_text(json.dumps({"steps": steps, "decisions": ["first", f"kept as {out / 'best'}"]}))
+        return 0, None
+
+    started.answer = answer
+    result = own_data.auto(OPTIONS, 3)
+    (command,) = started.commands
+    assert command[:7] == ["-m", "training", "auto", "--data", "my train", "--test", "my test"]
+    assert command[7] == "--out" and command[9:] == ["--minutes", "3", "--backbone-weights", "none"]
+    assert not Path(command[8]).exists()
+    assert result.pop("seconds") >= 0
+    assert result == {
+        "test_accuracy": 0.75,
+        "steps": {
+            "quick": {"held_out_accuracy": 0.4, "test_accuracy": 0.5},
+            "finetuned": {"held_out_accuracy": 0.6, "test_accuracy": 0.75},
+        },
+        "decisions": ["first", "kept as OUT/auto/best"],
+    }
+
+
+def test_a_baseline_is_measured_by_the_last_word_that_it_prints(started):
+    started.answer = lambda command: (0, "Found 9 files\n0.625\n")
+    result = own_data.baseline(OPTIONS, "forty_lines.py", "8")
+    assert result.pop("seconds") >= 0
+    assert result == {"test_accuracy": 0.625}
+    assert started.commands == [[str(own_data.BASELINES / "forty_lines.py"), "my train", "my test", "none", "8"]]
+
+
+def test_a_contestant_that_fails_is_named(started):
+    started.answer = lambda command: (3, "")
+    with pytest.raises(Failed, match="^twenty_lines.py ended with exit code 3"):
+        own_data.baseline(OPTIONS, "twenty_lines.py")
+    with pytest.raises(Failed, match="^auto failed"):
+        own_data.auto(OPTIONS, 1)
 
 
 @pytest.fixture
