@@ -159,7 +159,7 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
     for out, (name, recipe) in runs.items():
         try:
             if out in others:
-                raise UserError(f"holds a finished run with another {others[out]}; give another --runs")
+                raise UserError(others[out])
             if out in finished:
                 print(f"{out}: finished")
                 continue

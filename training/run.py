@@ -13,6 +13,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomically, write_arrays, write_json
 from common.images import Images
+from training.config.override import in_bfloat16
 from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Prediction, Recipe
 from training.data.augment import precompute_augmentation
 from training.data.balance import natural, svmsmote
@@ -116,24 +117,31 @@ def planned_record(recipe: Recipe, name: str, images: Images, inputs: Inputs) ->
 def outdated(runs: dict[Path, tuple[str, Recipe]], inputs: Inputs) -> dict[Path, str]:
     """Finds the finished runs that are not those that would be trained now.
 
+    The precision is no difference, because `run` chooses it for the processor.
+
     Args:
         runs: folder → name and recipe.
         inputs: `Inputs`.
 
     Returns:
-        Folder → what is different.
+        Folder → what is wrong with its run.
 
     Raises:
-        UserError: see `load_inputs`, `with_teacher` and `read_record`.
+        UserError: see `load_inputs`.
     """
     if not runs:
         return {}
     images, _ = load_inputs(replace(inputs, test=None), say=lambda line: None)
     found = {}
     for folder, (name, recipe) in runs.items():
-        different = read_record(folder).differences(planned_record(recipe, name, images, inputs))
-        if different:
-            found[folder] = different[0]
+        try:
+            there, planned = read_record(folder), planned_record(recipe, name, images, inputs)
+        except UserError as error:
+            found[folder] = str(error)
+            continue
+        there, planned = (replace(one, recipe=in_bfloat16(one.recipe)) for one in (there, planned))
+        for what in there.differences(planned)[:1]:
+            found[folder] = f"holds a finished run with another {what}; give another --runs"
     return found
 
 

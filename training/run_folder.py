@@ -89,7 +89,8 @@ class Record:
 
 def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str) -> Record:
     """The record of a run that is about to start."""
-    backend, held_together = keras.backend.backend(), list(images.scenes or images.held_out)
+    backend = keras.backend.backend()
+    held_together = images.groups.tolist() if images.scenes else list(images.held_out)
     return Record(
         name=name,
         recipe=recipe,

@@ -108,6 +108,9 @@ def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(run_recipes,
     for name in ("one", "two"):
         assert f"{runs_folder / name}: holds a finished run with another recipe or --set; give another --runs" in error
     assert "finished\n" not in out
+    (runs_folder / "one" / "run.json").write_text("{")
+    code, out, error = run_recipes("one", "two")
+    assert (code, "run.json is damaged" in error, f"{runs_folder / 'two'}: finished" in out) == (2, True, True)
 
 
 @pytest.mark.slow

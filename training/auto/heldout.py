@@ -67,15 +67,15 @@ def _components(unit: np.ndarray, bound: float) -> np.ndarray:
 def held_out_share(images: Images) -> float:
     """The share of the groups that is held out: at least one group of each class that has several.
 
-    It is 0 if less than two classes have several groups.
+    It is 0 if less than two classes have several groups, or if groups have images of several classes and a class is in
+    only one of them.
     """
     pairs = set(zip(images.labels.tolist(), images.groups.tolist(), strict=True))
-    groups = np.bincount([label for label, _ in pairs], minlength=len(images.names))
-    groups = groups[groups >= 2]
-    if len(groups) < 2:
-        return 0.0
-    mixed = len(pairs) > len(np.unique(images.groups))  # a group with images of several classes is held out as a whole
-    return float(max(HELD_OUT, 1 / groups.min() if mixed else len(groups) / groups.sum()))
+    counts = np.bincount([label for label, _ in pairs], minlength=len(images.names))
+    if len(pairs) > len(np.unique(images.groups)):  # groups with images of several classes, which are held out whole
+        return float(max(HELD_OUT, 1 / counts.min())) if counts.min() >= 2 else 0.0
+    several = counts[counts >= 2]
+    return float(max(HELD_OUT, len(several) / several.sum())) if len(several) >= 2 else 0.0
 
 
 def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, images: Images, rows: tuple) -> np.ndarray:

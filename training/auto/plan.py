@@ -40,7 +40,7 @@ class Plan:
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
         print(f"auto, {minutes}:{seconds:02} of {self.minutes:g} min: {line}", flush=True)
 
-    def keep(self, step: str, recipe: Recipe, accuracy: float, said: str = "") -> None:
+    def keep(self, step: str, recipe: Recipe, accuracy: float, text: str = "") -> None:
         """Copies a step's run to `best`, without what only training needs, and says its accuracy or another text."""
         with atomic_folder(self.out / BEST) as temporary:
             for path in (self.out / step).iterdir():
@@ -48,8 +48,8 @@ class Plan:
                     shutil.copy2(path, temporary / path.name)
         self.accuracy = accuracy
         self.steps[step] = {"recipe": to_json(recipe), "held_out_accuracy": accuracy}
-        said = said or (f"{accuracy:.1%} on the held-out images; " if accuracy else "")
-        self.say(f"{step}: {said}kept as {self.out / BEST}")
+        text = text or (f"{accuracy:.1%} on the held-out images; " if accuracy else "")
+        self.say(f"{step}: {text}kept as {self.out / BEST}")
         self.save()
 
     def keep_if_better(self, step: str, recipe: Recipe, accuracy: float) -> bool:

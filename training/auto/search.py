@@ -80,7 +80,8 @@ class Search:
     Attributes:
         plan: the time left, the decisions, and the best run so far.
         inputs: what each run reads.
-        images: `Images` that are trained on or held out. test: those that are reported on, or None.
+        images: `Images` that are trained on or held out.
+        test: `Images` that are reported on, or None.
         rows: (training rows, held-out rows).
         base: the recipe that all steps share.
         size: of the network's input, in pixels.
@@ -133,7 +134,7 @@ class Search:
         plan = self.plan
         if not self._holds_out():
             return
-        turns = self._may_turn()
+        turns = plan.seconds_left > FIXED_SECONDS and self._may_turn()
         views = choices.TURNED if turns else self.base.prediction.tta_transforms
         heads_seconds = HEAD_SECONDS + self.view_seconds * len(self.images) * len(views)
         fixed = FIXED_SECONDS + heads_seconds
@@ -168,8 +169,8 @@ class Search:
         self.plan.say("there is time to repeat the training with the held-out images as well")
         recipe = change(recipe, {"data.validation_split": 0.0})
         self._train(recipe, ALL)
-        said = f"trained on all images; {self.plan.accuracy:.1%} is that of the model without the held-out ones; "
-        self.plan.keep(ALL, recipe, self.plan.accuracy, said)
+        text = f"trained on all images; {self.plan.accuracy:.1%} is that of the model without the held-out ones; "
+        self.plan.keep(ALL, recipe, self.plan.accuracy, text)
 
     def _limited(self, inputs: Inputs, listed: ClassFolders) -> Inputs:
         """Leaves out some of the listed images if there is no time for the features of all, or too little memory."""
@@ -182,7 +183,7 @@ class Search:
         if count <= most:
             return inputs
         what = "time is too short" if affordable <= fitting else "memory is too small"
-        self.plan.say(f"{most} of the {count} images are used, because the {what} for more")
+        self.plan.say(f"{listed.limited(most).count} of the {count} images are used, because the {what} for more")
         return replace(inputs, max_images=most)
 
     def _train(self, recipe: Recipe, step: str, inputs: Inputs | None = None) -> dict:

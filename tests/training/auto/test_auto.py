@@ -132,6 +132,8 @@ def test_a_share_is_held_out_of_classes_with_several_groups():
     assert heldout.held_out_share(images([0] * 500 + [1] + [2], names(502))) == 0  # of one class, it tells nothing
     patients = [f"{row % 20}" for row in range(40)] + ["0", "1", "2"]
     assert heldout.held_out_share(images([0] * 20 + [1] * 20 + [2] * 3, patients)) == pytest.approx(1 / 3)
+    patients[-2:] = ["0", "0"]  # of the third class there is one patient, who cannot be in both parts
+    assert heldout.held_out_share(images([0] * 20 + [1] * 20 + [2] * 3, patients)) == 0
 
 
 def test_groups_of_the_user_are_used(auto_data, tmp_path):
