@@ -15,12 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.cli import argument_parser, run_command
 from common.errors import UserError
 from common.files import write_text
 from docs.structure import measure
-from training.evaluate.metrics import wilson
+from training.evaluate.class_bias import class_bias
+from training.evaluate.metrics import metrics, wilson
+from training.evaluate.paired import compare_held_out, finished_folds, held_out
 from training.evaluate.rows import Row, by_recipe, epochs_text, read_rows
+from training.run_folder import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -36,6 +41,9 @@ STEPS = (
     ("Small initialization of missing kernels, cosine to a tenth", "inception_svm_quiet", "inception_svm_quiet_full"),
     ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full"),
 )
+# The cross-validations in results/folds: what was done, and the folder. Each is compared with the one before.
+FOLD_STEPS = (("The released recipe", "released"),)
+FOLDS = 5
 SPECIES = [
     "Chinee apple",
     "Lantana",
@@ -50,7 +58,7 @@ SPECIES = [
 
 def values() -> dict[str, str]:
     """Name → text, for every number that the documentation may use."""
-    found = {**_grade(), **_held_out(), **_runs(), **_benchmarks(), **_tables()}
+    found = {**_grade(), **_folds(), **_runs(), **_benchmarks(), **_tables()}
     found["result.table"] = _result_table(found)
     found["structure"] = "\n```\n" + "\n".join(measure()[0]) + "\n```\n"
     return found
@@ -108,31 +116,60 @@ def _grade() -> dict[str, str]:
     }
 
 
-def _held_out() -> dict[str, str]:
-    """The released recipe with a fifth of the images held out."""
-    metrics = _load("runs/released/metrics.json")
-    test = metrics["test"]
-    return {
-        "held_out.accuracy": percent(metrics["accuracy"]),
-        "held_out.interval": " to ".join(map(percent, metrics["interval95"])),
-        "held_out.images": f"{metrics['images']:,}",
-        "held_out.macro_f1": f"{metrics['macro_f1']:.3f}",
-        "held_out.phase1_accuracy": percent(test["accuracy"]),
-        "held_out.phase1_interval": " to ".join(map(percent, test["interval95"])),
-        "held_out.phase1_macro_f1": f"{test['macro_f1']:.3f}",
-        "held_out.minutes": f"{_load('runs/released/metrics.json')['finetuning_minutes']:.0f}",
+def _folds() -> dict[str, str]:
+    """The cross-validation of the released recipe, and the steps after it on the same images."""
+    released = RESULTS / "folds" / FOLD_STEPS[0][1]
+    scores, runs = _out_of_fold(released), finished_folds(released)
+    found = {
+        "folds.accuracy": percent(scores["accuracy"]),
+        "folds.interval": " to ".join(map(percent, scores["interval95"])),
+        "folds.macro_f1": f"{scores['macro_f1']:.3f}",
+        "folds.images": f"{scores['images']:,}",
+        "folds.count": f"{FOLDS} folds" if len(runs) == FOLDS else f"{len(runs)} of {FOLDS} folds",
+        "folds.class_bias": str(class_bias(released)[1]),
+        "folds.each": ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs),
         "released.minutes": f"{_load('runs/released_full/metrics.json')['finetuning_minutes']:.0f}",
     }
+    lines = ["| step | out of fold | 95 % interval | paired difference | p | minutes per fold |", "|" + " --- |" * 6]
+    before = None
+    for step, name in FOLD_STEPS:
+        folder = RESULTS / "folds" / name
+        scores, runs = _out_of_fold(folder), finished_folds(folder)
+        minutes = sum(_run_metrics(run)["finetuning_minutes"] for run in runs) / len(runs)
+        cells = [percent(scores["accuracy"]), " to ".join(map(percent, scores["interval95"]))]
+        lines.append(f"| {step} | {' | '.join(cells + _difference(before, folder))} | {minutes:.0f} |")
+        before = folder
+    found["folds.steps"] = "\n" + "\n".join(lines) + "\n"
+    return found
+
+
+def _out_of_fold(crossval: Path) -> dict:
+    """The metrics of a cross-validation's finished folds together."""
+    (_, names), images = held_out(crossval)
+    labels, probabilities = zip(*images.values(), strict=True)
+    return metrics(np.array(labels), np.array(probabilities), names)
+
+
+def _run_metrics(run: Path) -> dict:
+    return json.loads((run / METRICS).read_text("utf-8"))
+
+
+def _difference(before: Path | None, after: Path) -> list[str]:
+    """The cells of a paired difference in points with its interval, and of McNemar's p."""
+    if before is None:
+        return ["–", "–"]
+    one = compare_held_out(before, after)
+    points, low, high = (f"{100 * value:+.1f}" for value in (one.accuracy, one.low, one.high))
+    return [f"{points} ({low} to {high})", f"{one.p_value:.2g}"]
 
 
 def _result_table(found: dict[str, str]) -> str:
-    """The headline numbers: the released model, and its recipe with a fifth of the images held out."""
+    """The headline numbers: the released model, and the cross-validation of its recipe."""
     phase1 = f"phase 1, {found['phase1.images']} images"
     rows = (
         ("committed model (trained on all images), float32", phase1, "phase1.{}"),
         ("committed model, bfloat16", phase1, "bfloat16.{}"),
-        ("model trained on four fifths", f"held-out fifth, {found['held_out.images']} images", "held_out.{}"),
-        ("model trained on four fifths", phase1, "held_out.phase1_{}"),
+        ("same recipe, cross-validation", f"out of fold, {found['folds.images']} training images", "folds.{}"),
     )
     lines = ["| model | measured on | accuracy | 95 % interval | macro F1 |", "| --- | --- | --- | --- | --- |"]
     for model, images, name in rows:
