@@ -97,7 +97,7 @@ docs: $(READY)  ## write the measured numbers into the documentation
 	@$(BIN)/python -m docs.structure --picture docs/img/architecture.png
 	@$(BIN)/python -m docs.fill
 
-bench: $(READY)  ## run the benchmarks that need no run (over an hour on an idle machine)
+bench: $(READY)  ## run the main benchmarks (over an hour on an idle machine)
 	@$(BIN)/python -m benchmarks.inference
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.grading

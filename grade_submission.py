@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import argument_parser, positive, run_command
+from common.cli import argument_parser, image_size, positive, run_command, whole_number
 from common.errors import UserError
 from common.files import write_json
 from competition.grade.grade import LAYOUTS, Rules, grade
@@ -48,6 +48,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--layout", choices=list(LAYOUTS), default=rules.layout, help="what the zip was built for (default %(default)s)"
     )
+    parser.add_argument(
+        "--size", type=image_size, help="N or HxW, of the images (default: that of most of them, or 96)"
+    )
+    parser.add_argument(
+        "--classes", type=whole_number, help="number of classes, without --data and if the zip does not name them"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the grade to this file")
     parser.add_argument("--html", metavar="FILE", help="also write the page of details to this file; needs --data")
     return parser.parse_args(arguments)
@@ -59,7 +65,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             "--html needs labelled images: the page of details shows scores; add --data, or leave out --html"
         )
-    rules = Rules(options.limit_mb, options.time_limit, options.memory_limit_mb, options.layout)
+    if options.classes and options.data:
+        raise UserError("--classes has no effect with --data, whose folders are the classes; leave it out")
+    limits = options.limit_mb, options.time_limit, options.memory_limit_mb
+    rules = Rules(*limits, options.layout, options.size, options.classes)
     status = StatusLine()
     try:
         result = grade(options.zip, options.data, rules, options.python, options.html, status)

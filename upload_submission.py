@@ -15,11 +15,12 @@ again, 130 interrupted
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import argument_parser, run_command
+from common.cli import argument_parser, positive, run_command
 from competition.package.archive import LIMIT_MB, megabytes
 from competition.upload.codabench import Server
 from competition.upload.login import TOKEN_FILE, login, read_token
@@ -36,13 +37,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--competition", type=int, metavar="ID", help="default: found from the phase")
     parser.add_argument("--login", action="store_true", help="ask for name and password, and write the token file")
     parser.add_argument("--token-file", default=TOKEN_FILE, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--limit-mb", type=float, default=LIMIT_MB, help="the server's limit (default %(default)s)")
+    parser.add_argument("--limit-mb", type=positive, default=LIMIT_MB, help="the server's limit (default %(default)s)")
     parser.add_argument(
         "--wait", type=float, default=3600, metavar="SECONDS", help="for the scores (default %(default)s)"
     )
     parser.add_argument("--dry-run", action="store_true", help="check the zip and ask for permission, but send nothing")
     parser.add_argument("--again", action="store_true", help="submit a zip that was submitted before")
     options = parser.parse_args(arguments)
+    if not 0 <= options.wait < math.inf:
+        parser.error(f"--wait must be 0 or more seconds, got {options.wait:g}")
     if not options.login and (not options.zip or options.phase is None):
         parser.error("give the zip and --phase, or --login")
     return options

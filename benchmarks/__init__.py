@@ -1,6 +1,6 @@
 """Measurements of speed, memory and accuracy. `python -m benchmarks` lists them.
 
-Speeds are compared as ratios: the candidates run alternately in one process, and the median of all rounds is reported
+Speeds are compared as ratios: the candidates run in turn, and the median of all rounds is reported
 with the smallest and the largest.
 """
 

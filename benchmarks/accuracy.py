@@ -39,13 +39,14 @@ from training.evaluate.class_bias import cross_fitted
 from training.evaluate.metrics import calibration_error, wilson
 from training.evaluate.paired import finished_folds, paired_difference
 from training.evaluate.plots import plot_ranges
-from training.fit.head import Features, fit_head, fit_linear
+from training.fit.head import Features, fit_head
 from training.model.build import build_model
 from training.model.trainable import freeze
 from training.predict import TTA_TRANSFORMS, needs_square, predict_proba
 from training.recipes import RENAMED, load_recipe
-from training.run import finetuned_model, head_features, load_run, split_and_balance
+from training.run import head_features, split_and_balance
 from training.run_folder import CACHE, Record, read_metrics, read_record, teacher_sha256
+from training.trained import finetuned_model, load_run
 
 # Logistic regression has neither soft targets nor class biases.
 LOGISTIC = {"head.kind": LINEAR, "head.teacher_share": 0.0, "head.class_bias": {}}
@@ -178,8 +179,7 @@ def _fitted(recipe: Recipe, fold: Fold, arrays: dict[str, np.ndarray], seeds: in
     features = Features(train, arrays["train_labels"], val[0], data.val.labels, data.val.names, data.train.teacher)
     began, results = time.monotonic(), []
     for seed in range(seeds):
-        fit = fit_linear if recipe.head.kind == LINEAR else fit_head
-        head = fit(replace(recipe, seed=seed), features)
+        head = fit_head(replace(recipe, seed=seed), features)
         results.append(np.mean([head.predict(view, verbose=0) for view in val], axis=0))
     return Predicted(results, (time.monotonic() - began) / seeds)
 

@@ -4,9 +4,9 @@
   python -m benchmarks.inference --images 512 --rounds 9 --json inference.json
 
 Each contestant runs in a process of its own, and all of them run alternately on the same images. Before anything is
-timed, the probabilities are compared. One view is timed, and test-time augmentation of a third of the images, which is
-about the share of real photographs that need it. The Keras model is InceptionV3 with BatchNormalization and the
-quasi-SVM, filled with the weights of submission/SubmissionModel. The time to the first answer is that of new processes.
+timed, the probabilities are compared. One view is timed, and test-time augmentation of a third of the images, more than
+held-out photographs need. The Keras model is InceptionV3 with BatchNormalization and the quasi-SVM, filled with the
+weights of submission/SubmissionModel. The time to the first answer is that of new processes.
 
 exit codes: 0 measured, 1 a contestant computes something else
 """

@@ -8,6 +8,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 from common.errors import DISK_ERRORS, CommandError
 
 INTERRUPTED = 130
+MAX_SIZE = 4096  # pixels
 
 
 def run_command(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
@@ -179,3 +181,21 @@ def positive(text: str) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
     return number
+
+
+def whole_number(text: str) -> int:
+    """Returns a whole number from 1, for `add_argument(type=whole_number)`."""
+    if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Returns (height, width) from a text such as 128 or 96x128, for `add_argument(type=image_size)`."""
+    match = re.fullmatch(r"(\d{1,4})(?:[x×](\d{1,4}))?", text)
+    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not (1 <= height <= MAX_SIZE and 1 <= width <= MAX_SIZE):
+        raise argparse.ArgumentTypeError(
+            f"must be N or HEIGHTxWIDTH in pixels from 1 to {MAX_SIZE}, got {text!r}; for example 224 or 192x256"
+        )
+    return height, width

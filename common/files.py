@@ -132,13 +132,14 @@ def file_sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, what: str, wait: bool = False, instead: str = "give another --out") -> Iterator[None]:
     """Holds a lock file while the block runs. The operating system releases it when the process ends.
 
     Args:
         path: the lock file. It is not deleted; it contains the process number of the last holder.
         what: what is locked, for the message.
         wait: wait for the other process instead of raising.
+        instead: what the user can do instead of waiting, for the message.
 
     Raises:
         InUse: another process holds the lock.
@@ -150,7 +151,7 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
             file.seek(0)
             holder = f"process {file.read().strip() or 'unknown'}"
             if not wait:
-                raise InUse(f"{what} is in use by {holder}; wait until it ends, or give another --out") from None
+                raise InUse(f"{what} is in use by {holder}; wait until it ends, or {instead}") from None
             print(f"waiting for {holder}, which is writing {what}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)

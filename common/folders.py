@@ -13,8 +13,8 @@ SYSTEM_NAMES = frozenset(
     ("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx", "lost+found", "$recycle.bin")
     + ("recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 )
+KEPT = 8  # files that a rare class keeps of a listing that is limited
 # Names of the parts of a data set, which are not classes.
-KEPT = 8  # files of a rare class, of a listing that is limited
 PART = re.compile(
     r"(train|training|val|valid|validation|test|testing|eval|dev|holdout|phase|fold|split)[ _-]?\d*", re.I
 )
@@ -40,7 +40,7 @@ class ClassFolders:
         return sum(len(files) for _, files in self.classes)
 
     def limited(self, most: int) -> "ClassFolders":
-        """Returns a listing of at most `most` files, evenly spaced in each class, and of one file of each class.
+        """Returns a listing of at most `most` files, evenly spaced in each class. Each class keeps at least one.
 
         Rare classes keep more of their files: 8, if that is at most half of what is kept.
         """

@@ -1,6 +1,7 @@
 """Groups of images that belong together, for example of one scene or patient: a split keeps each in one part."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import atomically
 from common.images import Images
+from common.labels import delimiter_of
 
 COLUMNS = ("path", "group")
 
@@ -36,13 +38,18 @@ def _read_groups(table: Path) -> dict[str, str]:
     """Path → group. Raises a UserError for another kind of file, and for a path with two groups."""
     groups: dict[str, str] = {}
     try:
-        with open(table, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            for row in csv.DictReader(file):
-                path, group = row["path"], row["group"]
-                if group is None or groups.setdefault(path, group) != group:
-                    got = "no group" if group is None else f"{groups[path]!r} and {group!r}"
-                    raise UserError(f"--groups must have one group for each path, {table} has {got} for {path}")
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
+        head = [cell.strip() for cell in next(rows, [])]
+        places = [head.index(name) for name in COLUMNS]
+        for cells in filter(None, rows):
+            if len(cells) <= max(places):
+                raise UserError(f"--groups must have one group for each path, {table} has no group for {cells[0]}")
+            path, group = cells[places[0]], cells[places[1]].strip()
+            if groups.setdefault(path, group) != group:
+                got = f"{groups[path]!r} and {group!r}"
+                raise UserError(f"--groups must have one group for each path, {table} has {got} for {path}")
+    except (OSError, ValueError, csv.Error) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"--groups must be a CSV file with the columns path and group; {table}: {reason}") from error
     return groups

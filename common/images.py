@@ -1,4 +1,4 @@
-"""Loads class folders into arrays. Outside of submission/model.py, only common/image_file.py reads image files."""
+"""Loads class folders into arrays."""
 
 import hashlib
 import os
@@ -25,6 +25,7 @@ SAME_ASPECT = 0.05  # relative difference of two aspects that are taken as the s
 OTHER_ASPECTS = 0.1  # share of images of another aspect, above which all images are read as squares
 TRIAL_FILES = 16  # on which the speed of reading is measured
 DARK = 32  # an eighth of white
+LEAST_SHARE = 0.1  # of the images that have the most frequent size; with fewer, the median size is taken
 REDUCED_SIDE = 384  # pixels, the longer side of reduced images; the recipes' networks use at most 299
 
 
@@ -154,8 +155,7 @@ def load_images(listed: ClassFolders, size: tuple[int, int] | None = None) -> Im
 
     Args:
         listed: of `list_classes`, or of `common.labels.list_labelled`.
-        size: (height, width) in pixels. None takes the most frequent size of the images, reduced to 384 pixels on the
-            longer side if a side is longer than 512.
+        size: (height, width) in pixels. None takes that of `working_size`.
 
     Returns:
         `Images`.
@@ -202,17 +202,24 @@ def cost_of_reading(listed: ClassFolders, size: tuple[int, int] | None = None) -
 def working_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """Returns the size, (height, width), at which images of several sizes are read.
 
-    It is the most frequent size, or a square of its shorter side if more than a tenth of the images have another
-    aspect: a center crop to a square loses least. It is reduced to `REDUCED_SIDE` if a side is above `MAX_SIDE`.
+    It is the most frequent size, or the median height and width if less than a tenth of the images have that size. It
+    is a square of the shorter side if more than a tenth of the images have another aspect: a center crop to a square
+    loses least. Of the median size, it is the median of the shorter sides. It is reduced to `REDUCED_SIDE` if a side is
+    above `MAX_SIDE`.
 
     Args:
         sizes: (height, width) of each image, in pixels; at least one.
     """
     counts = Counter(sizes)
-    (height, width), _ = counts.most_common(1)[0]
+    (height, width), most = counts.most_common(1)[0]
+    shorter = min(height, width)
+    if most < LEAST_SHARE * counts.total():
+        every = np.array(list(counts.elements()))
+        height, width = (int(side) for side in np.median(every, axis=0))
+        shorter = int(np.median(every.min(axis=1)))
     other = sum(count for (h, w), count in counts.items() if abs(h * width - w * height) > SAME_ASPECT * w * height)
     if other > OTHER_ASPECTS * counts.total():
-        height = width = min(height, width)
+        height = width = shorter
     longer = max(height, width)
     if longer <= MAX_SIDE:
         return height, width
@@ -331,11 +338,16 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], automatic: bool) -
     cropped = sum(share > SAME_ASPECT for share in lost)
     if cropped:
         yield f"cropped {cropped} of them at the center to this aspect, which removed up to {max(lost):.0%} of an image"
-    height, width = Counter(photo.size for photo in photos).most_common(1)[0][0]
+    (height, width), most = Counter(photo.size for photo in photos).most_common(1)[0]
     if automatic and size[0] == size[1] and height != width:
         yield (
             f"the images have several aspect ratios, so they are read as squares of {size[0]}×{size[1]}; training "
             "takes another size with --size"
+        )
+    elif automatic and most < LEAST_SHARE * len(photos):
+        yield (
+            f"no size is that of a tenth of the images, so they are read at the median size, {size[0]}×{size[1]}; "
+            "training takes another with --size"
         )
     elif automatic and (height, width) != size:
         yield (

@@ -133,9 +133,7 @@ def _read(table: Path) -> _Rows:
         raise UserError(f"--labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{printable(table)} must be UTF-8; save it as CSV UTF-8") from error
-    head = next((line for line in text.split("\n") if line.strip()), "")
-    delimiter = max(DELIMITERS, key=lambda one: len(next(csv.reader([head], delimiter=one), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     try:
         rows = [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
     except csv.Error as error:
@@ -149,6 +147,12 @@ def _read(table: Path) -> _Rows:
                 f"{printable(table)} must have {len(columns)} cells in each row, line {line} has {len(cells)}"
             )
     return _Rows(printable(table.name), tuple(map(printable, columns)), tuple(rows[1:]))
+
+
+def delimiter_of(text: str) -> str:
+    """The delimiter of a CSV text: the one of `DELIMITERS` that divides its first line into the most cells."""
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    return max(DELIMITERS, key=lambda one: len(next(csv.reader([head], delimiter=one), [])))
 
 
 def _recognize(rows: _Rows, files: _Files) -> tuple[_Rows, int, list[int]]:

@@ -25,6 +25,8 @@ from training.evaluate.class_bias import class_bias
 from training.evaluate.metrics import metrics, wilson
 from training.evaluate.paired import compare_held_out, finished_folds, held_out
 from training.evaluate.rows import Row, by_recipe, epochs_text, read_rows
+from training.predict import TTA_TRANSFORMS
+from training.recipes import load_recipe
 from training.run_folder import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,10 +111,7 @@ def _grade() -> dict[str, str]:
         + "\n".join(["| phase 1 | precision | recall | F1 |", "| --- | --- | --- | --- |", *rows])
         + "\n",
         "phase1.species1_recall": f"{scores['recall_0']:.2f}",
-        "phase1.seconds": f"{grade['seconds']:.0f} s",
         "phase1.prediction_seconds": f"{grade['used']['seconds']:.0f} s",
-        "phase1.memory": f"{grade['peak_mb'] / 1000:.1f} GB",
-        "zip.size": next(check["reason"].split()[0] for check in grade["checks"] if check["name"] == "size") + " MB",
     }
 
 
@@ -169,7 +168,7 @@ def _result_table(found: dict[str, str]) -> str:
     rows = (
         ("committed model (trained on all images), float32", phase1, "phase1.{}"),
         ("committed model, bfloat16", phase1, "bfloat16.{}"),
-        ("same recipe, cross-validation", f"out of fold, {found['folds.images']} training images", "folds.{}"),
+        (f"same recipe, {found['folds.count']}", f"out of fold, {found['folds.images']} training images", "folds.{}"),
     )
     lines = ["| model | measured on | accuracy | 95 % interval | macro F1 |", "| --- | --- | --- | --- | --- |"]
     for model, images, name in rows:
@@ -212,7 +211,9 @@ def _benchmarks() -> dict[str, str]:
     inference, memory, grading = (_load(f"benchmarks/{name}.json") for name in ("inference", "memory", "grading"))
     training, accuracy, kernels = (_load(f"benchmarks/{name}.json") for name in ("training", "accuracy", "kernels"))
     images, cached = _load("benchmarks/images.json"), training["quasi_svm_head"]["cached"]
-    found = {
+    threshold = f"quasi-SVM, 192×192, 8 transforms, threshold {load_recipe('released').prediction.tta_threshold:g}"
+    transforms = accuracy["rows"][threshold]["transforms_per_image"]
+    return {
         **_inference(inference),
         **_memory(memory["rows"], "memory"),
         **_memory(_load("benchmarks/memory_jax.json")["rows"], "memory_jax"),
@@ -224,29 +225,23 @@ def _benchmarks() -> dict[str, str]:
         "images.ratio": _ratio(images["speed"]["load_folder"]),
         "images.memory": f"{images['loading']['peak_mb']:.0f} MB",
         "images.predict": f"{images['predicting']['beyond_mb']:.0f} MB",
-        "own_data.rows": _own_data_rows(_load("benchmarks/own_data.json")),
-        "own_data_30.rows": _own_data_rows(_load("benchmarks/own_data_30.json")),
+        "tta.transforms": f"{transforms:g}",
+        "tta.share": percent((transforms - 1) / (len(TTA_TRANSFORMS) - 1), 0),
         "accuracy.rows": _accuracy_rows(accuracy["rows"]),
         "kernels.rows": _kernel_rows(kernels),
     }
-    for name, row in accuracy["rows"].items():
-        found[f"accuracy.{name.replace(' ', '_')}"] = percent(row["accuracy"])
-    return found
 
 
 def _tables() -> dict[str, str]:
-    """The tables of benchmarks that may not have been run yet, which the documentation then says."""
-    found = {}
+    """The tables of benchmarks."""
     tables = {
         "peers": _peer_rows,
         "profile": _profile_rows,
         "growth": _growth_rows,
         "aspect": _aspect_rows,
-        **{name: _own_data_rows for name in ("own_data_60", "own_data_leaves", "own_data_digits")},
+        **{f"own_data{which}": _own_data_rows for which in ("", "_30", "_60", "_leaves", "_digits")},
     }
-    for name, rows in tables.items():
-        measured = (RESULTS / "benchmarks" / f"{name}.json").is_file()
-        found[f"{name}.rows"] = rows(_load(f"benchmarks/{name}.json")) if measured else "\nNot measured yet.\n"
+    found = {f"{name}.rows": rows(_load(f"benchmarks/{name}.json")) for name, rows in tables.items()}
     variants = _load("benchmarks/variants.json")
     found["variants.rows"] = _variant_rows(variants)
     found["variants.operations"] = _operations(variants["operations"])

@@ -98,7 +98,7 @@ def _with_parents(modules: Iterable[str]) -> set[str]:
 
 
 def circles() -> list[str]:
-    """Modules of training or competition that import each other in a circle at their head."""
+    """Modules that import each other in a circle at their head."""
     graph = {_module(path): _head_imports(path) for path in sources()}
     return sorted({module for module in graph if module in _reachable(graph, module)})
 

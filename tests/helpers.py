@@ -159,7 +159,7 @@ def tiny_submission(tta_transforms=("none", "horizontal"), tta_threshold=1.0):
     """An unpacked submission: model.py, metadata, SubmissionModel. Shared by the tests: copy it before changing it."""
     from training.config.recipe import Prediction
     from training.export import export
-    from training.run import TrainedModel
+    from training.trained import TrainedModel
 
     folder = Path(tempfile.mkdtemp(prefix="tiny-submission-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -1,10 +1,13 @@
-"""Train, cross-validate, compare and apply image classifiers."""
+"""Train, cross-validate, compare and apply image classifiers.
+
+The stages of a run: list and load the images, split, balance, augment, fine-tune the backbone, cache its features,
+train the head, predict, evaluate. `build_submission.py` then exports and packs it.
+"""
 
 import argparse
 import importlib.util
 import logging
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from common.tensorflow_log import hide_tensorflow_log
 
 hide_tensorflow_log()
 
-from common.cli import argument_parser, positive, print_listing, run_command
+from common.cli import argument_parser, image_size, positive, print_listing, run_command, whole_number
 from common.errors import InUse, UserError
 from training.recipes import load_recipe, recipe_groups, recipe_names, recipe_summary
 
@@ -55,7 +58,6 @@ START = """Start here
   python -m training run released --data DIR         the most accurate recipe
 """
 BACKENDS = ("tensorflow", "jax")
-MAX_SIZE = 4096  # pixels
 SHOWN_ERRORS = 20  # likely label errors that are printed
 
 
@@ -147,7 +149,7 @@ def _changed(recipe: "Recipe", settings: list[str]) -> "Recipe":
 
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
     """Trains one run after another. Skips those that are finished or in use, and names those that failed at the end."""
-    from training.run import outdated
+    from training.planned import outdated
 
     runs = {
         Path(options.runs) / (f"{name}-seed{seed}" if seed else name): (name, replace(recipe, seed=recipe.seed + seed))
@@ -355,7 +357,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     _add_teacher(command)
     _add_size(command)
     command.add_argument(
-        "--max-images", type=_whole, metavar="N", help="at most so many images of --data, spread over each class"
+        "--max-images", type=whole_number, metavar="N", help="at most so many images of --data, spread over each class"
     )
     _add_groups(command)
     _add_validation(command)
@@ -443,7 +445,7 @@ def _add_tune(commands: argparse._SubParsersAction) -> None:
     command = _add_command(commands, "tune", "search for a recipe's best head with KerasTuner")
     command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")
     command.add_argument("--out", required=True, help="folder of the search; an interrupted one is continued")
-    command.add_argument("--trials", type=int, default=60, help="default: %(default)s")
+    command.add_argument("--trials", type=whole_number, default=60, metavar="N", help="default: %(default)s")
     command.add_argument("--test", help="class folders on which each trial is reported; none is selected by them")
     _add_training_options(command)
     command.set_defaults(command=_tune)
@@ -534,29 +536,11 @@ def _add_groups(command: argparse.ArgumentParser) -> None:
 def _add_size(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--size",
-        type=_size,
+        type=image_size,
         metavar="SIZE",
         help="N or HxW, height and width in pixels at which the images are read (default: the most frequent size, "
-        "reduced to 384 on the longer side if that is longer than 512)",
+        "or the median if none is frequent, reduced to 384 on the longer side if that is longer than 512)",
     )
-
-
-def _whole(text: str) -> int:
-    """A whole number from 1."""
-    if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """(height, width) from a text such as 128 or 96x128."""
-    match = re.fullmatch(r"(\d{1,4})(?:[x×](\d{1,4}))?", text)
-    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not (1 <= height <= MAX_SIZE and 1 <= width <= MAX_SIZE):
-        raise argparse.ArgumentTypeError(
-            f"must be N or HEIGHTxWIDTH in pixels from 1 to {MAX_SIZE}, got {text!r}; for example 224 or 192x256"
-        )
-    return height, width
 
 
 def _add_training_options(command: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from common.errors import UserError
 from common.files import atomic_folder
-from training.run import TrainedModel, load_run
+from training.trained import TrainedModel, load_run
 
 MIN_HALVED = 1024  # smaller constants stay float32: halving them would save nothing
 NOISE_IMAGES = 16  # on which the SavedModel is compared with the model if there are no photographs

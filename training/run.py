@@ -4,7 +4,6 @@ A run that was interrupted continues when its command is repeated.
 """
 
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -13,8 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomically, write_arrays, write_json
 from common.images import Images
-from training.config.override import in_bfloat16
-from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Prediction, Recipe
+from training.config.recipe import QUASI_SVM, SOFTMAX, Recipe
 from training.data.augment import precompute_augmentation
 from training.data.balance import natural, svmsmote
 from training.data.split import TrainVal, not_held_out, split_rows
@@ -24,17 +22,17 @@ from training.evaluate.plots import plot_confusion, plot_curves
 from training.fit.checkpoint import read_history
 from training.fit.features import FeatureSpec, layer_features, tta_features
 from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
-from training.fit.head import HEAD_HISTORY, Features, fit_head, fit_linear
+from training.fit.head import HEAD_HISTORY, Features, fit_head
 from training.fit.soup import finetune_soup
 from training.inputs import Inputs, load_inputs
-from training.model.backbones import PRETRAINED, pooled_layers
+from training.model.backbones import pooled_layers
 from training.model.build import build_model
-from training.model.heads import averaged_head, linear_head, quasi_svm_head, softmax_head
+from training.model.heads import averaged_head
 from training.model.trainable import freeze
+from training.planned import used_weights
 from training.predict import predict_proba
 from training.reuse import reuse_finetuning
 from training.run_folder import (
-    BEST,
     CACHE,
     FEATURES,
     HEAD_WEIGHTS,
@@ -42,14 +40,12 @@ from training.run_folder import (
     METRICS,
     SAMPLES,
     VAL,
-    Record,
     make_record,
     open_run,
-    read_metrics,
-    read_record,
     read_whole_history,
     run_file,
 )
+from training.trained import finetuned_model
 
 SAMPLE_COUNT = 32
 
@@ -108,48 +104,6 @@ def train(
     return result
 
 
-def planned_record(recipe: Recipe, name: str, images: Images, inputs: Inputs) -> Record:
-    """The record that a run of a recipe would have. Raises a UserError; see `with_teacher`."""
-    images = with_teacher(images, recipe, inputs.teacher)
-    return make_record(name, recipe, images, used_weights(recipe, inputs.backbone_weights))
-
-
-def outdated(runs: dict[Path, tuple[str, Recipe]], inputs: Inputs) -> dict[Path, str]:
-    """Finds the finished runs that are not those that would be trained now.
-
-    The precision is no difference, because `run` chooses it for the processor.
-
-    Args:
-        runs: folder → name and recipe.
-        inputs: `Inputs`.
-
-    Returns:
-        Folder → what is wrong with its run.
-
-    Raises:
-        UserError: see `load_inputs`.
-    """
-    if not runs:
-        return {}
-    images, _ = load_inputs(replace(inputs, test=None), say=lambda line: None)
-    found = {}
-    for folder, (name, recipe) in runs.items():
-        try:
-            there, planned = read_record(folder), planned_record(recipe, name, images, inputs)
-        except UserError as error:
-            found[folder] = str(error)
-            continue
-        there, planned = (replace(one, recipe=in_bfloat16(one.recipe)) for one in (there, planned))
-        for what in there.differences(planned)[:1]:
-            found[folder] = f"holds a finished run with another {what}; give another --runs"
-    return found
-
-
-def used_weights(recipe: Recipe, backbone_weights: str) -> str:
-    """The backbone weights that a recipe starts from: the given ones, or none if its backbone has none."""
-    return backbone_weights if recipe.finetune.backbone in PRETRAINED else "none"
-
-
 def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
     """Splits first, then balances and augments the training part only, as a run of the recipe does."""
     train_rows, val_rows = split_rows(recipe.data, images)
@@ -177,26 +131,6 @@ def _finetuned(recipe: Recipe, data: TrainVal, weights: str, folder: Path, cache
     return fit(recipe, data, weights, folder, cache, init)
 
 
-def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Path) -> keras.Model:
-    """The fine-tuned backbone with its softmax head, in float32.
-
-    Args:
-        recipe: the run's recipe.
-        names: class names.
-        image_shape: (height, width) of the images, in pixels.
-        folder: the run's folder.
-
-    Returns:
-        `keras.Model`, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
-    """
-    tune = recipe.finetune
-    backbone = tune.backbone("none")
-    head = softmax_head(tune, backbone.output_shape[-1], len(names))
-    model = build_model(backbone, head, image_shape, tune.input_size)
-    model.load_weights(run_file(folder, FINETUNED))
-    return model
-
-
 def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
     """The model that ships, in float32: with the softmax head, or with a quasi-SVM trained now on cached features."""
     train, val, size = data.train, data.val, recipe.finetune.input_size
@@ -209,8 +143,8 @@ def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
     features, val_features = head_features(recipe, backbone, layers, data, cache)
     arrays = {"train": features, "train_labels": train.labels, "val": val_features, "val_labels": val.labels}
     write_arrays(out / FEATURES, **arrays)
-    fit = fit_linear if recipe.head.kind == LINEAR else fit_head
-    head = fit(recipe, Features(features, train.labels, val_features[0], val.labels, train.names, train.teacher), out)
+    split = Features(features, train.labels, val_features[0], val.labels, train.names, train.teacher)
+    head = fit_head(recipe, split, out)
     head = averaged_head(head, model.get_layer("softmax_head"), recipe.head.softmax_share)
     model = build_model(pooled_layers(backbone, layers), head, train.images.shape[1:3], size)
     atomically(out / HEAD_WEIGHTS[recipe.head.kind], model.save_weights)
@@ -289,58 +223,3 @@ def _effort(recipe: Recipe, out: Path) -> dict:
     if recipe.head.kind == QUASI_SVM or recipe.finetune.head_warmup_epochs:
         effort["head_minutes"] = round(head_seconds / 60, 2)
     return effort
-
-
-def _head(recipe: Recipe, width: int, classes: int) -> keras.Model:
-    """A quasi-SVM or linear head without its weights, averaged with a softmax if the recipe says so."""
-    if recipe.head.kind == LINEAR:
-        head = linear_head(width, classes)
-    else:
-        head = quasi_svm_head(recipe.head, width, classes, 1.0, recipe.seed)
-    return averaged_head(head, softmax_head(recipe.finetune, width, classes), recipe.head.softmax_share)
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """What a finished run ships.
-
-    model: the model in float32, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
-    names: class names.
-    prediction: test-time augmentation.
-    samples: some photographs, uint8 [n, h, w, 3], on which an export is checked; None if there are none.
-    """
-
-    model: keras.Model
-    names: tuple
-    prediction: Prediction
-    samples: np.ndarray | None = None
-
-
-def load_run(out: Path) -> TrainedModel:
-    """Loads the trained model of a finished run, or of the best run of `training.auto`.
-
-    Raises:
-        UserError: no run, an unfinished one, or damaged weights.
-    """
-    out = Path(out)
-    out = out / BEST if (out / BEST).is_dir() else out
-    record = read_record(out)
-    read_metrics(out)  # raises if the run is not finished
-    recipe, tune, classes = record.recipe, record.recipe.finetune, len(record.classes)
-    backbone = tune.backbone("none")
-    width = backbone.output_shape[-1]
-    if recipe.head.kind == SOFTMAX:
-        head, weights = softmax_head(tune, width, classes), run_file(out, FINETUNED)
-    else:
-        backbone = pooled_layers(backbone, recipe.head.feature_layers)
-        head, weights = _head(recipe, backbone.output_shape[-1], classes), out / HEAD_WEIGHTS[recipe.head.kind]
-    model = build_model(backbone, head, record.image_shape, tune.input_size)
-    try:
-        model.load_weights(weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
-    samples = None
-    if (out / SAMPLES).is_file():
-        with np.load(out / SAMPLES) as file:
-            samples = file["images"]
-    return TrainedModel(model, record.classes, recipe.prediction, samples)

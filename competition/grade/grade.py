@@ -21,6 +21,7 @@ import numpy as np
 from common.errors import DISK_ERRORS, UserError
 from common.files import atomically, no_space, require_space, write_json
 from common.images import Images, load_folder
+from common.memory import free_memory
 from competition.grade.journal import (
     JOURNAL,
     STEPS,
@@ -32,11 +33,11 @@ from competition.grade.journal import (
 from competition.grade.labels import by_class_name
 from competition.grade.sandbox import Isolation, interpreter_path, isolation
 from competition.grade.status import Steps
-from competition.grade.worker import Limits, Outcome, free_memory, run, walk
+from competition.grade.worker import Limits, Outcome, run, walk
 from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
 from competition.package.archive import LIMIT_MB, MODEL_NAME, Check, extract, inspect, unpacked_bytes
 from competition.package.class_names import class_names
-from competition.synthetic import draw_images
+from competition.synthetic import SIDE, draw_images
 
 TIME_LIMIT = 300  # seconds, CodaLab's default
 MEMORY_LIMIT_MB = 8000
@@ -44,7 +45,16 @@ CALL_BYTES = 500_000_000  # of the float32 images of one call of `predict`, as i
 DISK_MARGIN = 10_000_000  # bytes, for the programs and what they write
 GRACE_SECONDS = 15  # that the ingestion program may take in addition to the submission's time
 SYNTHETIC_IMAGES = 64
-SYNTHETIC_NAMES = tuple(f"Species{number}" for number in range(1, 9))
+SYNTHETIC_CLASSES = 8
+ASSUMED = (
+    f"the zip does not name its classes: {SYNTHETIC_CLASSES} are assumed; --classes N, or labelled images (--data), "
+    "tell the number, and --size the size of the images"
+)
+# Prints the first package that an interpreter does not find, or "found".
+FIND_PACKAGES = """
+import importlib.util, sys
+print(next((name for name in sys.argv[1:] if not importlib.util.find_spec(name)), "found"))
+"""
 LAYOUTS = {"codalab": "model", "codabench": "model", "an2dl2024": "Model"}  # layout → the class that model.py must have
 REQUIRED_STEPS = STEPS[:4]  # after a failure of one of these the later steps are not run
 PREDICTIONS = ("predictions.txt", "probabilities.npy")
@@ -103,12 +113,16 @@ class Rules:
     time_limit: seconds for all predictions.
     memory_limit_mb: memory of the whole process tree, in MB of 1,000,000 bytes.
     layout: a key of `LAYOUTS`.
+    size: (height, width) of the images in pixels; None: that of `load_images`, and 96×96 of synthetic images.
+    classes: number of classes of synthetic images, if the zip does not name its classes; None: 8.
     """
 
     limit_mb: float = LIMIT_MB
     time_limit: float = TIME_LIMIT
     memory_limit_mb: float = MEMORY_LIMIT_MB
     layout: str = "codalab"
+    size: tuple[int, int] | None = None
+    classes: int | None = None
 
 
 @dataclass
@@ -154,8 +168,9 @@ def grade(
         UserError: `data` or `python` cannot be used, a folder of `data` is none of the model's classes, the images need
             more memory than there is, or the disk of temporary files is full.
     """
-    rules, python = rules or Rules(), _find_interpreter(python)
-    images = load_folder(data) if data else _synthetic_images()
+    rules = rules or Rules()
+    python = _find_interpreter(python, ("numpy", "tensorflow") if LAYOUTS[rules.layout] == "model" else ("numpy",))
+    images = load_folder(data, rules.size) if data else _synthetic_images(rules)
     job = _Job(
         zip=Path(path),
         data=Path(data) if data else None,
@@ -178,15 +193,32 @@ def grade(
     return result
 
 
-def _find_interpreter(python: str | Path) -> str:
+def _find_interpreter(python: str | Path, packages: tuple[str, ...]) -> str:
+    """Returns the absolute path of an interpreter. Raises a UserError if it cannot run a submission."""
+    needed = f"--python must be a Python interpreter that has {' and '.join(packages)}"
     found = shutil.which(python)
     if not found:
-        raise UserError(f"--python must be a Python interpreter that has TensorFlow, there is no program {python}")
-    return interpreter_path(Path(found).absolute())
+        raise UserError(f"{needed}, there is no program {python}")
+    path = interpreter_path(Path(found).absolute())
+    try:
+        done = subprocess.run([path, "-I", "-c", FIND_PACKAGES, *packages], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{needed}, {python} cannot be run: {error}") from error
+    if done.stdout != "found\n":
+        missing = done.stdout.strip() or "these packages"
+        raise UserError(
+            f"{needed}, {python} does not find {missing}; install into an environment, because a submission runs "
+            "without the packages of pip install --user"
+        )
+    return path
 
 
-def _synthetic_images() -> Images:
-    return Images(draw_images(SYNTHETIC_IMAGES), np.zeros(SYNTHETIC_IMAGES, np.int64), SYNTHETIC_NAMES, ())
+def _synthetic_images(rules: Rules) -> Images:
+    """Images of a square or a part of it, all with the label 0."""
+    height, width = rules.size or (SIDE, SIDE)
+    names = tuple(f"Species{number + 1}" for number in range(rules.classes or SYNTHETIC_CLASSES))
+    images = draw_images(SYNTHETIC_IMAGES, len(names), side=max(height, width))[:, :height, :width]
+    return Images(np.ascontiguousarray(images), np.zeros(SYNTHETIC_IMAGES, np.int64), names, ())
 
 
 def _missing_protection(isolated: Isolation) -> Iterator[str]:
@@ -207,6 +239,8 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
     names = class_names(stage / "ingested_program" / MODEL_NAME / "saved_model.pb")
     if names and not job.data:  # synthetic images have the classes of the zip
         job.images, result.names = replace(job.images, names=names), names
+    if not names and not job.data and not job.rules.classes:
+        result.notes = (*result.notes, ASSUMED)
     if job.data:
         job.images, notes = by_class_name(job.images, names)
         result.names, result.notes = job.images.names, (*result.notes, *notes)

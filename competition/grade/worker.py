@@ -275,17 +275,6 @@ def _resident_mb(processes: Iterable[psutil.Process]) -> float:
     return total / 1e6
 
 
-def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Returns the bytes that may still be used: of the machine, and in a container of its control group (version 2)."""
-    free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError, KeyError):  # no such file, or the limit is "max"
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cached = int(statistics["inactive_file"]) + int(statistics["active_file"])  # given back when it is needed
-        free = min(free, limit - used + cached)
-    return free
-
-
 def _kill(process: subprocess.Popen, before: set[int]) -> None:
     """Kills a program and all its descendants, until none is left."""
     with contextlib.suppress(ProcessLookupError):

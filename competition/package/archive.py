@@ -135,15 +135,18 @@ def check_metadata(text: str, name: str = "metadata") -> Check:
             reason = "the server would start its command beside the checked model.py"
         elif key not in METADATA_KEYS or not line.isprintable() or "\ufffd" in line:  # in place of what is not UTF-8
             reason = reason or f"the server would not understand its line {line.strip()[:60]!r}"
+        elif not value.strip():
+            reason = reason or f"its line {line.strip()[:60]!r} has no text"
     if not reason and (_parsed(text) or {}) != pairs:
         reason = f"the server would not read plain text in {text.strip()[:60]!r}"
     return Check(name, not reason, reason, FIX_METADATA.format(name=name) if reason else "")
 
 
 def _parsed(text: str) -> object:
-    """Returns the value of a YAML text, or the text itself if it is not valid."""
+    """Returns the value of a YAML text with its numbers and dates as texts, or the text itself if it is not valid."""
     try:
-        return yaml.safe_load(text)
+        yaml.safe_load(text)
+        return yaml.load(text, Loader=yaml.BaseLoader)
     except Exception:  # PyYAML's own, and what a date or a tag that means nothing raises
         return text
 
@@ -163,7 +166,7 @@ def megabytes(size: float) -> str:
 
 def _check_contents(archive: zipfile.ZipFile) -> Iterator[Check]:
     entries = archive.infolist()
-    by_name = {_unpacked_name(entry): entry for entry in entries}
+    by_name = {_unpacked_name(entry): entry for entry in entries if not entry.filename.endswith("/")}
     yield from (_check_unpacked_size(entries), _check_names(entries))
     if any(map(_unreadable, entries)):
         return

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import CommandError
+from common.errors import CommandError, UserError
 from common.files import atomically
 from common.folders import is_hidden
 from competition.package.archive import LIMIT_MB, MODEL_NAME, UNPACKED_LIMIT_MB, inspect
@@ -35,11 +35,9 @@ class Model(model):  # the contract of 2024: no argument, numpy in and out
 
 
 class Refused(CommandError):
-    """Nothing was built. Exit code 1 if the server would reject the zip, 2 for every other reason."""
+    """The server would reject the zip. Nothing was written."""
 
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 1
 
 
 def build(
@@ -62,7 +60,8 @@ def build(
         Path of the zip.
 
     Raises:
-        Refused: the model is missing or damaged, `out` cannot be written, or the server would reject the zip.
+        UserError: the model is missing or damaged, or `out` cannot be written.
+        Refused: the server would reject the zip.
     """
     out = Path(out)
     files = _apply_layout(_collect(_model_folder(model_folder)), layout)
@@ -100,8 +99,8 @@ def predict_csv(
         (path of the CSV file, notes for the user; the first says which answer stands for which class).
 
     Raises:
-        Refused: the model is missing or damaged, or `out` cannot be written.
-        UserError: the sample or the images are invalid, see `competition.package.kaggle.write_csv`.
+        UserError: the model is missing or damaged, `out` cannot be written, or the sample or the images are invalid,
+            see `competition.package.kaggle.write_csv`.
     """
     folder = _model_folder(model_folder)
     _collect(folder)  # raises if a file is missing
@@ -136,9 +135,8 @@ def write_code(
         Lines for the user: what the answers are, and the client's commands.
 
     Raises:
-        Refused: the model is missing or damaged, or `out` cannot be written.
-        UserError: the sample or the images are invalid, see `competition.package.kaggle.plan`, or `out` has other
-            files.
+        UserError: the model is missing or damaged, `out` cannot be written or has other files, or the sample or the
+            images are invalid, see `competition.package.kaggle.plan`.
     """
     out, folder = Path(out), _model_folder(model_folder)
     _collect(folder)  # raises if a file is missing
@@ -202,7 +200,7 @@ def tensorflow_version(path: Path | str) -> str:
     """Returns the version of TensorFlow that saved the model in a zip.
 
     Raises:
-        Refused: saved_model.pb is damaged.
+        UserError: saved_model.pb is damaged.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -214,7 +212,7 @@ def tensorflow_version(path: Path | str) -> str:
         return SavedModel.FromString(data).meta_graphs[0].meta_info_def.tensorflow_version
     except (DecodeError, IndexError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise Refused(f"{name} is damaged ({reason}); restore it from the repository, or give --run") from error
+        raise UserError(f"{name} is damaged ({reason}); restore it from the repository, or give --run") from error
 
 
 def _model_folder(folder: Path | str | None) -> Path:
@@ -222,9 +220,9 @@ def _model_folder(folder: Path | str | None) -> Path:
 
 
 def _collect(model_folder: Path) -> dict[str, Path | bytes]:
-    """Returns the files of a submission: {name in the zip: path}. Raises `Refused` if one is missing."""
+    """Returns the files of a submission: {name in the zip: path}. Raises a UserError if one is missing."""
     if not (model_folder / "saved_model.pb").is_file():
-        raise Refused(
+        raise UserError(
             f"no model at {model_folder}; train one (python -m training run …) and give --run, "
             "or restore the folder from the repository"
         )
@@ -232,7 +230,7 @@ def _collect(model_folder: Path) -> dict[str, Path | bytes]:
     files = {"model.py": SOURCE / "model.py", "metadata": own if own.is_file() else SOURCE / "metadata"}
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
-        raise Refused(f"missing {', '.join(missing)}; restore it from the repository")
+        raise UserError(f"missing {', '.join(missing)}; restore it from the repository")
     paths = [path.relative_to(model_folder) for path in model_folder.rglob("*") if path.is_file()]
     parts = [path for path in paths if not any(is_hidden(part) or part == "__pycache__" for part in path.parts)]
     return {**files, **{f"{MODEL_NAME}/{path.as_posix()}": model_folder / path for path in parts}}
@@ -247,19 +245,18 @@ def _apply_layout(files: dict[str, Path | bytes], layout: str) -> dict[str, Path
 
 
 def _load(folder: Path) -> Any:
-    """Returns the submission's `model` with the SavedModel of a folder. Raises `Refused` if it cannot be loaded."""
+    """Returns the submission's `model` with the SavedModel of a folder. Raises a UserError if it cannot be loaded."""
     try:
         return load_code(SOURCE / "model.py").model(folder.parent)
     except RuntimeError as error:
-        raise Refused(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def _require_accepted(path: Path, limit_mb: float) -> None:
     for check in inspect(path, limit_mb):
         if not check.passed:
-            message = f"the server would refuse it: {check.name}: {check.reason}; {check.fix}"
-            raise Refused(message, exit_code=1)
+            raise Refused(f"the server would refuse it: {check.name}: {check.reason}; {check.fix}")
 
 
-def _not_writable(out: Path | str, error: OSError) -> Refused:
-    return Refused(f"cannot write {out}: {error.strerror or error}; free the disk or give another --out")
+def _not_writable(out: Path | str, error: OSError) -> UserError:
+    return UserError(f"cannot write {out}: {error.strerror or error}; free the disk or give another --out")

@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.errors import UserError
 from competition.package.answer import KINDS
-from competition.package.build import Refused, predict_csv, write_code
+from competition.package.build import predict_csv, write_code
 from competition.package.kaggle import plan
 from competition.package.kaggle_code import CodeCompetition, require_own_folder
 
@@ -34,18 +35,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raises `Refused` if an option is missing or has no effect, `UserError` if a name is invalid."""
+    """Raises a UserError if an option is missing or has no effect, or a name is invalid."""
     needed, taken = LAYOUTS.get(options.layout, ((), ()))
     missing = [f"--{name}" for name in needed if not getattr(options, name)]
     if missing:
         every = ", ".join(f"--{name}" for name in needed)
-        raise Refused(f"--layout {options.layout} needs {every}; add {' and '.join(missing)}")
+        raise UserError(f"--layout {options.layout} needs {every}; add {' and '.join(missing)}")
     if needed and options.limit_mb:
-        raise Refused(f"--limit-mb applies to a zip, --layout {options.layout} writes none; leave out --limit-mb")
+        raise UserError(f"--limit-mb applies to a zip, --layout {options.layout} writes none; leave out --limit-mb")
     for name in dict.fromkeys(name for pair in LAYOUTS.values() for names in pair for name in names):
         if name not in (*needed, *taken) and getattr(options, name):
             layouts = " or ".join(layout for layout, pair in LAYOUTS.items() if name in (*pair[0], *pair[1]))
-            raise Refused(f"--{name} has no effect without --layout {layouts}; add it, or leave out --{name}")
+            raise UserError(f"--{name} has no effect without --layout {layouts}; add it, or leave out --{name}")
     if options.layout == "kaggle-code":
         _target(options)
         require_own_folder(_out(options))

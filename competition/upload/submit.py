@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import file_sha256, write_json
+from common.files import file_sha256, locked, write_json
 from competition.package.archive import LIMIT_MB, LOCAL_CHECKS, inspect, may_be_unpacked
 from competition.upload.answers import field, ids, number, one_line
 from competition.upload.codabench import Server
@@ -78,31 +78,32 @@ def send(
 
     Raises:
         Refused, NoAnswer: see `Server.ask`.
-        UserError: the note beside the zip is damaged.
+        UserError: the note beside the zip is damaged, or another process is submitting the zip.
     """
     path = Path(path)
     place = note_path(path, phase)
-    sha256, before = file_sha256(path), _read_note(place)
-    same = before and (before.server, before.phase, before.sha256) == (server.url, phase, sha256)
-    if before and same and not again and not dry_run:
-        return _submitted_before(server, before, place)
-    if reason := _refusal(server, phase):
-        raise Refused(f"the server accepts no submission now: {reason}")
     if dry_run:
+        _require_permission(server, phase)
         return None
-    competition = find_competition(server, phase) if competition is None else competition
-    note = Note(server.url, phase, sha256, remote_name(path))
-    key = _upload(server, path, note.file, competition)
-    write_json(place, asdict(note))
-    try:
-        note.submission = _create(server, note, key)
-    except Refused:  # it was not created: restore what was noted before
-        place.unlink()
-        if before:
-            write_json(place, asdict(before))
-        raise
-    write_json(place, asdict(note))
-    return note.submission
+    with locked(place.with_suffix(".lock"), f"the upload of {path}", instead="end it"):
+        sha256, before = file_sha256(path), _read_note(place)
+        same = before and (before.server, before.phase, before.sha256) == (server.url, phase, sha256)
+        if before and same and not again:
+            return _submitted_before(server, before, place)
+        _require_permission(server, phase)
+        competition = find_competition(server, phase) if competition is None else competition
+        note = Note(server.url, phase, sha256, remote_name(path))
+        key = _upload(server, path, note.file, competition)
+        write_json(place, asdict(note))
+        try:
+            note.submission = _create(server, note, key)
+        except Refused:  # it was not created: restore what was noted before
+            place.unlink()
+            if before:
+                write_json(place, asdict(before))
+            raise
+        write_json(place, asdict(note))
+        return note.submission
 
 
 def note_path(path: Path, phase: int) -> Path:
@@ -138,6 +139,11 @@ def find_competition(server: Server, phase: int) -> int:
             f"{error}; give the same command again, or the competition's id with --competition ID"
         ) from error
     raise Refused(f"the competition of phase {phase} was not found: {reason}; give its id with --competition ID")
+
+
+def _require_permission(server: Server, phase: int) -> None:
+    if reason := _refusal(server, phase):
+        raise Refused(f"the server accepts no submission now: {reason}")
 
 
 def _refusal(server: Server, phase: int) -> str:

@@ -36,7 +36,7 @@ class State:
 
     @property
     def scored(self) -> bool:
-        """Whether its scores are there; they come some time after the status Finished."""
+        """Whether scores are there; they come some time after the status Finished, one after another."""
         return self.status == "Finished" and bool(self.scores)
 
     @property
@@ -64,18 +64,23 @@ def watch(server: Server, submission: int, seconds: float, say: Callable[[str], 
     """
     began = time.monotonic()
     known: dict[int, State] = {}
+    ended: dict[int, State] = {}
     while True:
         parent = poll(server, submission)
-        tasks = [_ended(known, child) or poll(server, child) for child in parent.children]
+        tasks = [ended.get(child) or poll(server, child) for child in parent.children]
+        over = time.monotonic() - began > seconds
         for state in (parent, *tasks):
-            if state.submission not in known or known[state.submission].status != state.status:
+            before = known.get(state.submission)
+            if before is None or before.status != state.status:
                 name = f"{state.label}: " if tasks and state is not parent else ""
                 say(f"{time.monotonic() - began:5.0f} s  {name}{state.status}")
             known[state.submission] = state
+            if _has_ended(state, before, over):
+                ended[state.submission] = state
         tasks = tasks or [parent]
-        if parent.failed or all(task.failed or task.scored for task in tasks):
+        if parent.failed or all(task.submission in ended for task in tasks):
             break
-        if time.monotonic() - began > seconds:
+        if over:
             raise NoAnswer(
                 f"submission {submission} has no scores after {seconds:g} s, its status is {parent.status}; "
                 "give the same command again to go on"
@@ -116,10 +121,15 @@ def score_lines(states: list[State], named: bool) -> list[str]:
     return lines
 
 
-def _ended(known: dict[int, State], submission: int) -> State | None:
-    """A state that does not change any more, or None."""
-    state = known.get(submission)
-    return state if state and (state.failed or state.scored) else None
+def _has_ended(state: State, before: State | None, over: bool) -> bool:
+    """Whether a task failed, or has the same scores as in the poll before, so that no more of them come.
+
+    Args:
+        state, before: of the task, in this poll and in the one before, if there was one.
+        over: whether the time is over, so that the scores that are there are taken.
+    """
+    complete = over or (before is not None and before.scores == state.scores)
+    return state.failed or (state.scored and complete)
 
 
 def _failure(server: Server, parent: State, failed: list[State], tasks: int, path: Path) -> str:

@@ -14,7 +14,8 @@ from training.config.recipe import Prediction
 from training.data.split import split_rows
 from training.evaluate.crossval import crossval
 from training.predict import TTA_TRANSFORMS, predict_proba
-from training.run import Inputs, load_run, train
+from training.run import Inputs, train
+from training.trained import load_run
 
 pytestmark = pytest.mark.integration
 

@@ -50,6 +50,19 @@ def test_images_with_an_empty_group_belong_to_no_other(grouped_data, tmp_path):
     assert groups.tolist() == [0, 0, 0, *range(3, 16)]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", ", "])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_tables_of_spreadsheets_are_read(grouped_data, tmp_path, end, delimiter, mark):
+    """With a byte order mark, semicolons, other line ends, and spaces around a group."""
+    paths = [path.relative_to(grouped_data).as_posix() for path in grouped_data.rglob("*.jpg")]
+    lines = [f"path{delimiter}group"]
+    lines += [f"{path}{delimiter}{'x' if row % 2 else ' x '}" for row, path in enumerate(paths)]
+    (tmp_path / "groups.csv").write_bytes((mark + end.join(lines)).encode())
+    images = with_groups(load_folder(grouped_data), tmp_path / "groups.csv", grouped_data)
+    assert set(images.scenes) == {"x"}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -328,6 +328,30 @@ def test_most_frequent_size_is_taken_if_it_is_small(sizes, expected):
     assert working_size(sizes) == expected
 
 
+def test_of_many_sizes_the_median_is_taken():
+    """By chance, two small images may have the same size."""
+    rng = np.random.default_rng(0)
+    photos = [(side, side) for side in range(100, 301)]
+    assert working_size([*photos, (32, 32), (32, 32), (32, 32)]) == (198, 198)
+    wide = [(side, 3 * side // 2) for side in range(100, 301)]
+    assert working_size(wide) == (200, 300)
+    crops = [tuple(int(side) for side in np.exp(rng.normal(np.log(150), 0.7, 2))) for _ in range(2000)]
+    height, width = working_size(crops)
+    shorter = np.median([min(size) for size in crops])
+    assert height == width == int(shorter)
+    assert working_size([(side, 2 * side) for side in range(600, 900)]) == (192, 384)
+
+
+def test_the_median_size_is_noted(tmp_path):
+    for name, first in (("Oak", 20), ("Ash", 40)):
+        (tmp_path / name).mkdir()
+        for side in range(first, first + 20):
+            Image.fromarray(draw_images(1, seed=side, side=side)[0]).save(tmp_path / name / f"{side}.png")
+    images = load_folder(tmp_path)
+    assert images.images.shape == (40, 39, 39, 3)
+    assert any("no size is that of a tenth of the images" in note and "39×39" in note for note in images.notes)
+
+
 def test_large_photographs_are_reduced_with_a_note(tmp_path):
     for name, seed in (("Oak", 0), ("Ash", 1)):
         (tmp_path / name).mkdir()

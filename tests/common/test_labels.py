@@ -166,3 +166,8 @@ def test_class_folders_and_a_table_of_them_are_the_same_images(leaf_folder, tmp_
     )
     assert (one.names, one.paths, one.digests) == (other.names, other.paths, other.digests)
     assert np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_other_line_ends_are_read(listed, end):
+    assert listed((HEAD + ROWS).replace("\n", end)) == listed(HEAD + ROWS)

@@ -12,7 +12,7 @@ from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.export import export
 from training.model import backbones
-from training.run import load_run
+from training.trained import load_run
 
 pytestmark = pytest.mark.integration
 PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])

@@ -75,6 +75,8 @@ def test_every_example_is_understood(capsys, monkeypatch):
         ["walk"],
         ["run", "inception_svm"],
         ["split", "--data", "x", "--out", "y", "--seed", "z"],
+        ["tune", "tuned", "--data", "x", "--out", "y", "--trials", "0"],
+        ["tune", "tuned", "--data", "x", "--out", "y", "--trials", "-3"],
         ["mistakes", "run"],
     ],
 )

@@ -15,7 +15,7 @@ from training.export import export, export_run, fold_batch_norm
 from training.model.backbones import inception_v3
 from training.model.build import build_model, preprocessing
 from training.model.heads import quasi_svm_head
-from training.run import TrainedModel
+from training.trained import TrainedModel
 
 pytestmark = pytest.mark.integration
 # Operations that TensorFlow 2.10 has too: those of the model, its preprocessing, and any SavedModel.

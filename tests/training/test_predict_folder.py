@@ -29,7 +29,8 @@ from training.predict_folder.listing import paths, write_listing
 from training.predict_folder.shard import Part, ShardPredictor
 from training.predict_folder.submitted import PRECISION
 from training.predict_folder.table import columns, encode, join
-from training.run import load_run, train
+from training.run import train
+from training.trained import load_run
 
 pytestmark = pytest.mark.integration
 

@@ -21,8 +21,9 @@ from training.data.augment import RandomTransforms, mix_up
 from training.fit import finetune
 from training.fit.checkpoint import read_history
 from training.predict import predict_proba
-from training.run import Inputs, finetuned_model, load_run, train
+from training.run import Inputs, train
 from training.run_folder import INIT, LOCK, METRICS, RECORD, read_record
+from training.trained import finetuned_model, load_run
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("tiny_by_name")]
 BASE = change(

@@ -34,8 +34,9 @@ from training.model.heads import softmax_head
 from training.model.trainable import FirstLast
 from training.predict import predict_proba
 from training.reuse import _choices
-from training.run import Inputs, load_run, train
+from training.run import Inputs, train
 from training.run_folder import INIT, LOCK, OLD_NAMES, make_record, read_metrics, read_record, run_file
+from training.trained import load_run
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("tiny_by_name")]
 BASE = change(

@@ -13,16 +13,18 @@ import pytest
 from helpers import change
 from PIL import Image
 
+from common.cli import image_size
 from common.errors import UserError
 from common.files import digest
 from training import __main__ as cli
-from training.__main__ import _size, main
+from training.__main__ import main
 from training.evaluate.mistakes import draw_mistakes
 from training.inputs import Inputs, load_inputs
 from training.model import backbones
 from training.predict import predict_proba
-from training.run import load_run, train
+from training.run import train
 from training.run_folder import METRICS, VAL, read_record
+from training.trained import load_run
 
 pytestmark = pytest.mark.integration
 
@@ -306,13 +308,13 @@ def test_few_images_and_many_classes_are_trained_on_or_refused(quick, tmp_path, 
 
 @pytest.mark.parametrize(("text", "size"), [("128", (128, 128)), ("96x128", (96, 128)), ("96×128", (96, 128))])
 def test_size_is_one_side_or_height_and_width(text, size):
-    assert _size(text) == size
+    assert image_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "96x", "x96", "96x96x3", "1.5", "", "5000", "10²", "①", "a"])
 def test_other_sizes_are_refused(text, capsys):
     with pytest.raises(argparse.ArgumentTypeError, match="N or HEIGHTxWIDTH"):
-        _size(text)
+        image_size(text)
     with pytest.raises(SystemExit) as error:
         main(["run", "released", "--data", "nowhere", f"--size={text}"])
     assert error.value.code == 2

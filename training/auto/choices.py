@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.images import Images
 from training.config.recipe import LINEAR, QUASI_SVM, SOFTMAX, Augmentation, Data, Finetune, Head, Prediction, Recipe
 from training.data.augment import NO_TRANSFORMS, RandomTransforms
 from training.fit.schedules import cosine_to_tenth
@@ -31,11 +30,15 @@ TRANSFORMS = RandomTransforms(
 TURNING = replace(TRANSFORMS, vertical_flips=True, quarter_turns=True, rotation=20.0)
 
 
-def class_repeats(images: Images) -> dict[str, int]:
-    """How often the images of rare classes are repeated: the square root of how much rarer they are, at most 3."""
-    counts = np.bincount(images.labels, minlength=len(images.names))
+def class_repeats(names: tuple[str, ...], counts: np.ndarray) -> dict[str, int]:
+    """How often the images of rare classes are repeated: the square root of how much rarer they are, at most 3.
+
+    Args:
+        names: class names.
+        counts: number of training images of each class.
+    """
     repeats = np.minimum(MAX_REPEATS, np.sqrt(counts.max() / np.maximum(counts, 1)).round()).astype(int)
-    return {name: int(count) for name, count in zip(images.names, repeats, strict=True) if count > 1}
+    return {name: int(count) for name, count in zip(names, repeats, strict=True) if count > 1}
 
 
 def base_recipe(repeats: dict[str, int], precision: str) -> Recipe:
@@ -95,7 +98,7 @@ def finetuning_recipe(base: Recipe, schedule: tuple[tuple[int, int], ...], turns
     Args:
         base: see `base_recipe`. Images are mirrored if its test-time augmentation mirrors them.
         schedule: see `stages`.
-        turns: whether the images may be turned by any angle.
+        turns: whether the images may also be turned by quarter turns.
     """
     epochs = sum(count for count, _ in schedule)
     bfloat16, mirrors = base.head.feature_precision == "bfloat16", base.prediction.tta_transforms == MIRRORED

@@ -3,21 +3,25 @@
 from dataclasses import replace
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binomtest
-from sklearn.neighbors import radius_neighbors_graph
+from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import StandardScaler
 
 from common.images import Images
-from training.config.recipe import LINEAR, Head, Recipe
+from training.config.recipe import Head, Recipe
+from training.data.split import movable_rows
 from training.evaluate.paired import changed_answers
-from training.fit.head import Features, fit_head, fit_linear
+from training.fit.head import Features, fit_head
 
 HELD_OUT = 1 / 8  # of the groups
 CHANCE = 0.1  # one-sided significance level
+FEW_HELD_OUT = 8  # with fewer held-out images no difference is significant, so the more accurate model is better
 PERCENTILE = 95  # of the similarities of images to those of other classes
 LARGEST_GROUP = 1 / 4  # of a class, but 2 images; if one is larger, only more similar images are a group
 SIMILARITY_STEP = 0.05
+NEIGHBORS = 30  # of each image that are compared with it; more would need too much memory in large classes
 SAMPLE = 1000  # images whose similarity to other classes is measured
 
 
@@ -55,10 +59,14 @@ def _similarity_to_other_classes(labels: np.ndarray, unit: np.ndarray) -> float:
 
 def _components(unit: np.ndarray, bound: float) -> np.ndarray:
     """Groups of one class, at least two unless all are the same, and none of more than a quarter of it and 2 images."""
+    if len(unit) == 1:
+        return np.zeros(1, np.int64)
     largest = min(len(unit) - 1, max(2, LARGEST_GROUP * len(unit)))
+    nearest = kneighbors_graph(unit, min(NEIGHBORS, len(unit) - 1), mode="distance").tocoo()
     for similarity in np.append(np.arange(bound, 1, SIMILARITY_STEP), 1.0):
-        near = radius_neighbors_graph(unit, np.sqrt(2 - 2 * similarity))
-        groups = connected_components(near, directed=False)[1]
+        near = nearest.data <= np.sqrt(2 - 2 * similarity)
+        pairs = (np.ones(near.sum()), (nearest.row[near], nearest.col[near]))
+        groups = connected_components(csr_array(pairs, shape=nearest.shape), directed=False)[1]
         if np.bincount(groups).max() <= largest:
             break
     return groups
@@ -67,15 +75,16 @@ def _components(unit: np.ndarray, bound: float) -> np.ndarray:
 def held_out_share(images: Images) -> float:
     """The share of the groups that is held out: at least one group of each class that has several.
 
-    It is 0 if less than two classes have several groups, or if groups have images of several classes and a class is in
-    only one of them.
+    It is 0 if less than two classes have several groups.
     """
-    pairs = set(zip(images.labels.tolist(), images.groups.tolist(), strict=True))
-    counts = np.bincount([label for label, _ in pairs], minlength=len(images.names))
-    if len(pairs) > len(np.unique(images.groups)):  # groups with images of several classes, which are held out whole
-        return float(max(HELD_OUT, 1 / counts.min())) if counts.min() >= 2 else 0.0
+    rows = movable_rows(images.labels, images.groups)
+    pairs = np.unique(np.stack([images.labels[rows], images.groups[rows]]), axis=1)
+    counts = np.bincount(pairs[0], minlength=len(images.names))
     several = counts[counts >= 2]
-    return float(max(HELD_OUT, len(several) / several.sum())) if len(several) >= 2 else 0.0
+    if len(several) < 2:
+        return 0.0
+    mixed = pairs.shape[1] > len(np.unique(pairs[1]))  # groups with images of several classes, which are held out whole
+    return float(max(HELD_OUT, 1 / several.min() if mixed else len(several) / several.sum()))
 
 
 def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, images: Images, rows: tuple) -> np.ndarray:
@@ -94,7 +103,7 @@ def held_out_probabilities(recipe: Recipe, head: Head, features: np.ndarray, ima
     train_rows, val_rows = rows
     labels = images.labels
     split = Features(features[:, train_rows], labels[train_rows], features[0, val_rows], labels[val_rows], images.names)
-    model = (fit_linear if head.kind == LINEAR else fit_head)(replace(recipe, head=head), split)
+    model = fit_head(replace(recipe, head=head), split)
     views = features[: len(recipe.prediction.tta_transforms)]
     return np.mean([model.predict(view[val_rows], verbose=0) for view in views], axis=0)
 
@@ -107,7 +116,8 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def clearly_worse(after: np.ndarray, before: np.ndarray, labels: np.ndarray) -> bool:
     """Whether a model is worse than another by more than chance: a one-sided sign test on the images they differ in.
 
-    Held-out images are often few: of 87, two models that are equally good differ by several images.
+    Held-out images are often few: of 87, two models that are equally good differ by several images. Of less than 8, the
+    test could not tell the worst model from the best, so any difference counts.
 
     Args:
         after: probabilities [n, classes] of the model.
@@ -115,4 +125,6 @@ def clearly_worse(after: np.ndarray, before: np.ndarray, labels: np.ndarray) -> 
         labels: int [n].
     """
     gained, lost = changed_answers(labels, before, after)
+    if len(labels) < FEW_HELD_OUT:
+        return lost > gained
     return lost > gained and binomtest(lost, lost + gained, alternative="greater").pvalue < CHANCE

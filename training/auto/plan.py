@@ -20,12 +20,12 @@ class Plan:
 
     minutes: time for everything.
     out: folder of all runs.
-    accuracy: of the best run on the held-out images; 0 if none are held out.
+    accuracy: of the best run on the held-out images; None if none are held out.
     """
 
     minutes: float
     out: Path
-    accuracy: float = 0.0
+    accuracy: float | None = None
     began: float = field(default_factory=time.monotonic)
     lines: list[str] = field(default_factory=list)
     steps: dict[str, dict] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Plan:
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
         print(f"auto, {minutes}:{seconds:02} of {self.minutes:g} min: {line}", flush=True)
 
-    def keep(self, step: str, recipe: Recipe, accuracy: float, text: str = "") -> None:
+    def keep(self, step: str, recipe: Recipe, accuracy: float | None, text: str = "") -> None:
         """Copies a step's run to `best`, without what only training needs, and says its accuracy or another text."""
         with atomic_folder(self.out / BEST) as temporary:
             for path in (self.out / step).iterdir():
@@ -48,13 +48,13 @@ class Plan:
                     shutil.copy2(path, temporary / path.name)
         self.accuracy = accuracy
         self.steps[step] = {"recipe": to_json(recipe), "held_out_accuracy": accuracy}
-        text = text or (f"{accuracy:.1%} on the held-out images; " if accuracy else "")
+        text = text or ("" if accuracy is None else f"{accuracy:.1%} on the held-out images; ")
         self.say(f"{step}: {text}kept as {self.out / BEST}")
         self.save()
 
     def keep_if_better(self, step: str, recipe: Recipe, accuracy: float) -> bool:
         """Keeps a step if it is at least as accurate as the best so far. Returns whether it is."""
-        better = accuracy >= self.accuracy
+        better = self.accuracy is None or accuracy >= self.accuracy
         if better:
             self.keep(step, recipe, accuracy)
         else:

@@ -1,4 +1,4 @@
-"""The steps of `training.auto`: quick heads, a fine-tuning, and heads on the fine-tuned backbone."""
+"""The steps of `training.auto`: quick heads, a fine-tuning, heads on the fine-tuned backbone, and all images."""
 
 import time
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import psutil
 
 from common.errors import UserError
-from common.folders import ClassFolders
+from common.folders import ClassFolders, list_classes
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
+from common.memory import free_memory
 from training.auto import choices
 from training.auto.heldout import accuracy, clearly_worse, held_out_probabilities, held_out_share, similar_groups
 from training.auto.plan import Plan
@@ -25,16 +25,19 @@ from training.fit.precision import fastest
 from training.inputs import Inputs, list_inputs, load_inputs
 from training.model.backbones import pooled_layers
 from training.model.trainable import freeze
-from training.run import finetuned_model, train
+from training.run import train
 from training.run_folder import BEST, CACHE, LOCK, VAL
+from training.trained import finetuned_model
 
 GROUPS = "groups.csv"
 QUICK, FINETUNED, HEAD, ALL = "quick", "finetuned", "head", "all"
 LEAST_MINUTES = 2  # the quick model may need so many, however few are given
 FEATURE_SHARE = 0.15  # of the time, at most, for reading the images and their features, so that a fine-tuning fits
 QUICK_SHARE, QUICK_MINUTES = 0.4, 10  # the same with less than so many minutes, in which few epochs would fit
+LARGER_SHARES = (0.25, 0.5)  # that are tried if no smaller share of groups can be held out
 TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
 COPIES = 5  # of all images, which a fine-tuning has in memory at most
+FEATURE_BYTES = 450_000  # of an image's features in memory: four views, and copies while a head is trained
 KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
 MIN_EPOCHS = 4
 LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
@@ -45,7 +48,7 @@ HEAD_SECONDS = 30  # of the heads after a fine-tuning, besides features
 AGAIN = 1.3  # of the time of a fine-tuning is enough to repeat it on all images
 
 
-def auto(inputs: Inputs, out: Path, minutes: float) -> float:
+def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
     """Trains a model for labelled images within a number of minutes.
 
     Args:
@@ -54,7 +57,7 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float:
         minutes: time for everything. The first step is done even if it needs more.
 
     Returns:
-        The accuracy of the best run on the held-out images; 0 if none could be held out.
+        The accuracy of the best run on the held-out images; None if none could be held out.
 
     Raises:
         UserError: `out` has files, `minutes` is not positive; see `train`.
@@ -69,7 +72,8 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float:
     search.finetune()
     search.train_on_all()
     plan = search.plan
-    plan.say(f"best: {f'{plan.accuracy:.1%} on the held-out images; ' if plan.accuracy else ''}see {out / BEST}")
+    held_out = "" if plan.accuracy is None else f"{plan.accuracy:.1%} on the held-out images; "
+    plan.say(f"best: {held_out}see {out / BEST}")
     plan.save()
     return plan.accuracy
 
@@ -99,7 +103,8 @@ class Search:
         plan.say(f"{1 / self.view_seconds:.0f} images per second through the backbone in {precision}")
         self.inputs = self._limited(inputs, listed)
         self.images, self.test = load_inputs(self.inputs)
-        self.base, self.size = choices.base_recipe(choices.class_repeats(self.images), precision), choices.INPUT_SIZE
+        repeats = choices.class_repeats(self.images.names, self._training_counts())
+        self.base, self.size = choices.base_recipe(repeats, precision), choices.INPUT_SIZE
         self._describe()
         self.features = self._features(choices.MIRRORED)
         self._hold_out()
@@ -108,7 +113,7 @@ class Search:
     def quick(self) -> None:
         """Selects layers and a head on held-out images, then trains the head on all images."""
         layers: tuple[str, ...] = choices.LAYERS
-        head, best = self.base.head, 0.0
+        head, best = self.base.head, None
         if self._holds_out():
             self._choose_size()
             found = {tried: self._predicted(head, self._joined(tried)) for tried in choices.LAYER_SETS}
@@ -120,9 +125,12 @@ class Search:
                     head, self.quick_predicted = other, predicted
             best = self._accuracy(self.quick_predicted)
         else:
-            self.plan.say("too few images per class to hold some out: nothing is selected, and there is no fine-tuning")
+            self.plan.say(
+                "no images are held out: at least two classes need two groups of images each; so nothing is selected, "
+                "and there is no fine-tuning; --validation gives held-out images"
+            )
         head = replace(head, feature_layers=layers)
-        held_out = f", {best:.1%} on {len(self.rows[1])} held-out images" if best else ""
+        held_out = "" if best is None else f", {best:.1%} on {len(self.rows[1])} held-out images"
         self.plan.say(f"quick model: {_described(head)}, on {' and '.join(layers)}{held_out}")
         changes = {"data.validation_split": 0.0, "finetune.resolution_schedule": ((0, self.size),)}
         recipe = replace(change(self.base, changes), head=head)
@@ -136,8 +144,9 @@ class Search:
             return
         turns = plan.seconds_left > FIXED_SECONDS and self._may_turn()
         views = choices.TURNED if turns else self.base.prediction.tta_transforms
-        heads_seconds = HEAD_SECONDS + self.view_seconds * len(self.images) * len(views)
-        fixed = FIXED_SECONDS + heads_seconds
+        test_seconds = self.view_seconds * len(self.test or ()) * len(views)
+        heads_seconds = HEAD_SECONDS + self.view_seconds * len(self.images) * len(views) + test_seconds
+        fixed = FIXED_SECONDS + test_seconds + heads_seconds
         if plan.seconds_left < fixed:
             plan.say("no fine-tuning: the time is over")
             return
@@ -173,12 +182,21 @@ class Search:
         self.plan.keep(ALL, recipe, self.plan.accuracy, text)
 
     def _limited(self, inputs: Inputs, listed: ClassFolders) -> Inputs:
-        """Leaves out some of the listed images if there is no time for the features of all, or too little memory."""
+        """Leaves out some of the listed images if there is no time for the features of all, or too little memory.
+
+        Images of --validation and --test are never left out; they may take half of the time and memory.
+        """
         read_seconds, image_bytes = cost_of_reading(listed, inputs.size)
+        others = sum(list_classes(folder).count for folder in (inputs.validation, inputs.test) if folder)
         share = QUICK_SHARE if self.plan.minutes < QUICK_MINUTES else FEATURE_SHARE
         seconds = share * 60 * max(LEAST_MINUTES, self.plan.minutes)
-        affordable = int(seconds / (read_seconds + self.view_seconds * len(choices.MIRRORED)))
-        fitting = psutil.virtual_memory().available // (COPIES * max(1, image_bytes))
+        affordable, fitting = (
+            int(max(available / 2, available - others * each) / each)
+            for available, each in (
+                (seconds, read_seconds + self.view_seconds * len(choices.MIRRORED)),
+                (free_memory(), COPIES * image_bytes + FEATURE_BYTES),
+            )
+        )
         most, count = min(affordable, fitting), listed.count
         if count <= most:
             return inputs
@@ -192,31 +210,46 @@ class Search:
         return train(recipe, f"auto-{step}", inputs or self.inputs, out, (self.images, self.test))
 
     def _describe(self) -> None:
-        images, repeats = self.images, self.base.data.class_repeats
-        counts = np.bincount(images.labels, minlength=len(images.names))
+        images, repeats, counts = self.images, self.base.data.class_repeats, self._training_counts()
         height, width = images.images.shape[1:3]
         grey = bool((images.images[::10, ..., :1] == images.images[::10]).all())
         self.plan.say(
-            f"{len(images)} {'grey' if grey else 'color'} images of {len(images.names)} classes, {counts.min()} to "
+            f"{counts.sum()} {'grey' if grey else 'color'} images of {len(images.names)} classes, {counts.min()} to "
             f"{counts.max()} each, at {height}×{width}"
         )
         if repeats:
             self.plan.say(f"rare classes are repeated: {repeats}")
 
+    def _training_counts(self) -> np.ndarray:
+        """The number of images of each class, without those of --validation."""
+        images = self.images
+        labels = images.labels[~np.array(images.held_out)] if images.held_out else images.labels
+        return np.bincount(labels, minlength=len(images.names))
+
     def _hold_out(self) -> None:
         """Decides which images are held out: those of the user, or an eighth of the groups of similar images."""
         data = Path(self.inputs.data)
-        if not self.images.held_out:
-            if self.inputs.groups is None:
-                groups = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
-                write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
-                self.inputs = replace(self.inputs, groups=self.plan.out / GROUPS)
-                self.images = with_groups(self.images, self.plan.out / GROUPS, data)
-            self.base = change(self.base, {"data.validation_split": held_out_share(self.images)})
-        self.rows = split_rows(self.base.data, self.images)
+        if not self.images.held_out and self.inputs.groups is None:
+            groups = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
+            write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
+            self.inputs = replace(self.inputs, groups=self.plan.out / GROUPS)
+            self.images = with_groups(self.images, self.plan.out / GROUPS, data)
+        self._split()
         if not self.images.held_out:
             for line in not_held_out(self.images.labels, self.images.names, *self.rows):
                 self.plan.say(line)
+
+    def _split(self) -> None:
+        """Splits the images. If groups with images of several classes allow no small part, a larger one is held out."""
+        for share in (held_out_share(self.images), *LARGER_SHARES, 0.0):
+            if not self.images.held_out:
+                self.base = change(self.base, {"data.validation_split": share})
+            try:
+                self.rows = split_rows(self.base.data, self.images)
+                return
+            except UserError:
+                if not share or self.images.held_out:
+                    raise
 
     def _choose_mirroring(self) -> None:
         """Mirrors no images, in training and prediction, if a head on mirrored images is clearly worse: of signs."""
@@ -278,16 +311,20 @@ class Search:
         )
 
     def _may_turn(self) -> bool:
-        """Whether a head that has also seen quarter turns is as accurate on upright images as one that has not."""
+        """Whether a head that has also seen quarter turns and upside down images is as accurate on upright ones.
+
+        Both are tried: a quarter turn of an up arrow is no down arrow, but upside down it is one.
+        """
         plain = self._joined(choices.LAYERS)
         if len(plain) == 1 or self.plan.seconds_left < 20 * self.view_seconds * len(self.images):
             return False
-        turned = self._features(("right",))
+        turned = self._features(("right", "vertical"))
         with_turns = np.concatenate([plain, np.concatenate([turned[name] for name in choices.LAYERS], axis=-1)])
         before, after = (self._score(self.base.head, features) for features in (plain, with_turns))
+        turned_by = "quarter turns and up to 20 degrees" if after >= before else "up to 10 degrees"
         self.plan.say(
-            f"trained on quarter turns as well, the quick model has {after:.1%} instead of {before:.1%}: images are "
-            f"{'turned by any angle' if after >= before else 'turned by a few degrees only'}"
+            f"trained on turned and upside down images as well, the quick model has {after:.1%} instead of "
+            f"{before:.1%}: images are turned by {turned_by}"
         )
         return after >= before
 
@@ -297,13 +334,14 @@ class Search:
         per_image = seconds_per_image(recipe, self.images, self.inputs.backbone_weights)
         names, repeats = self.images.names, self.base.data.class_repeats
         count = sum(repeats.get(names[label], 1) for label in self.images.labels[self.rows[0]])
-        affordable = max(0.0, seconds / (per_image * count))
+        epoch = per_image * count + self.view_seconds * len(self.rows[1])
+        affordable = max(0.0, seconds / epoch)
         schedule = choices.stages(affordable, self.size > choices.INPUT_SIZE)
         epochs = sum(epochs for epochs, _ in schedule)
         stages = " and ".join(f"{epochs} epochs at {size}×{size}" for epochs, size in schedule)
         self.plan.say(f"{1 / per_image:.0f} images per second in training: {stages} fit into the time")
         if epochs < MIN_EPOCHS and epochs * count < MIN_STEPS * recipe.finetune.batch_size:
-            self.plan.say(f"no fine-tuning: at least {MIN_EPOCHS} epochs are needed")
+            self.plan.say(f"no fine-tuning: at least {MIN_EPOCHS} epochs or {MIN_STEPS} steps are needed")
             return ()
         return schedule
 

@@ -291,3 +291,7 @@ class Recipe:
         for one in self.finetune.with_earlier:
             layers = one.batch_augmentations
             require("finetune.batch_augmentations", layers, not layers, f"() {why}")
+        for name in ("quarter_turns", "brightness", "contrast", "saturation", "tint"):
+            value = getattr(self.augmentation.transforms, name)
+            least = type(value)(0)
+            require(f"augmentation.transforms.{name}", value, not value, f"{least} with folder_batches, which lacks it")

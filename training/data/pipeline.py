@@ -154,7 +154,7 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
         height_shift_range=t.shift,
         zoom_range=t.zoom,
         horizontal_flip=t.flips,
-        vertical_flip=t.flips,
+        vertical_flip=t.flips and t.vertical_flips,
         fill_mode="reflect",
     )
     seed = int(np.random.default_rng((recipe.seed, recipe.finetune.earlier_epochs + epoch)).integers(2**31))

@@ -3,7 +3,7 @@
 import errno
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.config.recipe import Data
 
 LISTED = 10  # classes that a warning names
+ATTEMPTS, SEED_STEP = 20, 1000  # seeds that are tried until each part of mixed groups has each class
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def split(
         names: class names, for the error.
         groups: int [n]. Rows with the same number are in the same part. None: all are different. If each group is of
             one class, only its first row is drawn, so the split without groups is the same as with different ones. If
-            not, some folds of scikit-learn's StratifiedGroupKFold are held out, which is about the share.
+            not, some folds of scikit-learn's StratifiedGroupKFold are held out, which is about the share; a group that
+            has all images of a class is trained on.
 
     Returns:
         (training rows, validation rows), int64, each sorted.
@@ -83,8 +85,7 @@ def split(
     if validation_split == 0:
         return rows, rows[:0]
     if groups is not None and _has_mixed_group(labels, groups):
-        part = Fraction(min(max(validation_split, 0.1), 0.9)).limit_denominator(10)
-        return _grouped_folds(labels, groups, part.denominator, range(part.numerator), seed, names)
+        return _grouped_part(labels, groups, validation_split, seed, names)
     first, group = _first_rows(labels, groups)
     drawn = np.flatnonzero(np.bincount(labels[first])[labels[first]] > 1)  # a class with a single image is trained on
     classes, share = len(np.unique(labels[first[drawn]])), validation_split
@@ -147,7 +148,7 @@ def split_fold(
         UserError: a class has fewer different images than folds.
     """
     if groups is not None and _has_mixed_group(labels, groups):
-        return _grouped_folds(labels, groups, folds, [fold], seed, names)
+        return _grouped_folds(labels, groups, folds, fold, seed, names)
     first, group = _first_rows(labels, groups)
     name, count = _smallest_class(labels[first], names)
     if count < folds:
@@ -164,28 +165,68 @@ def _has_mixed_group(labels: np.ndarray, groups: np.ndarray) -> bool:
     return np.unique(np.stack([labels, groups]), axis=1).shape[1] > len(np.unique(groups))
 
 
-def _grouped_folds(
-    labels: np.ndarray, groups: np.ndarray, folds: int, held_out: Sequence[int], seed: int, names: tuple | None
+def movable_rows(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The rows of groups that can be held out: those of which none has all images of a class."""
+    needed = [groups[labels == label][0] for label in np.unique(labels) if len(np.unique(groups[labels == label])) == 1]
+    return np.flatnonzero(~np.isin(groups, needed))
+
+
+def _grouped_part(
+    labels: np.ndarray, groups: np.ndarray, share: float, seed: int, names: tuple | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Holds out some folds of groups that have images of several classes; see `split_fold`."""
+    """Holds out about a share of groups that have images of several classes; see `split`."""
+    rows = movable_rows(labels, groups)
+    pairs = np.unique(np.stack([labels[rows], groups[rows]]), axis=1)
+    classes, counts = np.unique(pairs[0], return_counts=True)
+    several = classes[counts >= 2]
+    if len(several) < 2:
+        raise UserError(
+            "a split needs two groups of images of at least two classes; give smaller groups, or hold nothing out "
+            "(--set data.validation_split=0)"
+        )
+    part = Fraction(min(max(share, 0.1), 0.9)).limit_denominator(10)
+    for attempt in range(ATTEMPTS):  # scikit-learn does not see to it that each part has each class
+        own_seed = seed + SEED_STEP * attempt
+        held_out = _folds(labels[rows], groups[rows], part.denominator, range(part.numerator), own_seed)
+        val = rows[held_out]
+        train = np.setdiff1d(np.arange(len(labels)), val)
+        lacking = np.append(np.setdiff1d(labels, labels[train]), np.setdiff1d(several, labels[val]))
+        if not len(lacking):
+            return train, val
+    raise _no_image_of(lacking[0], names, part.denominator)
+
+
+def _grouped_folds(
+    labels: np.ndarray, groups: np.ndarray, folds: int, fold: int, seed: int, names: tuple | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out a fold of groups that have images of several classes; see `split_fold`."""
+    val = _folds(labels, groups, folds, [fold], seed)
+    train = np.setdiff1d(np.arange(len(labels)), val)
+    for part in (train, val):
+        lacking = np.setdiff1d(labels, labels[part])
+        if len(lacking):
+            raise _no_image_of(lacking[0], names, folds)
+    return train, val
+
+
+def _folds(labels: np.ndarray, groups: np.ndarray, folds: int, held_out: Iterable[int], seed: int) -> np.ndarray:
+    """The rows of some folds, in which the shares of the classes are about the same, and groups are whole."""
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a class with fewer images than folds: the error below says more
+            warnings.simplefilter("ignore")  # of a class with fewer images than folds
             parts = [val for _, val in splitter.split(labels, labels, groups)]
     except ValueError as error:
         raise UserError(f"cannot split these groups into {folds} parts: {error}; give smaller groups") from error
-    val = np.sort(np.concatenate([parts[fold] for fold in held_out]))
-    train = np.setdiff1d(np.arange(len(labels)), val)
-    for part in (train, val):
-        missing = np.setdiff1d(labels, labels[part])
-        if len(missing):
-            name = names[missing[0]] if names else str(missing[0])
-            raise UserError(
-                f"groups must allow {folds} parts, so that each part has each class; one would have no image of "
-                f"{name}; give smaller groups, or images of it in other groups"
-            )
-    return train, val
+    return np.sort(np.concatenate([parts[fold] for fold in held_out]))
+
+
+def _no_image_of(label: int, names: tuple | None, parts: int) -> UserError:
+    name = names[label] if names else str(label)
+    return UserError(
+        f"groups must allow {parts} parts, so that each part has each class; one would have no image of {name}; "
+        "give smaller groups, or images of it in other groups"
+    )
 
 
 def _smallest_class(labels: np.ndarray, names: tuple | None) -> tuple[str, int]:

@@ -172,7 +172,8 @@ def _part(groups: dict[str, list[Row]], stem: str) -> Iterator[str]:
         yield WORSE
     for name in (name for names in order.values() for name in names if name in recipe_names()):
         why = f" {report[name].why}" if name in report and report[name].why else ""
-        yield textwrap.fill(f"- `{name}`: {recipe_summary(name)}{why}", 118, subsequent_indent="  ")
+        item = f"- `{name}`: {recipe_summary(name)}{why}"
+        yield textwrap.fill(item, 118, subsequent_indent="  ", break_on_hyphens=False)
     yield ""
 
 

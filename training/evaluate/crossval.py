@@ -14,7 +14,8 @@ from training.data.split import saved_val_rows
 from training.evaluate.metrics import calibration, calibration_error, metrics
 from training.evaluate.plots import new_figure, plot_confusion, save_figure
 from training.inputs import Inputs, load_inputs
-from training.run import planned_record, train
+from training.planned import planned_record
+from training.run import train
 from training.run_folder import METRICS, OUT_OF_FOLD, VAL, Record, fold_folder, read_record, run_file
 
 

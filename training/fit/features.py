@@ -31,7 +31,7 @@ class FeatureSpec:
     views: number of random views of each image; 1 without transforms.
     seed: with the number of the view, it decides the random numbers.
     precision: "float32" or "bfloat16", of the matrix products (TensorFlow only).
-    flip: one of `training.predict.TTA_TRANSFORMS`, applied to the images first.
+    tta_transform: one of `training.predict.TTA_TRANSFORMS`, applied to the images first.
     """
 
     input_size: int
@@ -39,7 +39,7 @@ class FeatureSpec:
     views: int = 1
     seed: int = 0
     precision: str = "float32"
-    flip: str = "none"
+    tta_transform: str = "none"
 
 
 def cached_features(cache: Path, backbone: keras.Model, images: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -76,12 +76,12 @@ def layer_features(
 
 
 def tta_features(
-    cache: Path, backbone: keras.Model, layers: tuple, images: np.ndarray, spec: FeatureSpec, flips: tuple
+    cache: Path, backbone: keras.Model, layers: tuple, images: np.ndarray, spec: FeatureSpec, transforms: tuple
 ) -> np.ndarray:
     """`layer_features` of images under the transforms of test-time augmentation.
 
     Args:
-        flips: names of the transforms, see `training.predict.TTA_TRANSFORMS`.
+        transforms: their names, see `training.predict.TTA_TRANSFORMS`.
         cache, backbone, layers, images: see `layer_features`.
         spec: without random transforms.
 
@@ -89,7 +89,8 @@ def tta_features(
         float32 [transforms, n, d], d of all layers together.
     """
     source = _Source(backbone, layers, images)
-    return np.concatenate([_cached(Path(cache), source, dataclasses.replace(spec, flip=name)) for name in flips])
+    specs = [dataclasses.replace(spec, tta_transform=name) for name in transforms]
+    return np.concatenate([_cached(Path(cache), source, one) for one in specs])
 
 
 class _Source:
@@ -173,14 +174,14 @@ def view_batches(images: np.ndarray, spec: FeatureSpec, view: int, batch_size: i
     Yields:
         float32 [b, input_size, input_size, 3], values -1 to 1.
     """
-    prepare = preprocessing(spec.input_size, transform(images[:1], spec.flip).shape[1:3])
+    prepare = preprocessing(spec.input_size, transform(images[:1], spec.tta_transform).shape[1:3])
     drawn: tuple = ()
     if spec.transforms is not None:
         rng = np.random.default_rng((spec.seed, view))
         drawn = draw_views(spec.transforms, len(images), images.shape[1:], rng).arrays()
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
-        pixels = transform(images[part], spec.flip).astype(np.float32)
+        pixels = transform(images[part], spec.tta_transform).astype(np.float32)
         yield prepare(apply_views(pixels, *(array[part] for array in drawn)) if drawn else pixels)
 
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from common.errors import UserError
 from common.progress import progress
-from training.config.recipe import Recipe
+from training.config.recipe import LINEAR, Recipe
 from training.data.balance import check_classes, class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches, soft_targets
 from training.fit.checkpoint import write_history
@@ -57,6 +57,24 @@ class HeadSchedule:
 
 
 def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> keras.Model:
+    """Trains the head that the recipe has: logistic regression (`fit_linear`) or a quasi-SVM (`fit_quasi_svm`).
+
+    Args:
+        recipe, features: see there.
+        folder: the run's folder; gets the quasi-SVM's `head_history.csv`. None: nothing is written.
+
+    Returns:
+        The trained head, `keras.Model` [b, d] → [b, classes].
+
+    Raises:
+        UserError: see `fit_quasi_svm`.
+    """
+    if recipe.head.kind == LINEAR:
+        return fit_linear(recipe, features)
+    return fit_quasi_svm(recipe, features, folder)
+
+
+def fit_quasi_svm(recipe: Recipe, features: Features, folder: Path | None = None) -> keras.Model:
     """Trains the quasi-SVM.
 
     Args:
@@ -90,13 +108,12 @@ def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> 
     return head
 
 
-def fit_linear(recipe: Recipe, features: Features, folder: Path | None = None) -> keras.Model:
+def fit_linear(recipe: Recipe, features: Features) -> keras.Model:
     """Trains logistic regression on standardized features with scikit-learn.
 
     Args:
         recipe: its `head.c`, `data.class_repeats`, `data.class_weights` and `seed` are used.
         features: see `Features`; all views are training examples.
-        folder: not used.
 
     Returns:
         The trained head, `keras.Model` [b, d] → [b, classes].

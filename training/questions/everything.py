@@ -23,7 +23,7 @@ from training.config.recipe import Recipe
 from training.evaluate.metrics import metrics
 from training.evaluate.plots import new_figure, save_figure
 from training.fit.checkpoint import read_history
-from training.fit.head import HEAD_HISTORY, Features, fit_head
+from training.fit.head import HEAD_HISTORY, Features, fit_quasi_svm
 from training.questions import Question, folds, question_parser, run_question
 from training.recipes.inception_svm import recipe as inception_svm
 
@@ -91,7 +91,7 @@ def _without_validation(part: Features) -> Features:
 def _fit(recipe: Recipe, features: Features) -> tuple[list[dict], Callable]:
     """Trains a quasi-SVM. Returns its history, and a function from features [n, d] to probabilities."""
     with tempfile.TemporaryDirectory() as folder:
-        head = fit_head(recipe, features, Path(folder))
+        head = fit_quasi_svm(recipe, features, Path(folder))
         return read_history(Path(folder) / HEAD_HISTORY), lambda x: head.predict(x, verbose=0)
 
 

@@ -10,10 +10,11 @@ from helpers import ROOT, load_module, stub, stub_zip
 
 import grade_submission
 from common.images import Images
+from common.memory import free_memory
 from competition.grade import grade as grade_module
 from competition.grade import worker
 from competition.grade.grade import Rules, grade
-from competition.grade.worker import free_memory, run
+from competition.grade.worker import run
 
 PROGRAM = ROOT / "competition" / "ingestion_program"
 ingestion, runner = load_module(PROGRAM / "ingestion.py"), load_module(PROGRAM / "runner.py")
@@ -42,7 +43,7 @@ def test_a_call_has_all_images_or_as_many_as_fit(shape, calls):
     ("limit_mb", "free", "word"), [(1.0, 10**12, "--memory-limit-mb"), (8000.0, 1000, "end other programs")]
 )
 def test_too_little_memory_is_refused_before_the_submission_runs(tmp_path, monkeypatch, capsys, limit_mb, free, word):
-    monkeypatch.setattr(grade_module, "load_folder", lambda data: large(40, 96))
+    monkeypatch.setattr(grade_module, "load_folder", lambda data, size: large(40, 96))
     monkeypatch.setattr(grade_module, "free_memory", lambda: free)
     monkeypatch.setattr(grade_module, "run", None)  # is not called
     arguments = [str(stub_zip(tmp_path / "a.zip", stub())), "--data", "data", "--memory-limit-mb", str(limit_mb)]
@@ -67,7 +68,7 @@ def test_free_memory_is_that_of_the_control_group_without_its_cache(tmp_path):
 def test_the_grader_has_released_the_images_when_the_submission_runs(tmp_path, monkeypatch, html):
     images, alive = [large()], []
     pixels = weakref.ref(images[0].images)
-    monkeypatch.setattr(grade_module, "load_folder", lambda data: images.pop())
+    monkeypatch.setattr(grade_module, "load_folder", lambda data, size: images.pop())
 
     def watched(*arguments):
         alive.append(pixels() is not None)

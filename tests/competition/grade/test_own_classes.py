@@ -5,11 +5,13 @@ import zipfile
 import pytest
 from helpers import stub, stub_zip
 
+from common.errors import UserError
 from competition.grade.grade import Rules, grade
 from competition.package.build import build
+from competition.synthetic import draw_folder
 from training.config.recipe import Prediction
 from training.export import export
-from training.run import TrainedModel
+from training.trained import TrainedModel
 
 pytestmark = pytest.mark.integration
 
@@ -47,3 +49,33 @@ def test_answers_are_compared_with_the_number_of_classes_of_the_zip(tmp_path, an
     assert result.names == names
     assert result.passed == passed
     assert passed or any("there are 2 classes" in check.reason for check in result.checks)
+
+
+def test_without_class_names_eight_classes_are_assumed_and_said(tmp_path):
+    path = stub_zip(tmp_path / "own.zip", stub("good + 4"))
+    assumed, told = (grade(path, rules=Rules(layout="an2dl2024", classes=count)) for count in (None, 12))
+    assert not assumed.passed and any("8 are assumed; --classes N" in note for note in assumed.notes)
+    assert told.passed and len(told.names) == 12
+    assert not any("assumed" in note for note in told.notes)
+
+
+def test_synthetic_and_own_images_have_the_given_size(tmp_path):
+    """The submission refuses other sizes, as a network of a fixed input size does."""
+    draw_folder(tmp_path / "data", per_class=3, classes=4, side=32)
+    code = stub("good % 4").replace(
+        "def predict(self, X):", "def predict(self, X):\n        assert X.shape[1:3] == (48, 40)"
+    )
+    assert "assert" in code
+    path = stub_zip(tmp_path / "own.zip", code)
+    for data in (None, tmp_path / "data"):
+        for size, passed in (((48, 40), True), (None, False)):
+            assert grade(path, data, Rules(layout="an2dl2024", size=size, classes=4)).passed == passed
+
+
+@pytest.mark.parametrize(("printed", "missing"), [("numpy", "numpy"), ("", "these packages")])
+def test_an_interpreter_without_the_packages_is_not_blamed_on_the_zip(tmp_path, printed, missing):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {printed}\n")
+    python.chmod(0o755)
+    with pytest.raises(UserError, match=f"--python .*has numpy.*does not find {missing}.*environment"):
+        grade(stub_zip(tmp_path / "own.zip", stub()), rules=Rules(layout="an2dl2024"), python=python)

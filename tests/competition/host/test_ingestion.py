@@ -341,6 +341,12 @@ METADATA = {
     "quoted": ('description: "a"\n', False),
     "no blank": ("description:a\n", False),
     "no text": ("description:\n", False),
+    "a number": ("description: 2022\n", True),
+    "a date": ("description: 2024-01-01\n", True),
+    "yes": ("description: yes\n", True),
+    "null": ("description: null\n", True),
+    "a tag": ("description: !!int 5\n", False),
+    "an alias": ("description: &a b\n", False),
     "indented": ("description: a\n  description: b\n", False),
     "dashes and colons": ("description: -a ?b :c http://d\r\n\r\n", True),
 }

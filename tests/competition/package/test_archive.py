@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import random
+import re
 import stat
 import struct
 import tracemalloc
@@ -203,13 +204,32 @@ def test_metadata_with_a_command_fails(tmp_path, text):
 @pytest.mark.parametrize(
     "value",
     ["a: b", "a:", "a #b", "[", "{", "- a", '"', "'", "&", "*a", "!!x", "|", "> a", "@a", "`a", "%a", "=", "", "a\tb"]
-    + ["7", "yes", "2001-99-99", "!!int ''", "[" * 5000, '"quoted"', "{a: b}", "a\n  b"],
+    + ["2001-99-99", "!!int ''", "[" * 5000, '"quoted"', "{a: b}", "a\n  b"],
 )
 def test_metadata_that_is_no_plain_text_in_yaml_fails(tmp_path, value):
     """CodaLab's worker fails if the file is not valid YAML."""
     check = only_failure(make(tmp_path / "a.zip", metadata=f"description: {value}\n"), "metadata")
-    assert "the server would not" in check.reason and "\n" not in check.reason
+    assert re.search("the server would not|has no text", check.reason) and "\n" not in check.reason
     assert "description: what this is" in check.fix
+
+
+@pytest.mark.parametrize("value", ["7", "0x1f", ".5", "yes", "null", "~", "2022-11-01"])
+def test_metadata_with_a_number_a_date_or_another_plain_value_passes(tmp_path, value):
+    """Both servers ignore the description, whatever its type."""
+    checks = inspect(make(tmp_path / "a.zip", metadata=f"description: {value}\n"))
+    assert all(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("name", ["metadata", "model.py"])
+def test_a_folder_is_not_the_required_file(tmp_path, name):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for other in {"metadata", "model.py"} - {name}:
+            archive.writestr(other, "")
+        archive.writestr(f"{name}/", "")
+        archive.writestr(f"{name}/notes.txt", "x")
+    check = next(check for check in inspect(path) if check.name == name)
+    assert not check.passed and f"there is no {name}" in check.reason
 
 
 @pytest.mark.parametrize("name", ["metadata", "metadata.yaml"])

@@ -121,6 +121,7 @@ class Codabench:
 
     statuses, late, scores, reason: what a new submission goes through, polls between its end and its scores, its scores
         and status_details after a failure. The order of the statuses is that of the real server.
+    one_by_one: each poll after the end shows one score more.
     logs, page: name → text; the HTML of the detailed results, None: there are none.
     tasks: `Task`s of the phase; if any, a new submission is a parent without scores and without logs. children_late:
         polls before the parent lists its children. child_objects: it lists them as objects.
@@ -137,7 +138,7 @@ class Codabench:
         self.statuses = ["Submitting", "Preparing", "Scoring", "Running", "Finished"]
         self.late, self.scores, self.reason = 1, [{"column_key": "accuracy", "score": "0.9125000000"}], None
         self.logs, self.page, self.tasks, self.children_late, self.child_objects = {}, None, [], 1, False
-        self.sha256, self.paged, self.unlisted, self.speed = None, False, False, None
+        self.sha256, self.paged, self.unlisted, self.speed, self.one_by_one = None, False, False, None, False
         self.calls, self.violations, self.datasets, self.submissions = [], [], {}, {}
         self._allowed, self._faults, self._lock, self._closing = set(), {}, threading.RLock(), threading.Event()
         self._http = _Http(("127.0.0.1", 0), _Handler)
@@ -346,7 +347,11 @@ class Codabench:
         polls = [(status, []) for status in task.statuses]
         if task.statuses[-1] == "Finished":
             has_scores = parent is not None or not self.tasks
-            polls[-1:] = [("Finished", [])] * task.late + [("Finished", task.scores if has_scores else [])]
+            scores = task.scores if has_scores else []
+            polls[-1:] = [("Finished", [])] * task.late
+            if self.one_by_one:
+                polls += [("Finished", scores[:count]) for count in range(1, len(scores))]
+            polls.append(("Finished", scores))
         number = 4000 + len(self.submissions)
         self.submissions[number] = Submission(phase, name, polls, task, parent)
         return number

@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+from common.files import locked
 from competition.upload import submit
 
 pytestmark = pytest.mark.unit
@@ -16,7 +17,7 @@ def test_the_same_command_again_only_watches(server, upload, note):
     before, calls = note.read(), len(server.calls)
     done = upload()
     assert (done.code, done.out) == (0, "submission 4000\n    0 s  Finished\naccuracy  0.9125\n")
-    assert server.endpoints()[calls:] == ["submission"]
+    assert server.endpoints()[calls:] == ["submission", "submission"]
     assert note.read() == before
 
 
@@ -122,3 +123,19 @@ def test_a_disk_that_is_full_after_the_submission(server, upload, monkeypatch):
         assert upload().code == 2
     assert upload().code == 0
     assert server.count("submit") == 1
+
+
+def test_two_commands_at_once_submit_once(server, upload, note):
+    """The second one finds the first one's lock, and asks the server nothing."""
+    with locked(note.path().with_suffix(".lock"), "the upload"):
+        done = upload()
+    assert done.code == 2
+    assert "in use by process" in done.line and "wait until it ends, or end it" in done.line
+    assert server.calls == []
+    assert upload().code == 0
+    assert server.count("submit") == 1
+
+
+def test_a_dry_run_writes_no_file(server, upload, zip_path):
+    assert upload("--dry-run").code == 0
+    assert [path.name for path in zip_path.parent.iterdir() if path.is_file()] == [zip_path.name]

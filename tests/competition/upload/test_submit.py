@@ -30,8 +30,8 @@ def test_a_whole_run(server, upload, clock, note):
         "accuracy  0.9125",
         "F1        0.5",
     ]
-    assert server.endpoints() == [*WHOLE, *["submission"] * 8]
-    assert clock.pauses == [5.0] * 7
+    assert server.endpoints() == [*WHOLE, *["submission"] * 9]
+    assert clock.pauses == [5.0] * 8
     assert note.read()["submission"] == 4000
     assert note.read()["file"] == server.submissions[4000].name
     assert note.read()["sha256"] == server.sha256
@@ -45,8 +45,9 @@ def test_a_whole_run_as_a_process(server, command, note, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "submission 4000\n    0 s  Finished\naccuracy  0.9125\n"
     assert done.stderr == ""
-    assert server.endpoints() == [*WHOLE, "submission"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([command[0].name, note.path().name])
+    assert server.endpoints() == [*WHOLE, "submission", "submission"]
+    names = [command[0].name, note.path().name, note.path().with_suffix(".lock").name]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/api", "/api/"])

@@ -25,7 +25,23 @@ def test_the_statuses_are_followed_in_the_order_of_the_server(upload):
 def test_late_scores(server, upload):
     server.late = 40
     assert upload().code == 0
-    assert server.count("submission") == 5 + 40
+    assert server.count("submission") == 5 + 40 + 1
+
+
+def test_scores_that_come_one_after_another(server, upload):
+    """The server writes them so. Two polls with the same scores show that they are complete."""
+    server.one_by_one = True
+    server.scores = [{"column_key": key, "score": "0.5"} for key in ("accuracy", "F1", "AUC")]
+    done = upload()
+    assert done.code == 0
+    assert done.out.splitlines()[-3:] == ["accuracy  0.5", "F1        0.5", "AUC       0.5"]
+
+
+def test_without_time_to_wait_the_scores_that_are_there_are_printed(server, upload):
+    server.statuses, server.late = ["Finished"], 0
+    done = upload("--wait", "0")
+    assert (done.code, server.count("submission")) == (0, 2)
+    assert done.out.endswith("accuracy  0.9125\n")
 
 
 @pytest.mark.parametrize(("wait", "polls"), [("0", 2), ("12", 4)])
@@ -93,8 +109,8 @@ def test_the_scores_of_each_task(two_tasks, upload, child_objects, children_late
 def test_a_task_that_is_scored_is_not_polled_again(two_tasks, upload):
     upload()
     polls = [call.path for call in two_tasks.calls if call.endpoint == "submission"]
-    assert polls.count("/api/submissions/4001/") == 6
-    assert polls.count("/api/submissions/4002/") == 10
+    assert polls.count("/api/submissions/4001/") == 7
+    assert polls.count("/api/submissions/4002/") == 11
 
 
 def test_a_parent_is_watched_again_by_the_same_command(two_tasks, upload):

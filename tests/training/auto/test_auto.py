@@ -11,16 +11,18 @@ from PIL import Image
 from common.errors import UserError
 from common.folders import list_classes
 from common.images import Images, cost_of_reading
+from common.memory import free_memory
 from competition.synthetic import draw_folder
 from training.__main__ import main
 from training.auto import choices, heldout, search
+from training.auto.plan import Plan
 from training.auto.search import auto
 from training.config.override import change
 from training.config.record import from_json
 from training.inputs import Inputs
 from training.model import backbones
-from training.run import load_run
 from training.run_folder import read_metrics, read_record
+from training.trained import load_run
 
 pytestmark = pytest.mark.integration
 
@@ -132,8 +134,9 @@ def test_a_share_is_held_out_of_classes_with_several_groups():
     assert heldout.held_out_share(images([0] * 500 + [1] + [2], names(502))) == 0  # of one class, it tells nothing
     patients = [f"{row % 20}" for row in range(40)] + ["0", "1", "2"]
     assert heldout.held_out_share(images([0] * 20 + [1] * 20 + [2] * 3, patients)) == pytest.approx(1 / 3)
-    patients[-2:] = ["0", "0"]  # of the third class there is one patient, who cannot be in both parts
-    assert heldout.held_out_share(images([0] * 20 + [1] * 20 + [2] * 3, patients)) == 0
+    patients[-2:] = ["0", "0"]  # of the third class there is one patient, who is trained on
+    assert heldout.held_out_share(images([0] * 20 + [1] * 20 + [2] * 3, patients)) == 1 / 8
+    assert heldout.held_out_share(images([0] * 3 + [1] * 3, ["a", "a", "b", "b", "b", "b"])) == 0
 
 
 def test_groups_of_the_user_are_used(auto_data, tmp_path):
@@ -206,6 +209,34 @@ def test_clearly_worse_is_more_than_chance(lost, won, worse):
     before[:, 0] = after[:, 0] = 0.5
     after[:lost, 1] = before[lost : lost + won, 1] = 0.9
     assert heldout.clearly_worse(after, before, labels) == worse
+
+
+def test_with_few_held_out_images_any_difference_counts():
+    """The test could not tell three mistakes of three from none."""
+    labels = np.zeros(3, int)
+    right, wrong = np.eye(2)[labels], np.eye(2)[1 - labels]
+    assert heldout.clearly_worse(wrong, right, labels)
+    assert not heldout.clearly_worse(right, right, labels) and not heldout.clearly_worse(right, wrong, labels)
+
+
+def test_an_accuracy_of_zero_is_printed(tmp_path, capsys):
+    (tmp_path / "quick").mkdir()
+    plan = Plan(1, tmp_path)
+    plan.keep("quick", choices.base_recipe({}, "float32"), 0.0)
+    assert "quick: 0.0% on the held-out images; kept" in capsys.readouterr().out
+    plan.keep("quick", choices.base_recipe({}, "float32"), None)
+    assert "quick: kept" in capsys.readouterr().out
+
+
+def test_groups_that_allow_no_small_part_hold_out_a_larger_one(auto_data, tmp_path, monkeypatch, one_epoch, recipes):
+    """Four patients with images of each class."""
+    table, files = tmp_path / "mine.csv", sorted(auto_data.rglob("*.jpg"))
+    lines = [f"{path.relative_to(auto_data).as_posix()},{int(path.stem) % 4}" for path in files]
+    table.write_text("\n".join(["path,group", *lines]) + "\n")
+    monkeypatch.setattr(search, "held_out_share", lambda images: 1 / 10)  # fewer patients than parts
+    with pytest.raises(Reached):
+        auto(Inputs(auto_data, "none", groups=table), tmp_path / "out", minutes=20)
+    assert recipes["auto-finetuned"].data.validation_split == 0.25
 
 
 def test_a_kept_fine_tuning_is_complete_but_for_its_checkpoint(auto_data, tmp_path, monkeypatch, one_epoch):
@@ -399,7 +430,8 @@ def test_an_interruption_leaves_the_best_so_far(auto_data, tmp_path, monkeypatch
 def test_one_image_per_class_is_enough_for_the_quick_model(tmp_path, capsys):
     draw_folder(tmp_path / "leaves", 1, classes=4, side=32)
     auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
-    assert "too few images" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "no images are held out" in shown and "on the held-out images" not in shown
     assert len(load_run(tmp_path / "out").names) == 4
 
 
@@ -432,9 +464,49 @@ def test_a_huge_folder_is_thinned_to_the_time(auto_data, tmp_path, monkeypatch, 
 
 
 def test_a_huge_folder_is_thinned_to_the_memory(auto_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (0.0, search.psutil.virtual_memory().available // 100))
+    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (0.0, free_memory() // 100))
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     assert "of the 29 images are used, because the memory is too small" in capsys.readouterr().out
+
+
+def test_the_features_of_small_images_need_memory_as_well(auto_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "free_memory", lambda: 20 * search.FEATURE_BYTES)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
+    assert "of the 29 images are used, because the memory is too small" in capsys.readouterr().out
+
+
+def test_images_of_the_user_are_evaluated_within_the_time(auto_data, tmp_path, monkeypatch, capsys):
+    """Half of the time for reading and features is left to the images that are trained on."""
+    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (1.6, 3072))  # so that 29 fit into 48 seconds
+    draw_folder(tmp_path / "validation", 9, classes=3, side=32, seed=9)
+    auto(Inputs(auto_data, "none", validation=tmp_path / "validation"), tmp_path / "out", minutes=0.01)
+    assert "of the 29 images are used, because the time is too short" in capsys.readouterr().out
+    metrics = read_metrics(tmp_path / "out" / "best")
+    assert metrics["images"] == 27 and 8 <= metrics["training_images"] <= 15
+
+
+def test_epochs_are_planned_with_the_images_that_they_are_evaluated_on(auto_data, tmp_path, monkeypatch, recipes):
+    """Here, evaluating an epoch takes half as long as training it."""
+    monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 1.0)
+    monkeypatch.setattr(search, "_seconds_per_view", lambda *rest: 17 / 12)
+    monkeypatch.setattr(choices, "stages", lambda affordable, large: ((int(affordable), 75),))
+    draw_folder(tmp_path / "validation", 4, classes=3, side=32, seed=9)
+    with pytest.raises(Reached):
+        auto(Inputs(auto_data, "none", validation=tmp_path / "validation"), tmp_path / "out", minutes=60)
+    count = 24 + 2 * 5  # Species2 is repeated
+    epochs = recipes["auto-finetuned"].finetune.epochs
+    assert 0.8 * 0.9 * 3600 / (1.5 * count) < epochs <= 0.9 * 3600 / (1.5 * count)
+
+
+def test_classes_are_repeated_by_their_training_images(auto_data, tmp_path, capsys):
+    """The user's validation images may have other shares."""
+    draw_folder(tmp_path / "validation", 30, classes=3, side=32, seed=9)
+    for name in ("Species1", "Species3"):
+        for path in sorted((tmp_path / "validation" / name).iterdir())[3:]:
+            path.unlink()
+    auto(Inputs(auto_data, "none", validation=tmp_path / "validation"), tmp_path / "out", minutes=0.01)
+    assert read_record(tmp_path / "out" / "best").recipe.data.class_repeats == {"Species2": 2}
+    assert "29 color images of 3 classes, 5 to 12 each" in capsys.readouterr().out
 
 
 def test_the_cost_of_reading_is_measured_without_damaged_files(auto_data):
@@ -498,20 +570,18 @@ def test_images_of_the_users_validation_folder_are_held_out(auto_data, tmp_path)
 
 
 @pytest.mark.parametrize("harm", [False, True])
-def test_images_are_turned_by_any_angle_only_if_that_does_no_harm(
-    auto_data, tmp_path, monkeypatch, one_epoch, recipes, harm
-):
+def test_images_are_turned_only_if_that_does_no_harm(auto_data, tmp_path, monkeypatch, one_epoch, recipes, harm):
     views = []
 
     def probabilities(recipe, head, features, images, rows):
         views.append(len(features))
         right = np.eye(3)[images.labels[rows[1]]]
-        return 1 - right if harm and len(features) == 3 else right
+        return 1 - right if harm and len(features) == 4 else right
 
     monkeypatch.setattr(search, "held_out_probabilities", probabilities)
     with pytest.raises(Reached):
         auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
-    assert 3 in views
+    assert 4 in views  # as it is, mirrored, after a quarter turn, and upside down
     recipe = recipes["auto-finetuned"]
     assert recipe.augmentation.transforms.quarter_turns is not harm
     assert ("vertical" in recipe.prediction.tta_transforms) is not harm

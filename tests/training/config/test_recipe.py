@@ -8,7 +8,7 @@ from helpers import change
 from common.errors import UserError
 from training.config.override import override
 from training.config.recipe import Finetune, Prediction, Recipe
-from training.data.augment import cut_mix, mix_up, rand_augment
+from training.data.augment import RandomTransforms, cut_mix, mix_up, rand_augment
 from training.data.balance import oversample, smote, svmsmote
 from training.data.pipeline import folder_batches
 from training.fit.schedules import constant, cosine_to_tenth, exponential
@@ -126,6 +126,9 @@ FILES = {"pipeline": folder_batches}
         ("data.resampling", {**FILES, "resampling": svmsmote}),
         ("augmentation.precomputed", {**FILES, "precomputed": (((), 1),)}),
         ("finetune.batch_augmentations", {**FILES, "batch_augmentations": (rand_augment,)}),
+        ("augmentation.transforms.quarter_turns", {**FILES, "transforms": RandomTransforms(quarter_turns=True)}),
+        ("augmentation.transforms.brightness", {**FILES, "transforms": RandomTransforms(brightness=0.1)}),
+        ("augmentation.transforms.tint", {**FILES, "transforms": RandomTransforms(tint=0.1)}),
         ("finetune.warmup_epochs", {"schedule": exponential}),
         ("finetune.warmup_epochs", {"schedule": constant, "warmup_epochs": 0.5}),
         ("finetune.warmup_epochs", {"resolution_schedule": ((2, 96), (1, 96)), "warmup_epochs": 3.5}),

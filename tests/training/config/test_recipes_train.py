@@ -27,7 +27,8 @@ from training.model.trainable import FirstLast, ParameterBudget, set_trainable
 from training.predict import predict_proba
 from training.recipes import load_recipe, recipe_names
 from training.recipes.ablations import ABLATIONS
-from training.run import Inputs, load_run
+from training.run import Inputs
+from training.trained import load_run
 
 pytestmark = pytest.mark.integration
 RARE = ("Species1", "Species6")

@@ -221,6 +221,19 @@ def test_files_are_augmented(folder, tmp_path):
     assert np.abs(epoch_of(recipe, 0, images, tmp_path / "links")[0] - plain[0]).mean() > 1
 
 
+@pytest.mark.parametrize(("vertical", "ways"), [(True, 4), (False, 2)])
+def test_files_are_mirrored_as_the_recipe_says(folder, tmp_path, vertical, ways):
+    images, seen = load_folder(folder), set()
+    only = replace(NO_TRANSFORMS, flips=True, vertical_flips=vertical)
+    recipe = change(PLAIN, pipeline=folder_batches, transforms=only)
+    original = images.images[:1].astype(np.float32)
+    mirrored = [np.flip(original, axes)[0] for axes in ((), 2, 1, (1, 2))]
+    for epoch in range(12):
+        for pixels in epoch_of(recipe, epoch, images, tmp_path / "links")[0]:
+            seen |= {way for way, one in enumerate(mirrored) if np.array_equal(one, pixels)}
+    assert seen == set(range(ways))
+
+
 def test_files_that_the_generator_does_not_read_are_refused(folder, tmp_path):
     """Pillow reads more formats than Keras' generator, which would silently leave them out."""
     images = load_folder(folder)

@@ -146,10 +146,39 @@ def test_about_the_share_of_the_mixed_groups_is_held_out(share, groups):
 
 def test_mixed_groups_that_cannot_be_split_are_refused():
     labels, groups = np.array([0, 0, 1, 0, 0, 0]), np.array([0, 1, 1, 2, 3, 4])
-    with pytest.raises(UserError, match="each part has each class; one would have no image of Species2"):
+    with pytest.raises(UserError, match="two groups of images of at least two classes"):
         split(labels, 0.5, 0, NAMES, groups)
     with pytest.raises(UserError, match="cannot split these groups into 7 parts"):
         split_fold(labels, 7, 0, 0, NAMES, groups)
+    pairs = np.array([0, 1, 1, 2, 2, 0]), np.array([0, 0, 1, 1, 2, 2])  # of three groups, two are in one part
+    with pytest.raises(UserError, match="each part has each class; one would have no image of"):
+        split(*pairs[:1], 0.5, 0, NAMES, pairs[1])
+
+
+def test_other_seeds_are_tried_until_each_part_has_each_class():
+    """Nine patients with one of two illnesses each, and healthy images of all."""
+    labels, groups = np.array([0, 1] * 4 + [0, 2] * 5), np.repeat(np.arange(9), 2)
+    for seed in range(10):
+        train, val = split(labels, 0.125, seed, None, groups)
+        check_partition(train, val, len(labels))
+        assert set(labels[train]) == set(labels[val]) == {0, 1, 2}
+        assert not set(groups[train]) & set(groups[val])
+
+
+def test_a_class_that_is_trained_on_need_not_be_held_out():
+    """All images of class 3 are in group 0, which has one of two groups of class 4."""
+    labels, groups = np.append(MIXED_LABELS, [3, 4, 4]), np.append(MIXED, [0, 0, 1])
+    for seed in range(5):
+        train, val = split(labels, 0.25, seed, None, groups)
+        assert set(labels[train]) == {0, 1, 2, 3, 4} and {0, 1, 2} <= set(labels[val]) <= {0, 1, 2, 4}
+
+
+def test_a_group_with_all_images_of_a_class_is_trained_on():
+    labels, groups = np.append(MIXED_LABELS, 3), np.append(MIXED, 7)
+    train, val = split(labels, 0.25, 0, None, groups)
+    check_partition(train, val, len(labels))
+    assert 7 in groups[train] and 7 not in groups[val]
+    assert set(labels[val]) == {0, 1, 2}
 
 
 def test_class_of_one_image_and_its_copies_is_trained_on_and_named():

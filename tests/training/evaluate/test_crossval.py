@@ -23,8 +23,9 @@ from training.evaluate.metrics import calibration_error
 from training.fit.checkpoint import read_history
 from training.fit.head import is_kept
 from training.predict import predict_proba
-from training.run import Inputs, load_run
+from training.run import Inputs
 from training.run_folder import LOCK, VAL, read_metrics, read_record
+from training.trained import load_run
 
 pytestmark = pytest.mark.integration
 FOLDS = 3

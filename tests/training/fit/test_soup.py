@@ -14,8 +14,9 @@ from training.fit.checkpoint import read_history
 from training.fit.finetune import CHECKPOINT, FINETUNED
 from training.fit.soup import soup_parts
 from training.predict import predict_proba
-from training.run import Inputs, finetuned_model, load_run, train
+from training.run import Inputs, train
 from training.run_folder import INIT, RECORD, read_record
+from training.trained import finetuned_model, load_run
 
 pytestmark = pytest.mark.integration
 FIRST = tiny_recipe(resolution_schedule=((2, 32),), checkpoint="last")

@@ -18,7 +18,8 @@ from training.config.record import to_json
 from training.evaluate import plots
 from training.fit.checkpoint import read_history
 from training.model import backbones
-from training.run import Inputs, finetuned_model, load_run, train
+from training.run import Inputs, train
+from training.trained import finetuned_model, load_run
 
 pytestmark = pytest.mark.integration
 FILES = {  # every file of a run that the documentation names, and the two that continuing it needs

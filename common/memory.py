@@ -1,0 +1,17 @@
+"""How much memory is free."""
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns the bytes that may still be used: of the machine, and in a container of its control group (version 2)."""
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no such file, or the limit is "max"
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(statistics["inactive_file"]) + int(statistics["active_file"])  # given back when it is needed
+        free = min(free, limit - used + cached)
+    return free

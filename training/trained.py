@@ -1,0 +1,90 @@
+"""The models of finished runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from common.errors import UserError
+from training.config.recipe import LINEAR, SOFTMAX, Prediction, Recipe
+from training.fit.finetune import FINETUNED
+from training.model.backbones import pooled_layers
+from training.model.build import build_model
+from training.model.heads import averaged_head, linear_head, quasi_svm_head, softmax_head
+from training.run_folder import BEST, HEAD_WEIGHTS, SAMPLES, read_metrics, read_record, run_file
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a finished run ships.
+
+    model: the model in float32, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
+    names: class names.
+    prediction: test-time augmentation.
+    samples: some photographs, uint8 [n, h, w, 3], on which an export is checked; None if there are none.
+    """
+
+    model: keras.Model
+    names: tuple
+    prediction: Prediction
+    samples: np.ndarray | None = None
+
+
+def load_run(out: Path) -> TrainedModel:
+    """Loads the trained model of a finished run, or of the best run of `training.auto`.
+
+    Raises:
+        UserError: no run, an unfinished one, or damaged weights.
+    """
+    out = Path(out)
+    out = out / BEST if (out / BEST).is_dir() else out
+    record = read_record(out)
+    read_metrics(out)  # raises if the run is not finished
+    recipe, tune, classes = record.recipe, record.recipe.finetune, len(record.classes)
+    backbone = tune.backbone("none")
+    width = backbone.output_shape[-1]
+    if recipe.head.kind == SOFTMAX:
+        head, weights = softmax_head(tune, width, classes), run_file(out, FINETUNED)
+    else:
+        backbone = pooled_layers(backbone, recipe.head.feature_layers)
+        head, weights = _head(recipe, backbone.output_shape[-1], classes), out / HEAD_WEIGHTS[recipe.head.kind]
+    model = build_model(backbone, head, record.image_shape, tune.input_size)
+    try:
+        model.load_weights(weights)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
+    samples = None
+    if (out / SAMPLES).is_file():
+        with np.load(out / SAMPLES) as file:
+            samples = file["images"]
+    return TrainedModel(model, record.classes, recipe.prediction, samples)
+
+
+def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Path) -> keras.Model:
+    """The fine-tuned backbone with its softmax head, in float32.
+
+    Args:
+        recipe: the run's recipe.
+        names: class names.
+        image_shape: (height, width) of the images, in pixels.
+        folder: the run's folder.
+
+    Returns:
+        `keras.Model`, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
+    """
+    tune = recipe.finetune
+    backbone = tune.backbone("none")
+    head = softmax_head(tune, backbone.output_shape[-1], len(names))
+    model = build_model(backbone, head, image_shape, tune.input_size)
+    model.load_weights(run_file(folder, FINETUNED))
+    return model
+
+
+def _head(recipe: Recipe, width: int, classes: int) -> keras.Model:
+    """A quasi-SVM or linear head without its weights, averaged with a softmax if the recipe says so."""
+    if recipe.head.kind == LINEAR:
+        head = linear_head(width, classes)
+    else:
+        head = quasi_svm_head(recipe.head, width, classes, 1.0, recipe.seed)
+    return averaged_head(head, softmax_head(recipe.finetune, width, classes), recipe.head.softmax_share)
