@@ -79,7 +79,7 @@ def test_uploading_imports_neither_training_nor_its_libraries(server, command, t
     server.statuses, server.late = ["Finished"], 0
     code = "import json, sys, upload_submission as u; u.main(sys.argv[1:]); print(json.dumps(sorted(sys.modules)))"
     environment = {"PYTHONPATH": str(ROOT)}
-    done = python("-c", code, *command, cwd=tmp_path, isolated=False, environment=environment)
+    done = python("-c", code, *command, "--wait", "0", cwd=tmp_path, isolated=False, environment=environment)
     assert done.returncode == 0, done.stderr
     assert "accuracy  0.9125" in done.stdout
     imported = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
@@ -175,7 +175,7 @@ def test_progress(server, zip_path, command):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     with subprocess.Popen(
-        [sys.executable, SCRIPT, *command], stdout=subprocess.PIPE, stderr=theirs, text=True
+        [sys.executable, SCRIPT, *command, "--wait", "0"], stdout=subprocess.PIPE, stderr=theirs, text=True
     ) as process:
         os.close(theirs)
         shown = b""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.errors import UserError
 from competition.synthetic import draw_folder, draw_images
-from training import run
+from training import planned, run
 from training.config.recipe import Data, Finetune, Prediction, Recipe
 from training.config.record import to_json
 from training.evaluate import plots
@@ -152,7 +152,7 @@ def test_run_whose_record_lacks_newer_fields_is_continued(whole_run, almost_fini
 
 @pytest.mark.parametrize("other", ["recipe", "--backbone-weights", "--data"])
 def test_folder_of_another_run_is_refused(whole_run, almost_finished, class_folder, tmp_path, monkeypatch, other):
-    monkeypatch.setattr(run, "PRETRAINED", (tiny,))  # the tiny backbone's weights are then part of the record
+    monkeypatch.setattr(planned, "PRETRAINED", (tiny,))  # the tiny backbone's weights are then part of the record
     recipe, weights, data = whole_run[0], "none", class_folder
     if other == "recipe":
         recipe = change(recipe, learning_rate=2e-2)
