@@ -30,6 +30,8 @@ def temporary_beside(path: Path) -> Path:
 def atomically(path: Path, save: Callable[[Path], Any]) -> None:
     """Calls `save(temporary)` and renames the result to `path`. A failure leaves the old file as it was.
 
+    The content is on the disk before the file is renamed, so that a power failure leaves no empty file.
+
     Raises:
         OSError: the file cannot be written; its `filename` is `path`.
     """
@@ -37,6 +39,8 @@ def atomically(path: Path, save: Callable[[Path], Any]) -> None:
     try:
         with _naming(path, temporary):
             save(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

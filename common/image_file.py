@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 LARGE = 4_000_000  # pixels; a larger file is decoded at a reduced scale if it is resized anyway
 REDUCING_GAP = 2.0  # how much larger than the wanted size the reduced one is at least, as in Pillow's `thumbnail`
@@ -29,6 +29,10 @@ TRANSPOSE = {
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks that decide what is shown
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEAD_BYTES = 16
+VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"FLV\x01")  # Matroska and WebM, MPEG, Flash
+VIDEO_ATOMS = (b"moov", b"mdat", b"wide", b"pnot")  # the first atom of an old QuickTime file
+VIDEO_BRANDS = (b"qt", b"mp4", b"iso", b"M4", b"3g", b"avc", b"MSNV", b"dash", b"f4v", b"mmp4", b"XAVC")
 NO_HEIC = "Pillow has no HEIC reader; pip install pillow-heif, or convert the file to JPEG"
 
 _exif_lock = threading.Lock()  # warnings can be recorded by one thread at a time only
@@ -65,8 +69,23 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None) -> tuple[I
     Raises:
         OSError, SyntaxError, ValueError: not an image, or a damaged one. Pillow's decoders may raise others.
     """
-    picture = decode(Path(path).read_bytes(), size)
+    picture = decode(read_file(Path(path)), size)
     return picture.image, picture.conversion
+
+
+def read_file(path: Path) -> bytes:
+    """Returns the bytes of an image file. Of a video, which may need all of the memory, only the first are read.
+
+    Raises:
+        OSError: the file cannot be read. UnidentifiedImageError: it is a video.
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        kind, brand = head[4:8], head[8:12]
+        container = kind in VIDEO_ATOMS or (kind == b"ftyp" and brand.startswith(VIDEO_BRANDS))
+        if container or head.startswith(VIDEO_STARTS) or (head[:4], brand) == (b"RIFF", b"AVI "):
+            raise UnidentifiedImageError("a video, not an image")
+        return head + file.read()
 
 
 def decode(data: bytes, size: tuple[int, int] | None = None) -> Picture:
@@ -113,7 +132,7 @@ def stored_size(path: Path) -> tuple[int, int]:
             turned = not needs_pixels and stored.format != "TIFF" and orientation(stored)[0] >= 5  # TIFF's is upright
             return stored.size if turned else stored.size[::-1]
     except Exception:
-        return decode(path.read_bytes()).size
+        return decode(read_file(path)).size
 
 
 def orientation(image: Image.Image) -> tuple[int, bool]:

@@ -16,7 +16,7 @@ import numpy as np
 from common.copies import joined_groups, near_copies, thumbnail
 from common.errors import UserError
 from common.folders import ClassFolders, list_classes, printable
-from common.image_file import center_box, decode, stored_size
+from common.image_file import center_box, decode, read_file, stored_size
 from common.progress import progress
 
 NAMED = 20  # skipped files that are named one by one
@@ -280,7 +280,7 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
 def _read_file(path: Path, label: int, pixels: np.ndarray) -> _Photo | str:
     """Reads one file into `pixels` [h, w, 3]. Returns a note if it is not a readable image."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         picture = decode(data, pixels.shape[:2])
     except Exception as error:  # each of Pillow's decoders raises its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -150,6 +150,7 @@ def _changed(recipe: "Recipe", settings: list[str]) -> "Recipe":
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
     """Trains one run after another. Skips those that are finished or in use, and names those that failed at the end."""
     from training.planned import outdated
+    from training.run_folder import Finished
 
     runs = {
         Path(options.runs) / (f"{name}-seed{seed}" if seed else name): (name, replace(recipe, seed=recipe.seed + seed))
@@ -166,6 +167,8 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
                 print(f"{out}: finished")
                 continue
             _train(recipe, name, _inputs(options), out)
+        except Finished:  # by another process, in the meantime
+            print(f"{out}: finished")
         except InUse as error:
             print(f"{out}: skipped, {error}")
         except BrokenPipeError:  # nobody reads the output any more

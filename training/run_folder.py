@@ -53,6 +53,10 @@ COMPARED = {
 }
 
 
+class Finished(UserError):
+    """A folder holds a finished run."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What `run.json` says: the recipe, the data and the software of a run.
@@ -202,7 +206,7 @@ def _has_record(folder: Path) -> bool:
 def _claim(out: Path, record: Record) -> None:
     """Writes the record, or checks that the unfinished run in this folder has the same one."""
     if (out / METRICS).exists():
-        raise UserError(f"{out} holds a finished run; give another --out")
+        raise Finished(f"{out} holds a finished run; give another --out")
     if not any(out.rglob(CHECKPOINT)):  # no epoch is done yet
         write_json(out / RECORD, record.to_json())
         return

@@ -5,6 +5,7 @@ decided here: where the inputs are, and what the sample's answers mean.
 """
 
 import inspect
+import os
 import pprint
 import re
 import shlex
@@ -143,7 +144,8 @@ def inputs_of(images: Path, sample: Path) -> dict[str, str]:
 
     The folder of images is named by its path from the folder of the sample, if it is below it.
     """
-    images, folder = images.resolve(), sample.resolve().parent
+    # Links are not followed, because the competition's data has the names that they have here.
+    images, folder = (Path(os.path.abspath(path)) for path in (images, sample.parent))  # noqa: PTH100
     place = images.relative_to(folder).as_posix() if images.is_relative_to(folder) else images.name
     return {"sample": sample.name, "images": place}
 

@@ -1,14 +1,15 @@
 """One image file is read as an image viewer shows it, whatever its mode, format and metadata."""
 
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from pictures import COLOR, DAMAGED_METADATA, PICTURES, REFUSED, encoded, exif
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from common.image_file import LARGE, decode, read_image, stored_size
+from common.image_file import LARGE, decode, read_file, read_image, stored_size
 
 pytestmark = pytest.mark.unit
 
@@ -133,3 +134,34 @@ def test_smaller_image_is_resized_exactly(photograph):
     data = encoded(small, "JPEG")
     expected = decode(data).image.resize((96, 64), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(np.asarray(decode(data, (64, 96)).image), np.asarray(expected))
+
+
+VIDEOS = {
+    "iPhone": b"\x00\x00\x00\x14ftypqt  \x00\x00\x00\x00",
+    "Android": b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00",
+    "old QuickTime": b"\x00\x00\x00\x08wide\x00\x00\x00\x00mdat",
+    "Matroska": b"\x1aE\xdf\xa3" + bytes(12),
+    "AVI": b"RIFF\x00\x00\x00\x00AVI LIST",
+    "MPEG": b"\x00\x00\x01\xba" + bytes(12),
+}
+
+
+@pytest.mark.parametrize("kind", VIDEOS)
+def test_a_video_is_not_read_into_memory(tmp_path, kind):
+    path = tmp_path / "IMG_1.MOV"
+    with open(path, "wb") as file:
+        file.write(VIDEOS[kind])
+        file.truncate(200_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnidentifiedImageError, match="a video, not an image"):
+            read_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", sorted({"PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "ICO", "JPEG2000", "PPM"}))
+def test_no_image_is_taken_for_a_video(tmp_path, name):
+    Image.new("RGB", (32, 32), "green").save(tmp_path / "image", name)
+    assert read_file(tmp_path / "image") == (tmp_path / "image").read_bytes()

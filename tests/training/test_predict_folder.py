@@ -152,7 +152,13 @@ def test_interrupted_call_continues_with_the_next_shard(photos, tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [("shard_size", "--shard-size"), ("top", "--top"), ("file", "list of files"), ("model", "model")],
+    [
+        ("shard_size", "--shard-size"),
+        ("top", "--top"),
+        ("file", "list of files"),
+        ("model", "model"),
+        ("data", "--data"),
+    ],
 )
 def test_unfinished_call_with_another_choice_is_refused(photos, tmp_path, monkeypatch, capsys, change, word):
     def interrupt(*_):
@@ -167,10 +173,72 @@ def test_unfinished_call_with_another_choice_is_refused(photos, tmp_path, monkey
         (photos / "new.jpg").write_bytes(b"")
     elif change == "model":
         (model / "model.py").write_text((model / "model.py").read_text() + "\n# changed\n")
+    elif change == "data":  # other images with the same names, for example of another camera
+        photos = shutil.copytree(photos, tmp_path / "others", symlinks=True)
     assert predict(photos, out, *options, model=model) == 2
     error = capsys.readouterr().err
     assert f"another {word};" in error
     assert json.loads((tmp_path / "p.csv.parts" / "plan.json").read_text()) == json.loads(plan)
+
+
+def test_a_folder_that_disappears_stops_and_loses_nothing(photos, tmp_path, monkeypatch, capsys):
+    """As if a disk is unmounted after the first shard. Mounted again, the command continues."""
+    assert predict(photos, tmp_path / "whole.csv", "--shard-size", "2") == 0
+    original, away = ShardPredictor.predict, tmp_path / "away"
+
+    def counted(self, part, tick):
+        if away.exists() or photos.is_dir() and "a.jpg" in part:
+            return original(self, part, tick)
+        photos.rename(away)
+        photos.mkdir()
+        return original(self, part, tick)
+
+    monkeypatch.setattr(ShardPredictor, "predict", counted)
+    out = tmp_path / "p.csv"
+    assert predict(photos, out, "--shard-size", "2") == 2
+    assert "none of 2 files is there, the first is notes.txt; mount it again" in capsys.readouterr().err
+    assert not out.exists() and len(list((tmp_path / "p.csv.parts").glob("part-*"))) == 1
+    photos.rmdir()
+    away.rename(photos)
+    monkeypatch.setattr(ShardPredictor, "predict", original)
+    assert predict(photos, out, "--shard-size", "2") == 0
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("left", "code"), [("", 0), ("path,one\n", 2)], ids=["empty", "without its rows"])
+def test_a_part_that_lost_its_rows_is_predicted_again_or_named(photos, tmp_path, monkeypatch, capsys, left, code):
+    """A power failure may leave an empty file."""
+    original = ShardPredictor.predict
+
+    def interrupted(self, part, tick):
+        if "z.jpg" in part:
+            raise KeyboardInterrupt
+        return original(self, part, tick)
+
+    monkeypatch.setattr(ShardPredictor, "predict", interrupted)
+    out = tmp_path / "p.csv"
+    assert predict(photos, out, "--shard-size", "2") == 130
+    (tmp_path / "p.csv.parts" / "part-00000.csv").write_text(left)
+    monkeypatch.setattr(ShardPredictor, "predict", original)
+    assert predict(photos, out, "--shard-size", "2") == code
+    if code:
+        assert "p.csv.parts is damaged: it has 4 rows and 2 errors of 8 files; remove it" in capsys.readouterr().err
+    else:
+        assert len(rows_of(out)) == 6
+
+
+def test_errors_of_another_table_are_not_replaced(photos, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.predict_folder.command.ShardPredictor", interrupt)
+        assert predict(photos, tmp_path / "p.csv") == 130
+    for name in ("p.parquet", "p.errors.csv"):
+        (tmp_path / name).write_text("of another call")
+    assert predict(photos, tmp_path / "p.csv") == 2
+    assert "p.errors.csv is that of" in capsys.readouterr().err
+    assert (tmp_path / "p.errors.csv").read_text() == "of another call"
 
 
 def test_shard_without_a_readable_image_has_no_rows(tmp_path):
@@ -195,14 +263,14 @@ def test_files_are_decoded_only_a_little_ahead(monkeypatch, tmp_path):
 
 
 def test_failing_disk_stops_and_lists_no_image_as_damaged(photos, tmp_path, monkeypatch, capsys):
-    original = shard_module.Path.read_bytes
+    original = shard_module.read_file
 
-    def read_bytes(path):
+    def read_file(path):
         if path.name == "z.jpg":
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return original(path)
 
-    monkeypatch.setattr(shard_module.Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(shard_module, "read_file", read_file)
     assert predict(photos, tmp_path / "p.csv") == 2
     assert "z.jpg: Input/output error" in capsys.readouterr().err
     assert not list((tmp_path / "p.csv.parts").glob("part-*"))
@@ -322,6 +390,13 @@ def test_listing_is_sorted_and_cut_into_shards(photos, tmp_path):
     assert [len(part) for part in shards] == [3, 3, 2] == [listing.size(number) for number in range(listing.shards)]
     assert (listing.files, listing.skipped) == (8, 2)
     assert write_listing(photos, tmp_path / "again", 3).sha256 == listing.sha256
+
+
+def test_a_link_to_itself_is_skipped_as_a_broken_one(photos, tmp_path):
+    (photos / "self").symlink_to("self")
+    (photos / "broken").symlink_to("nothing")
+    listing = write_listing(photos, tmp_path / "list", 3)
+    assert (listing.files, listing.skipped) == (8, 4)
 
 
 def test_top_columns_are_the_most_probable_classes():
@@ -462,6 +537,13 @@ def test_two_workers_of_ray_give_the_table_of_one_process(photos, tmp_path):
     assert predict(photos, tmp_path / "two.csv", *arguments) == 0
     for name in ("{}.csv", "{}.errors.csv"):
         assert (tmp_path / name.format("two")).read_bytes() == (tmp_path / name.format("one")).read_bytes()
+
+
+def test_a_cluster_without_cores_is_refused(photos, tmp_path, monkeypatch, capsys, imitated_ray):
+    """Its workers have not joined yet."""
+    monkeypatch.setattr(sys.modules["ray"], "nodes", lambda: [{"Alive": True, "Resources": {"memory": 1.0}}])
+    assert predict(photos, tmp_path / "p.csv", "--ray", "local") == 2
+    assert "the cluster has none; wait until its workers join" in capsys.readouterr().err
 
 
 def test_unreachable_cluster_is_refused_at_once(photos, tmp_path, capsys):

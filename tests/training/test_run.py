@@ -124,6 +124,19 @@ def test_a_failed_run_is_named_and_the_others_are_trained(run_recipes, runs_fold
     assert finished(runs_folder) == {"bad": False, "one": True, "two": True}
 
 
+def test_a_run_that_another_process_finishes_in_the_meantime_is_no_failure(run_recipes, runs_folder, monkeypatch):
+    original = cli._train
+
+    def train(recipe, name, inputs, out):
+        if name == "two":  # here, the other process finishes it before this one begins
+            original(recipe, name, inputs, out)
+        original(recipe, name, inputs, out)
+
+    monkeypatch.setattr(cli, "_train", train)
+    code, out, error = run_recipes("one", "two")
+    assert (code, f"{runs_folder / 'two'}: finished" in out, "failed" in error) == (0, True, False)
+
+
 def test_a_run_of_another_process_is_skipped(run_recipes, runs_folder):
     out = runs_folder / "one"
     out.mkdir(parents=True)

@@ -16,7 +16,7 @@ from training.evaluate.plots import new_figure, plot_confusion, save_figure
 from training.inputs import Inputs, load_inputs
 from training.planned import planned_record
 from training.run import train
-from training.run_folder import METRICS, OUT_OF_FOLD, VAL, Record, fold_folder, read_record, run_file
+from training.run_folder import METRICS, OUT_OF_FOLD, VAL, Finished, Record, fold_folder, read_record, run_file
 
 
 def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 5, seeds: int = 1) -> dict | None:
@@ -63,6 +63,8 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
                 continue
             try:
                 train(_of_fold(recipe, seed, fold), name, _reusing(inputs, folder.name), folder)
+            except Finished:  # by another process, in the meantime
+                print(f"{folder}: finished")
             except InUse as error:
                 print(f"{folder}: skipped, {error}")
                 missing.append(folder)

@@ -67,6 +67,26 @@ def scope(replicas: int) -> Any:
     return _one_machine(tuple(device.name for device in devices[:replicas])).scope()
 
 
+def require_same_progress(epochs: int) -> None:
+    """Raises a UserError unless all machines of TF_CONFIG continue after the same number of epochs.
+
+    Otherwise each would add the gradients of the others to weights of its own.
+
+    Args:
+        epochs: that this machine has trained.
+    """
+    if not os.environ.get("TF_CONFIG"):
+        return
+    _expect_tensorflow(1)
+    machines = _several_machines()
+    counts = machines.gather(machines.run(lambda: tf.constant([epochs])), axis=0).numpy().tolist()
+    if len(set(counts)) > 1:
+        raise UserError(
+            f"all machines must continue after the same epoch, got {', '.join(map(str, counts))} finished epochs; copy "
+            "the run folder of one to the others"
+        )
+
+
 def synchronize(backbone: keras.Model) -> None:
     """Within a `scope`, makes every BatchNormalization take its statistics over the batch of all devices."""
     if keras.backend.backend() != "tensorflow" or not tf.distribute.has_strategy():

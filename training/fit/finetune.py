@@ -20,7 +20,7 @@ from training.data.balance import class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches
 from training.data.split import TrainVal
 from training.fit.checkpoint import TrainState, restore, snapshot, write_history
-from training.fit.distribute import scope, synchronize
+from training.fit.distribute import require_same_progress, scope, synchronize
 from training.fit.features import FeatureSpec, cached_features
 from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
 from training.fit.optimizer import adamw
@@ -94,9 +94,10 @@ def finetune(
         )
     state = TrainState.load(folder / CHECKPOINT)
     fresh = not state.history
+    require_same_progress(len(state.history))
     with scope(tune.replicas):
         backbone = make_backbone(recipe, backbone_weights if fresh and init is None else "none")
-        head = softmax_head(tune, backbone.output_shape[-1], len(data.train.names))
+        head = softmax_head(tune, backbone.output_shape[-1], len(data.train.names), recipe.seed)
         job = _Job(recipe, data, folder, state, backbone, head)
         if init and fresh:
             job.model(tune.input_size).load_weights(init)

@@ -93,7 +93,9 @@ def fit_quasi_svm(recipe: Recipe, features: Features, folder: Path | None = None
     train, width = features.train, features.train.shape[-1]
     axes = None if recipe.head.shared_feature_scale else (0, 1)
     mean, deviation = train.mean(axis=axes), train.std(axis=axes)
-    scale = recipe.head.kernel_scale * median_distance((train[0] - mean) / np.maximum(deviation, 1e-7), recipe.seed)
+    order = 1 if recipe.head.kernel == "laplacian" else 2
+    typical = median_distance((train[0] - mean) / np.maximum(deviation, 1e-7), recipe.seed, order)
+    scale = recipe.head.kernel_scale * typical
     if not scale > 0:
         raise UserError("all training images have the same features; check the backbone weights and the images")
     head = quasi_svm_head(recipe.head, width, len(features.names), scale, recipe.seed)
@@ -232,13 +234,18 @@ def _add_class_bias(head: keras.Model, names: tuple, biases: dict) -> None:
     head.get_layer("softmax").set_weights([kernel, bias + [biases.get(name, 0.0) for name in names]])
 
 
-def median_distance(features: np.ndarray, seed: int, pairs: int = 20_000) -> float:
-    """Median Euclidean distance between two different rows of [n, d], from a random sample of pairs.
+def median_distance(features: np.ndarray, seed: int, order: int = 2, pairs: int = 20_000) -> float:
+    """Median distance between two different rows of [n, d], from a random sample of pairs.
 
-    It is the usual heuristic for the width of a Gaussian kernel (A. Gretton et al., "A Kernel Two-Sample Test", JMLR
-    13, 2012).
+    It is the usual heuristic for the width of a kernel (A. Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012).
+
+    Args:
+        features: float [n, d].
+        seed: of the sample.
+        order: of the norm that the kernel has: 2 of the Gaussian, 1 of the Laplacian.
+        pairs: size of the sample.
     """
     rng = np.random.default_rng(seed)
     first = rng.integers(len(features), size=pairs)
     second = (first + rng.integers(1, len(features), size=pairs)) % len(features)
-    return float(np.median(np.linalg.norm(features[first] - features[second], axis=1)))
+    return float(np.median(np.linalg.norm(features[first] - features[second], ord=order, axis=1)))

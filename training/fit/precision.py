@@ -14,9 +14,8 @@ OPTION = "auto_mixed_precision_onednn_bfloat16"
 def has_bfloat16() -> bool:
     """Whether this processor has bfloat16 matrix products (AVX-512 BF16 or AMX; Linux only)."""
     with contextlib.suppress(OSError):
-        flags = next(
-            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
-        ).split()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next((line for line in lines if line.startswith("flags")), "").split()  # ARM's have another name
         return any(flag in flags for flag in CPU_FLAGS)
     return False
 

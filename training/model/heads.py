@@ -10,22 +10,23 @@ if TYPE_CHECKING:
     from training.config.recipe import Finetune, Head
 
 
-def softmax_head(finetune: "Finetune", features: int, classes: int) -> keras.Model:
+def softmax_head(finetune: "Finetune", features: int, classes: int, seed: int = 0) -> keras.Model:
     """Features → dense layers with dropout → softmax. The backbone is fine-tuned under this head.
 
     Args:
         finetune: its `dense_units`, `activation`, `dense_l2`, `dropout` and `dense_dropout` are used.
         features: number of features d.
         classes: number of classes.
+        seed: of dropout; each layer has another one.
 
     Returns:
         `keras.Model`, float32 [b, d] → probabilities [b, classes].
     """
-    layers = [keras.Input((features,)), keras.layers.Dropout(finetune.dropout, seed=0)]
-    for units in finetune.dense_units:
+    layers = [keras.Input((features,)), keras.layers.Dropout(finetune.dropout, seed=seed)]
+    for number, units in enumerate(finetune.dense_units, 1):
         penalty = keras.regularizers.L2(finetune.dense_l2) if finetune.dense_l2 else None
         layers.append(keras.layers.Dense(units, finetune.activation, kernel_regularizer=penalty))
-        layers.append(keras.layers.Dropout(finetune.dense_dropout, seed=0))
+        layers.append(keras.layers.Dropout(finetune.dense_dropout, seed=seed + number))
     layers.append(keras.layers.Dense(classes, activation="softmax", dtype="float32", name="softmax"))
     return keras.Sequential(layers, name="softmax_head")
 

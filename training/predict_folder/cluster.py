@@ -174,6 +174,8 @@ def _workers(cluster: Cluster, shards: int) -> tuple[int, int]:
 
     cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     cores = [count for count in cores if count]
+    if not cores:
+        raise UserError("--ray needs a machine with processor cores, the cluster has none; wait until its workers join")
     workers = min(cluster.workers or len(cores), shards)
     return workers, max(1, min(min(cores), min(cores) * len(cores) // workers))
 

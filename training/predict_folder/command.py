@@ -1,7 +1,6 @@
 """Predicts a folder of images into one table. An interrupted call is continued by repeating it."""
 
 import contextlib
-import csv
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from training.predict_folder.cluster import Cluster, Work, predict_shards, requi
 from training.predict_folder.listing import Listing, paths, write_listing
 from training.predict_folder.shard import Part, ShardPredictor, Task
 from training.predict_folder.submitted import PRECISION, SOURCE, class_names_of, model_sha256, unpacked
-from training.predict_folder.table import join, require_writer
+from training.predict_folder.table import ENCODERS, count_rows, join, require_writer
 
 SHARD_SIZE = 10_000
 PARTS = ".parts"  # the folder of the parts is that of the table with this at its end
@@ -27,7 +26,13 @@ FILES = "files"
 NEW_FILES = ".files"  # until it is known to be the same as that of an unfinished call
 LOCK = ".lock"
 PRECISION_FILE = "precision"  # what the finished shards were computed in
-PLAN_WORDS = {"model_sha256": "model", "files_sha256": "list of files", "shard_size": "--shard-size", "top": "--top"}
+PLAN_WORDS = {  # field of the plan → what it is, for the error
+    "data": "--data",
+    "model_sha256": "model",
+    "files_sha256": "list of files",
+    "shard_size": "--shard-size",
+    "top": "--top",
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,13 @@ def predict_folder(job: Job) -> Summary:
             numbers = range(listing.shards)
             join([_error_file(job, number) for number in numbers], job.errors)
             join([_part_file(job, number) for number in numbers], job.out)
-            errors = _count_rows(job.errors)
-    return Summary(listing.files - errors, errors, listing.skipped, predicted, seconds)
+            rows, errors = count_rows(job.out), count_rows(job.errors)
+            if rows + errors != listing.files:
+                raise UserError(
+                    f"{job.parts} is damaged: it has {rows:,} rows and {errors:,} errors of {listing.files:,} files; "
+                    "remove it, and repeat the command"
+                )
+    return Summary(rows, errors, listing.skipped, predicted, seconds)
 
 
 def describe(job: Job, summary: Summary) -> str:
@@ -129,6 +139,11 @@ def _check(job: Job) -> None:
     if job.out.is_dir() or ((job.out.exists() or job.errors.exists()) and not (job.parts / PLAN).is_file()):
         there = job.out if job.out.exists() else job.errors
         raise UserError(f"{printable(there)} exists; remove it, or give another --out")
+    other = job.out.with_suffix(next(suffix for suffix in ENCODERS if suffix != job.out.suffix))
+    if job.errors.exists() and other.exists():
+        raise UserError(
+            f"{printable(job.errors)} is that of {printable(other)}; move both, or give an --out of another name"
+        )
 
 
 @contextlib.contextmanager
@@ -159,6 +174,7 @@ def _claim(job: Job, model: str) -> Listing:
             f"--data must contain images, there is no visible file in {printable(job.data)}; check the path"
         )
     plan = {
+        "data": printable(job.data.resolve()),
         "model_sha256": model,
         "files_sha256": listing.sha256,
         "files": listing.files,
@@ -189,7 +205,7 @@ def _require_same(path: Path, plan: dict) -> None:
 
 def _predict_pending(job: Job, submission: Path, listing: Listing) -> tuple[int, float]:
     """Predicts and writes the shards that are not finished. Returns the number of their files, and seconds."""
-    pending = [number for number in range(listing.shards) if not _part_file(job, number).is_file()]
+    pending = [number for number in range(listing.shards) if not _is_finished(job, number)]
     count = sum(map(listing.size, pending))
     if not pending:
         return 0, 0.0
@@ -237,15 +253,15 @@ def _require_precision(job: Job, precision: str) -> None:
         )
 
 
+def _is_finished(job: Job, number: int) -> bool:
+    """Whether a shard's table is there. One without a byte was left by a power failure."""
+    path = _part_file(job, number)
+    return path.is_file() and path.stat().st_size > 0
+
+
 def _part_file(job: Job, number: int) -> Path:
     return job.parts / f"part-{number:05d}{job.out.suffix}"
 
 
 def _error_file(job: Job, number: int) -> Path:
     return job.parts / f"errors-{number:05d}.csv"
-
-
-def _count_rows(path: Path) -> int:
-    """The number of rows of a CSV file, without the names of the columns."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return sum(1 for _ in csv.reader(file)) - 1

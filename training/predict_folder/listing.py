@@ -1,5 +1,6 @@
 """Lists the files of a folder in a fixed order, on disk, and cuts the list into shards."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -84,6 +85,18 @@ def write_listing(folder: Path, path: Path, shard_size: int) -> Listing:
     return Listing(path, (*starts, place), shard_size, files, skipped[0], digest.hexdigest())
 
 
+def _is_file(entry: os.DirEntry) -> bool:
+    """Whether an entry is a file or a link to one. A link into a folder without permission counts as one."""
+    try:
+        return entry.is_file()
+    except PermissionError:
+        return True
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is a broken one
+            return False
+        raise
+
+
 def _walk(top: str, skipped: list[int]) -> Iterator[str]:
     """Yields the relative path of each visible file. Counts the others in `skipped`."""
     waiting = [""]  # folders, each "" or with a slash at its end
@@ -96,7 +109,7 @@ def _walk(top: str, skipped: list[int]) -> Iterator[str]:
                     skipped[0] += 1
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
-                elif entry.is_file():  # also a link to one
+                elif _is_file(entry):
                     files.append(entry.name)
                 else:
                     skipped[0] += 1

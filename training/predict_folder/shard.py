@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 
 from common.errors import UserError
 from common.folders import printable
-from common.image_file import decode
+from common.image_file import decode, read_file
 from training.predict_folder.submitted import FLOAT32, image_size, load
 from training.predict_folder.table import columns, encode
 
@@ -34,6 +34,10 @@ class Part:
     table: bytes
     errors: bytes
     precision: str
+
+
+class Missing(str):
+    """The reason of a file that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,11 @@ class ShardPredictor:
             tick: called once for each file.
 
         Raises:
-            UserError: the model returns no probabilities.
+            UserError: the model returns no probabilities, or the files are not there any more.
             OSError: the disk or the network failed, so that the files may be good.
         """
         readable: list[str] = []
+        missing: list[str] = []
         errors = [("path", "reason")]
 
         def images() -> Generator[np.ndarray, None, None]:
@@ -91,6 +96,8 @@ class ShardPredictor:
                     tick()
                     if isinstance(result, str):
                         errors.append((path, result))
+                        if isinstance(result, Missing):
+                            missing.append(path)
                     else:
                         readable.append(path)
                         yield result
@@ -100,6 +107,12 @@ class ShardPredictor:
             first = next(stream, None)
             # The model refuses an iterator without an image.
             probabilities = None if first is None else self.model.predict_proba(itertools.chain([first], stream))
+        if len(missing) == len(paths):
+            raise UserError(
+                f"{printable(self.task.data)} must be readable until the end, and none of {len(paths)} files is there, "
+                f"the first is {printable(missing[0])}; mount it again (with --ray on every machine), and repeat the "
+                "command"
+            )
         table = columns(readable, self._checked(probabilities, len(readable)), self.model.names, self.task.top)
         failed = dict(zip(errors[0], np.array(errors[1:], object).reshape(-1, 2).T, strict=True))
         failed["path"] = np.array([printable(path) for path in failed["path"]], object)
@@ -137,9 +150,13 @@ def _decode_ahead(
 def _read(path: Path, size: tuple[int, int]) -> np.ndarray | str:
     """The pixels of a file at the size of the training images, or a reason."""
     try:
-        data = path.read_bytes()
-    except (FileNotFoundError, PermissionError) as error:  # any other error is of the disk or the network
+        data = read_file(path)
+    except FileNotFoundError as error:
+        return Missing(error.strerror or type(error).__name__)
+    except PermissionError as error:  # any other error is of the disk or the network
         return error.strerror or type(error).__name__
+    except UnidentifiedImageError as error:
+        return str(error)
     try:
         return np.asarray(decode(data, size).image)
     except MemoryError:

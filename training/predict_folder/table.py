@@ -15,6 +15,7 @@ from common.files import atomically
 from common.folders import printable
 
 Columns = dict[str, np.ndarray]  # name → values: float32, or texts
+CSV_ROWS = 500  # that are made text at once; a wide table would need too much memory
 
 
 def require_writer(out: Path) -> None:
@@ -69,13 +70,25 @@ def join(parts: Sequence[Path], out: Path) -> None:
     atomically(out, lambda temporary: JOINERS[out.suffix](parts, temporary))
 
 
+def count_rows(path: Path) -> int:
+    """The number of rows of a table that `join` has written."""
+    if path.suffix == ".csv":
+        with open(path, newline="", encoding="utf-8") as file:
+            return sum(1 for _ in csv.reader(file)) - 1
+    from pyarrow import parquet
+
+    return parquet.read_metadata(path).num_rows
+
+
 def _csv(table: Columns) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    # The shortest text that is the same float32.
-    texts = [values.astype(str) if values.dtype == np.float32 else values for values in table.values()]
-    writer.writerows(zip(*texts, strict=True))
+    for first in range(0, len(next(iter(table.values()))), CSV_ROWS):
+        # The shortest text that is the same float32.
+        rows = (values[first : first + CSV_ROWS] for values in table.values())
+        texts = [values.astype(str) if values.dtype == np.float32 else values for values in rows]
+        writer.writerows(zip(*texts, strict=True))
     return text.getvalue().encode()
 
 

@@ -370,6 +370,15 @@ def test_images_are_named_by_their_place_beside_the_sample(tmp_path, images, sam
     assert inputs_of(tmp_path / images, tmp_path / sample) == {"sample": "s.csv", "images": place}
 
 
+def test_links_are_named_as_in_the_competitions_data(tmp_path):
+    for name in ("disk/photos", "disk/tables", "data"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "disk" / "tables" / "s.csv").touch()
+    (tmp_path / "data" / "test").symlink_to(tmp_path / "disk" / "photos")
+    (tmp_path / "data" / "s.csv").symlink_to(tmp_path / "disk" / "tables" / "s.csv")
+    assert inputs_of(tmp_path / "data" / "test", tmp_path / "data" / "s.csv") == {"sample": "s.csv", "images": "test"}
+
+
 def test_kernel_stands_alone():
     """Python 3.8, its library and numpy, so that it runs on whatever image Kaggle has."""
     tree = ast.parse((ROOT / "competition/package/kaggle_kernel.py").read_text("utf-8"), feature_version=(3, 8))

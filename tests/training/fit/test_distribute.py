@@ -45,7 +45,7 @@ recipe = change(shrunk(Recipe(finetune=tune)), resolution_schedule=((2, 48),), b
 images = load_folder(data)
 train_val = TrainVal(*(images.rows(rows) for rows in split(images.labels, 0.25, 0)))
 out = Path(out)
-out.mkdir()
+out.mkdir(exist_ok=True)
 fit.finetune(recipe, train_val, "none", out, out / "features")
 """
 
@@ -120,37 +120,41 @@ def free_ports(count):
 
 
 def start(data, out, configuration=None):
-    """Starts a run of `online` in a process of its own."""
-    settings = ("resolution_schedule=((2, 48),)", "dropout=0.0", "batch_size=6")
-    command = [
-        sys.executable,
-        "-m",
-        "training",
-        "run",
-        "online",
-        "--out",
-        out,
-        "--data",
-        data,
-        "--backbone-weights",
-        "none",
-    ]
-    command += [part for setting in settings for part in ("--set", f"finetune.{setting}")]
+    """Starts a fine-tuning in a process of its own."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
     if configuration:
         environment["TF_CONFIG"] = json.dumps(configuration)
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = [sys.executable, "-c", FINETUNE, ROOT, ROOT / "tests", data, out, "1", "yes"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_machines_that_continue_after_different_epochs_are_refused(class_folder, tmp_path):
+    """One has finished an epoch, the other none, for example because it was replaced."""
+    first = start(class_folder, tmp_path / "worker0")
+    assert first.wait(300) == 0, first.stdout.read()
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for number in range(2):
+        configuration = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}}
+        processes.append(start(class_folder, tmp_path / f"worker{number}", configuration))
+    try:
+        for process in processes:
+            output = process.communicate(timeout=300)[0]
+            assert process.returncode == 1, output
+            assert "UserError: all machines must continue after the same epoch, got 2, 0 finished epochs" in output
+    finally:
+        for process in processes:
+            process.kill()
 
 
 @pytest.mark.slow
 def test_two_machines_give_the_numbers_of_one(class_folder, tmp_path):
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = {"alone": start(class_folder, tmp_path / "alone" / "run")}
+    processes = {"alone": start(class_folder, tmp_path / "alone")}
     for number in range(2):
         configuration = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}}
-        processes[f"worker{number}"] = start(class_folder, tmp_path / f"worker{number}" / "run", configuration)
+        processes[f"worker{number}"] = start(class_folder, tmp_path / f"worker{number}", configuration)
     try:
         for process in processes.values():
             output = process.communicate(timeout=300)[0]
@@ -158,9 +162,7 @@ def test_two_machines_give_the_numbers_of_one(class_folder, tmp_path):
     finally:
         for process in processes.values():
             process.kill()
-    alone, first, second = (losses(tmp_path / name / "run") for name in processes)
+    alone, first, second = (losses(tmp_path / name) for name in processes)
     assert alone.shape == (2, 2)
     np.testing.assert_allclose(first, second, atol=1e-6)
     np.testing.assert_allclose(first, alone, atol=1e-4)
-    for name in processes:
-        assert (tmp_path / name / "run" / "metrics.json").is_file()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
@@ -112,6 +113,20 @@ def test_median_distance_is_that_of_different_rows():
     assert median_distance(features, 0) == median_distance(features, 0)
     # Two rows form one pair; a row paired with itself would pull the median to 0.
     assert median_distance(np.array([[0.0, 0.0], [3.0, 4.0]]), 0) == 5.0
+    assert median_distance(np.array([[0.0, 0.0], [3.0, 4.0]]), 0, order=1) == 7.0
+
+
+@pytest.mark.parametrize(("kernel", "similarity"), [("gaussian", np.exp(-0.5)), ("laplacian", np.exp(-1))])
+def test_the_kernel_of_a_typical_pair_is_neither_0_nor_1(kernel, similarity):
+    """The width is the median distance in the norm of the kernel."""
+    features = np.random.default_rng(0).normal(size=(1, 300, 64)).astype(np.float32)
+    labels = np.arange(300) % 2
+    recipe = recipe_of(checkpoint="last", epochs=1, kernel=kernel, fourier_features=8192)
+    head = fit_head(recipe, Features(features, labels, features[0, :0], labels[:0], ("a", "b")))
+    inner = keras.Model(head.inputs, head.get_layer("fourier").output)
+    mapped = inner.predict(features[0], verbose=0)
+    kernel_values = (mapped @ mapped.T)[np.triu_indices(300, 1)]
+    assert np.median(kernel_values) == pytest.approx(similarity, abs=0.05)
 
 
 @pytest.mark.unit
