@@ -204,8 +204,8 @@ def _find_interpreter(python: str | Path, packages: tuple[str, ...]) -> str:
         done = subprocess.run([path, "-I", "-c", FIND_PACKAGES, *packages], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{needed}, {python} cannot be run: {error}") from error
-    if done.stdout != "found\n":
-        missing = done.stdout.strip() or "these packages"
+    missing = (done.stdout.split() or ["these packages"])[-1]
+    if missing != "found":
         raise UserError(
             f"{needed}, {python} does not find {missing}; install into an environment, because a submission runs "
             "without the packages of pip install --user"

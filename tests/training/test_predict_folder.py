@@ -222,9 +222,12 @@ def test_a_part_that_lost_its_rows_is_predicted_again_or_named(photos, tmp_path,
     monkeypatch.setattr(ShardPredictor, "predict", original)
     assert predict(photos, out, "--shard-size", "2") == code
     if code:
-        assert "p.csv.parts is damaged: it has 4 rows and 2 errors of 8 files; remove it" in capsys.readouterr().err
-    else:
-        assert len(rows_of(out)) == 6
+        part = tmp_path / "p.csv.parts" / "part-00000.csv"
+        assert f"{part} is damaged: it has 0 rows and 0 errors of 2 files; remove it" in capsys.readouterr().err
+        assert not out.exists()  # no incomplete table
+        part.unlink()
+        assert predict(photos, out, "--shard-size", "2") == 0
+    assert len(rows_of(out)) == 6
 
 
 def test_errors_of_another_table_are_not_replaced(photos, tmp_path, monkeypatch, capsys):

@@ -99,16 +99,10 @@ def predict_folder(job: Job) -> Summary:
             raise UserError(f"--top must be a whole number from 1 to {len(names)}, the classes, got {job.top}")
         with _opened(job, model_sha256(submission)) as listing:
             predicted, seconds = _predict_pending(job, submission, listing)
-            numbers = range(listing.shards)
-            join([_error_file(job, number) for number in numbers], job.errors)
-            join([_part_file(job, number) for number in numbers], job.out)
-            rows, errors = count_rows(job.out), count_rows(job.errors)
-            if rows + errors != listing.files:
-                raise UserError(
-                    f"{job.parts} is damaged: it has {rows:,} rows and {errors:,} errors of {listing.files:,} files; "
-                    "remove it, and repeat the command"
-                )
-    return Summary(rows, errors, listing.skipped, predicted, seconds)
+            errors = sum(_checked_errors(job, number, listing.size(number)) for number in range(listing.shards))
+            join([_error_file(job, number) for number in range(listing.shards)], job.errors)
+            join([_part_file(job, number) for number in range(listing.shards)], job.out)
+    return Summary(listing.files - errors, errors, listing.skipped, predicted, seconds)
 
 
 def describe(job: Job, summary: Summary) -> str:
@@ -257,6 +251,18 @@ def _is_finished(job: Job, number: int) -> bool:
     """Whether a shard's table is there. One without a byte was left by a power failure."""
     path = _part_file(job, number)
     return path.is_file() and path.stat().st_size > 0
+
+
+def _checked_errors(job: Job, number: int, files: int) -> int:
+    """The number of errors of a finished shard. Raises a UserError if rows and errors are not as many as its files."""
+    part, error_file = _part_file(job, number), _error_file(job, number)
+    rows, errors = count_rows(part), count_rows(error_file)
+    if rows + errors != files:
+        raise UserError(
+            f"{part} is damaged: it has {rows:,} rows and {errors:,} errors of {files:,} files; remove it, and repeat "
+            "the command"
+        )
+    return errors
 
 
 def _part_file(job: Job, number: int) -> Path:
