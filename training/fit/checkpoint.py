@@ -56,6 +56,24 @@ def snapshot(model: keras.Model) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
 
 
+def require_finite(arrays: list[np.ndarray], epoch: int, fix: str) -> None:
+    """Raises a UserError if one of the arrays of a `snapshot` has NaN or infinite values.
+
+    The loss does not show it: ReLU turns NaN into 0, and the network predicts the same for all images.
+
+    Args:
+        arrays: see `snapshot`.
+        epoch: from 0, for the error.
+        fix: settings that can prevent it, for the error.
+    """
+    # The sum is not finite if one of the values is not, and needs no copy.
+    if not all(np.isfinite(array.sum()) for array in arrays):
+        raise UserError(
+            f"the weights must be finite, and are not after epoch {epoch + 1}; "
+            f"earlier epochs are kept: start a new run with {fix}"
+        )
+
+
 def restore(model: keras.Model, arrays: list | None) -> None:
     """Restores a `snapshot`. None leaves the model unchanged."""
     if arrays is None:

@@ -19,7 +19,7 @@ from training.config.recipe import Finetune, Recipe
 from training.data.balance import class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches
 from training.data.split import TrainVal
-from training.fit.checkpoint import TrainState, restore, snapshot, write_history
+from training.fit.checkpoint import TrainState, require_finite, restore, snapshot, write_history
 from training.fit.distribute import require_same_progress, scope, synchronize
 from training.fit.features import FeatureSpec, cached_features
 from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
@@ -154,16 +154,25 @@ def seconds_per_image(recipe: Recipe, images: Images, backbone_weights: str, ste
     return float(np.median(later)) / recipe.finetune.batch_size
 
 
-class _FirstStep(keras.callbacks.Callback):
-    """Measures the seconds of the first step of an epoch, which are mostly tracing if the model is new."""
+class _Steps(keras.callbacks.Callback):
+    """Counts the steps of an epoch, and measures the first one, which is mostly tracing if the model is new.
 
-    def __init__(self) -> None:
+    skipped: how many the optimizer skipped, because their gradients were not finite.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         super().__init__()
-        self.began, self.seconds = time.monotonic(), 0.0
+        self.optimizer, self.earlier = optimizer, int(optimizer.iterations)
+        self.began, self.first_seconds, self.count = time.monotonic(), 0.0, 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if not self.seconds:
-            self.seconds = time.monotonic() - self.began
+        self.count += 1
+        if self.count == 1:
+            self.first_seconds = time.monotonic() - self.began
+
+    @property
+    def skipped(self) -> int:
+        return self.count - (int(self.optimizer.iterations) - self.earlier)
 
 
 def _run_epochs(job: _Job) -> None:
@@ -201,25 +210,52 @@ def _one_epoch(job: _Job, model: keras.Model, epoch: int) -> dict:
     validation = plain_batches(batch_size, val.images, one_hot(val.labels, len(val.names))) if len(val) else None
     began = time.monotonic()
     print(f"epoch {epoch + 1}/{len(job.sizes)} at {size}×{size}{_time_left(job)}", flush=True)
-    first = _FirstStep()
+    steps = _Steps(model.optimizer)
     logs = model.fit(
         batches,
         validation_data=validation,
         class_weight=class_weights(train.labels[job.rows]) if recipe.data.class_weights else None,
         shuffle=False,
-        callbacks=[keras.callbacks.TerminateOnNaN(), first],
+        callbacks=[keras.callbacks.TerminateOnNaN(), steps],
         verbose="auto" if os.isatty(1) else 2,
     ).history
-    job.tracing_seconds += first.seconds
+    job.tracing_seconds += steps.first_seconds
     images = -(-len(job.rows) // batch_size) * batch_size
-    row = history_row(epoch, logs, began, f"finetune.learning_rate={recipe.finetune.learning_rate / 3:.1g}")
+    row = history_row(epoch, logs, began, _lower_rate(recipe.finetune))
+    _report_skipped(epoch, steps.skipped, steps.count, recipe.finetune)
     return {"size": size, "images": images, **row}
+
+
+def _lower_rate(tune: Finetune) -> str:
+    """The setting of a third of the learning rate, for errors."""
+    return f"finetune.learning_rate={tune.learning_rate / 3:.1g}"
+
+
+def _report_skipped(epoch: int, skipped: int, steps: int, tune: Finetune) -> None:
+    """Prints how many steps of an epoch the optimizer skipped. Raises a UserError if it skipped more than half.
+
+    In mixed_float16, it skips steps until it has found a scale for the loss, so there is no error.
+    """
+    if not skipped:
+        return
+    print(f"skipped {skipped} of {steps} steps, because their gradients were not finite", flush=True)
+    if skipped > steps / 2 and tune.precision != "mixed_float16":
+        raise UserError(
+            f"at least half of the gradients must be finite, and {skipped} of {steps} were not in epoch {epoch + 1}; "
+            f"earlier epochs are kept: start a new run with --set {_safer(tune)}"
+        )
+
+
+def _safer(tune: Finetune) -> str:
+    """The setting that can prevent values that are not finite, for errors."""
+    return _lower_rate(tune) if tune.precision == "float32" else "finetune.precision=float32"
 
 
 def _save_epoch(job: _Job, model: keras.Model) -> None:
     """Writes an epoch's files. After the last epoch, the weights that are kept are SWA's mean if there is one."""
     recipe, tune = job.recipe, job.recipe.finetune
     arrays = snapshot(model)
+    require_finite(arrays, len(job.history) - 1, f"--set {_safer(tune)}")
     averaged = len(job.history) - 1 - (tune.epochs - tune.swa_epochs)  # epochs that are in the mean already
     if averaged >= 0:
         job.state.swa_weights = add_to_mean(job.state.swa_weights, model.get_weights(), averaged)

@@ -1,5 +1,6 @@
 """AdamW with one operation per variable on TensorFlow."""
 
+import functools
 from typing import Any
 
 import keras
@@ -23,6 +24,10 @@ class FusedAdamW(keras.optimizers.Adam):
     Keras computes a step with a dozen elementwise operations, each of which reads and writes as many numbers as the
     variable has. TensorFlow's own kernel reads the variable, its two moments and its gradient once.
 
+    A step whose gradients are not all finite is skipped and not counted in `iterations`, as `LossScaleOptimizer` does
+    it. On processors with AMX, oneDNN's bfloat16 convolutions now and then return NaN for a few numbers of a gradient.
+    One such step would make the weights NaN for good, and the loss can stay finite, because ReLU turns NaN into 0.
+
     Args:
         learning_rate: a number or a schedule.
         decay: decoupled weight decay.
@@ -31,6 +36,16 @@ class FusedAdamW(keras.optimizers.Adam):
     def __init__(self, learning_rate: Any, decay: float) -> None:
         super().__init__(learning_rate)
         self.decay = decay
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Updates the variables with their gradients if all of these are finite."""
+        import tensorflow as tf
+
+        step = functools.partial(super().apply, grads, trainable_variables)
+        if tf.distribute.has_strategy():  # its steps wait for each other, which they cannot do within a condition
+            return step()
+        finite = tf.reduce_all([tf.math.is_finite(tf.reduce_sum(gradient)) for gradient in grads])
+        return tf.cond(finite, step, lambda: None)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates a variable with its gradient."""

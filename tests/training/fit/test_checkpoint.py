@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from training.fit.checkpoint import COLUMNS, TrainState, read_history, restore, snapshot, write_history
+from training.fit.checkpoint import (
+    COLUMNS,
+    TrainState,
+    read_history,
+    require_finite,
+    restore,
+    snapshot,
+    write_history,
+)
 
 pytestmark = pytest.mark.unit
 ROWS = [
@@ -35,6 +43,15 @@ def test_state_is_read_as_it_was_written(tmp_path, swa_weights):
     check_equal(loaded.arrays, saved.arrays)  # also their order, with more than ten
     check_equal(loaded.swa_weights, saved.swa_weights)
     assert loaded.history == ROWS
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_an_error(bad):
+    arrays = state().arrays
+    require_finite(arrays, 0, "--set a=1")
+    arrays[0][49, 39] = bad
+    with pytest.raises(UserError, match="must be finite.*after epoch 3.*--set a=1"):
+        require_finite(arrays, 2, "--set a=1")
 
 
 def test_without_a_file_the_state_is_empty(tmp_path):

@@ -6,13 +6,16 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import change, shrunk, tiny
 
 import training.fit.finetune as fit
 from common.errors import UserError
 from training.config.recipe import Data, Finetune, Recipe
+from training.data.split import TrainVal
 from training.fit.checkpoint import COLUMNS, TrainState, read_history
 from training.fit.finetune import finetune, make_backbone
+from training.fit.optimizer import FusedAdamW
 from training.fit.swa import add_to_mean
 from training.model.build import build_model
 from training.model.heads import softmax_head
@@ -221,11 +224,66 @@ def test_infinite_loss_stops_the_run_and_keeps_finished_epochs(train_val, initia
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {"checkpoint.npz", "finetuned.weights.h5"} <= before.keys()
     with pytest.raises(UserError, match="loss must be finite.*epoch 2.*finetune.learning_rate=") as error:
-        finetune(change(recipe, learning_rate=1e30), *arguments)
+        finetune(change(recipe, learning_rate=1e38), *arguments)
     assert "\n" not in str(error.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     finetune(recipe, *arguments)
     assert len(read_history(tmp_path / "history.csv")) == 2
+
+
+class Disturbed(FusedAdamW):
+    """One number of a gradient is NaN in some steps, counted from 1."""
+
+    def __init__(self, rate, decay, steps):
+        super().__init__(rate, decay)
+        self.steps, self.step = tf.constant(steps), tf.Variable(0, trainable=False)
+
+    def apply(self, grads, trainable_variables=None):
+        bad = tf.reduce_any(self.steps == self.step.assign_add(1))
+        number = tf.reshape(tf.where(bad, np.nan, 0.0), [1] * len(grads[0].shape))
+        padding = [[0, side - 1] for side in grads[0].shape]
+        return super().apply([grads[0] + tf.pad(number, padding), *grads[1:]], trainable_variables)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_reported(
+    train_val, initial_weights, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(fit, "adamw", lambda rate, decay: Disturbed(rate, decay, [2, 3]))
+    recipe = change(STAGES, resolution_schedule=((1, 75),), batch_size=2)  # 9 steps
+    finetune(recipe, train_val, initial_weights, tmp_path, tmp_path / "features")
+    assert "skipped 2 of 9 steps, because their gradients were not finite" in capsys.readouterr().out
+    assert len(read_history(tmp_path / "history.csv")) == 1
+    assert all(np.isfinite(array).all() for array in kept(tmp_path).get_weights())
+
+
+def test_without_skipped_steps_nothing_is_reported(train_val, initial_weights, tmp_path, capsys):
+    finetune(change(STAGES, resolution_schedule=((1, 75),)), train_val, initial_weights, tmp_path, tmp_path / "cache")
+    assert "skipped" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [({}, "finetune.learning_rate=0.001"), ({"precision": "mixed_bfloat16"}, "finetune.precision=float32")],
+)
+def test_most_steps_skipped_is_an_error(train_val, initial_weights, tmp_path, monkeypatch, settings, fix):
+    monkeypatch.setattr(fit, "adamw", lambda rate, decay: Disturbed(rate, decay, [1, 2, 3, 5, 6]))
+    recipe = change(STAGES, resolution_schedule=((1, 75),), batch_size=2, **settings)
+    with pytest.raises(UserError, match=f"5 of 9 were not in epoch 1.*--set {fix}$"):
+        finetune(recipe, train_val, initial_weights, tmp_path, tmp_path / "features")
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_weights_that_are_not_finite_are_not_kept(train_val, initial_weights, tmp_path, monkeypatch):
+    class NanStep(keras.optimizers.SGD):  # the loss of the epoch's only step is finite
+        def update_step(self, gradient, variable, learning_rate):
+            variable.assign(variable * np.nan)
+
+    monkeypatch.setattr(fit, "adamw", lambda rate, decay: NanStep(rate))
+    recipe = change(STAGES, resolution_schedule=((1, 75),), batch_size=64)
+    without_val = TrainVal(train_val.train, train_val.val.rows([]))
+    with pytest.raises(UserError, match="weights must be finite.*after epoch 1.*finetune.learning_rate=0.001"):
+        finetune(recipe, without_val, initial_weights, tmp_path, tmp_path / "features")
+    assert not (tmp_path / "checkpoint.npz").exists()
 
 
 def test_damaged_checkpoint_is_not_overwritten(train_val, tmp_path):

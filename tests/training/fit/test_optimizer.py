@@ -41,3 +41,26 @@ def test_weights_decay_without_a_gradient():
     optimizer.build([variable])
     optimizer.apply([tf.zeros(1)], [variable])
     np.testing.assert_allclose(variable.numpy(), [2.0 * (1 - 0.5 * 0.1)])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_step_with_a_gradient_that_is_not_finite_is_skipped(bad, graph):
+    optimizer, variables = FusedAdamW(0.5, 0.1), [keras.Variable(np.ones((2, 3), np.float32)), keras.Variable([2.0])]
+    optimizer.build(variables)
+
+    def step(*gradients):
+        optimizer.apply(list(gradients), variables)
+
+    step = tf.function(step) if graph else step
+    gradient = np.ones((2, 3), np.float32)
+    step(tf.constant(gradient), tf.ones(1))
+    before = [variable.numpy() for variable in (*variables, *optimizer.variables)]
+    gradient[1, 2] = bad
+    step(tf.constant(gradient), tf.ones(1))
+    for variable, value in zip((*variables, *optimizer.variables), before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert int(optimizer.iterations) == 1
+    step(tf.ones((2, 3)), tf.ones(1))
+    assert int(optimizer.iterations) == 2
+    assert all((variable.numpy() < value).all() for variable, value in zip(variables, before, strict=False))
