@@ -18,3 +18,7 @@ class UserError(CommandError):
 
 class InUse(UserError):
     """Another process holds the lock."""
+
+
+class Diverged(UserError):
+    """The loss, the gradients or the weights of a training are no longer finite."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from common.errors import UserError
+from common.errors import Diverged, UserError
 from common.folders import ClassFolders, list_classes
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
@@ -155,7 +155,9 @@ class Search:
             return
         recipe = choices.finetuning_recipe(self.base, schedule, turns)
         began = time.monotonic()
-        result = self._train(recipe, FINETUNED)
+        result = self._tried(recipe, FINETUNED)
+        if result is None:
+            return
         self.finetuning_seconds = time.monotonic() - began
         labels = self.images.labels[self.rows[1]]
         if clearly_worse(_held_out(plan.out / FINETUNED), self.quick_predicted, labels):
@@ -177,7 +179,8 @@ class Search:
             return
         self.plan.say("there is time to repeat the training with the held-out images as well")
         recipe = change(recipe, {"data.validation_split": 0.0})
-        self._train(recipe, ALL)
+        if self._tried(recipe, ALL) is None:
+            return
         text = f"trained on all images; {self.plan.accuracy:.1%} is that of the model without the held-out ones; "
         self.plan.keep(ALL, recipe, self.plan.accuracy, text)
 
@@ -208,6 +211,14 @@ class Search:
         """Trains a step's run, with the images that are loaded. Returns its metrics."""
         out = self.plan.out / step
         return train(recipe, f"auto-{step}", inputs or self.inputs, out, (self.images, self.test))
+
+    def _tried(self, recipe: Recipe, step: str, inputs: Inputs | None = None) -> dict | None:
+        """`_train`, or None if the training diverges, which leaves the best run as it is."""
+        try:
+            return self._train(recipe, step, inputs)
+        except Diverged as error:
+            self.plan.say(f"{step}: not kept, {str(error).split(';')[0]}")
+            return None
 
     def _describe(self) -> None:
         images, repeats, counts = self.images, self.base.data.class_repeats, self._training_counts()
@@ -370,8 +381,8 @@ class Search:
         self.plan.say(f"{_described(best)}, on the fine-tuned backbone: {score:.1%}")
         recipe = replace(finetuning, head=best)
         inputs = replace(self.inputs, reuse=(folder,), require_reuse=True)
-        result = self._train(recipe, HEAD, inputs)
-        if self.plan.keep_if_better(HEAD, recipe, result["accuracy"]):
+        result = self._tried(recipe, HEAD, inputs)
+        if result and self.plan.keep_if_better(HEAD, recipe, result["accuracy"]):
             self.finetuned_recipe = recipe
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from common.errors import UserError
+from common.errors import Diverged, UserError
 from common.files import atomically, write_arrays
 
 COLUMNS = ("epoch", "size", "images", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
@@ -57,7 +57,7 @@ def snapshot(model: keras.Model) -> list[np.ndarray]:
 
 
 def require_finite(arrays: list[np.ndarray], epoch: int, fix: str) -> None:
-    """Raises a UserError if one of the arrays of a `snapshot` has NaN or infinite values.
+    """Raises `Diverged` if one of the arrays of a `snapshot` has NaN or infinite values.
 
     The loss does not show it: ReLU turns NaN into 0, and the network predicts the same for all images.
 
@@ -68,7 +68,7 @@ def require_finite(arrays: list[np.ndarray], epoch: int, fix: str) -> None:
     """
     # The sum is not finite if one of the values is not, and needs no copy.
     if not all(np.isfinite(array.sum()) for array in arrays):
-        raise UserError(
+        raise Diverged(
             f"the weights must be finite, and are not after epoch {epoch + 1}; "
             f"earlier epochs are kept: start a new run with {fix}"
         )

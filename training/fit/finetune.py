@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from common.errors import UserError
+from common.errors import Diverged, UserError
 from common.files import atomically
 from common.images import Images
 from training.config.recipe import Finetune, Recipe
@@ -85,7 +85,8 @@ def finetune(
         Number of trainable parameters, those of the softmax head included.
 
     Raises:
-        UserError: the loss is NaN or infinite; SWA on several machines.
+        Diverged: the loss, most gradients or a weight are not finite.
+        UserError: SWA on several machines.
     """
     tune = recipe.finetune
     if tune.swa_epochs and os.environ.get("TF_CONFIG"):
@@ -232,7 +233,7 @@ def _lower_rate(tune: Finetune) -> str:
 
 
 def _report_skipped(epoch: int, skipped: int, steps: int, tune: Finetune) -> None:
-    """Prints how many steps of an epoch the optimizer skipped. Raises a UserError if it skipped more than half.
+    """Prints how many steps of an epoch the optimizer skipped. Raises `Diverged` if it skipped more than half.
 
     In mixed_float16, it skips steps until it has found a scale for the loss, so there is no error.
     """
@@ -240,7 +241,7 @@ def _report_skipped(epoch: int, skipped: int, steps: int, tune: Finetune) -> Non
         return
     print(f"skipped {skipped} of {steps} steps, because their gradients were not finite", flush=True)
     if skipped > steps / 2 and tune.precision != "mixed_float16":
-        raise UserError(
+        raise Diverged(
             f"at least half of the gradients must be finite, and {skipped} of {steps} were not in epoch {epoch + 1}; "
             f"earlier epochs are kept: start a new run with --set {_safer(tune)}"
         )

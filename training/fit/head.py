@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from common.errors import UserError
+from common.errors import Diverged, UserError
 from common.progress import progress
 from training.config.recipe import LINEAR, Recipe
 from training.data.balance import check_classes, class_weights, repeat_classes
@@ -86,8 +86,8 @@ def fit_quasi_svm(recipe: Recipe, features: Features, folder: Path | None = None
         The trained head, `keras.Model` [b, d] → [b, classes].
 
     Raises:
-        UserError: the loss is NaN or infinite, all images have the same features, or `head.class_bias` names a class
-            that does not exist.
+        Diverged: the loss is NaN or infinite.
+        UserError: all images have the same features, or `head.class_bias` names a class that does not exist.
     """
     keras.utils.set_random_seed(recipe.seed)
     train, width = features.train, features.train.shape[-1]
@@ -149,7 +149,7 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
         The history, a dictionary for each epoch.
 
     Raises:
-        UserError: the loss is NaN or infinite.
+        Diverged: the loss is NaN or infinite.
     """
     labels, classes = features.train_labels, len(features.names)
     rows = repeat_classes(labels, features.names, recipe.data.class_repeats)
@@ -190,12 +190,12 @@ def history_row(epoch: int, logs: dict, began: float, lower: str) -> dict:
         lower: the setting of a lower learning rate, for the error.
 
     Raises:
-        UserError: a value is NaN or infinite.
+        Diverged: a value is NaN or infinite.
     """
     values = {name: float(value[-1]) for name, value in logs.items()}
     row = {"epoch": epoch + 1, **values, "seconds": round(time.monotonic() - began, 1)}
     if not all(math.isfinite(value) for value in row.values()):
-        raise UserError(
+        raise Diverged(
             f"the loss must be finite, and is not in epoch {epoch + 1}; "
             f"earlier epochs are kept: start a new run with --set {lower}"
         )

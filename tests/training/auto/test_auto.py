@@ -533,6 +533,45 @@ def test_a_fine_tuning_is_repeated_on_all_images_if_there_is_time(auto_data, tmp
     assert "trained on all images; " in capsys.readouterr().out
 
 
+@pytest.fixture
+def diverging(monkeypatch):
+    """Fine-tunings for which this returns True have a learning rate with which the weights overflow."""
+
+    def diverge(when):
+        def trained(recipe, *rest):
+            too_high = {"finetune.learning_rate": 1e38} if recipe.finetune.epochs and when(recipe) else {}
+            return train(change(recipe, too_high), *rest)
+
+        train = search.train
+        monkeypatch.setattr(search, "train", trained)
+
+    return diverge
+
+
+def test_a_fine_tuning_that_diverges_leaves_the_quick_model(
+    auto_data, tmp_path, monkeypatch, one_epoch, diverging, capsys
+):
+    diverging(lambda recipe: True)
+    accuracy = auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text("utf-8"))
+    assert list(plan["steps"]) == ["quick"]
+    assert plan["steps"]["quick"]["held_out_accuracy"] == accuracy
+    assert "finetuned: not kept, " in capsys.readouterr().out
+    assert read_record(tmp_path / "out" / "best").recipe.finetune.epochs == 0
+
+
+def test_a_repetition_that_diverges_leaves_the_fine_tuning(
+    auto_data, tmp_path, monkeypatch, one_epoch, diverging, capsys
+):
+    monkeypatch.setattr(search, "AGAIN", 1.3)
+    monkeypatch.setattr(search, "clearly_worse", lambda *rest: False)
+    diverging(lambda recipe: not recipe.data.validation_split)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    assert "all: not kept, " in capsys.readouterr().out
+    best = read_record(tmp_path / "out" / "best").recipe
+    assert best.finetune.epochs and best.data.validation_split
+
+
 def mirror_pairs(folder, classes=("left", "right")):
     """Arrows to the left and to the right."""
     rng = np.random.default_rng(0)

@@ -304,6 +304,20 @@ def test_half_precision_scales_its_loss_and_keeps_float32_weights(train_val):
     assert isinstance(compiled(recipe, train_val).optimizer, keras.optimizers.LossScaleOptimizer)
 
 
+def test_half_precision_trains_and_may_skip_all_steps_of_an_epoch(
+    train_val, initial_weights, tmp_path, monkeypatch, capsys
+):
+    scaled = keras.optimizers.LossScaleOptimizer
+    monkeypatch.setattr(keras.optimizers, "LossScaleOptimizer", lambda inner: scaled(inner, initial_scale=2.0**40))
+    recipe = change(STAGES, resolution_schedule=((3, 75),), precision="mixed_float16", batch_size=2)
+    finetune(recipe, train_val, initial_weights, tmp_path, tmp_path / "features")
+    out = capsys.readouterr().out
+    assert "skipped 9 of 9 steps" in out
+    before, after = tiny(initial_weights).get_weights(), kept(tmp_path).get_layer("backbone").get_weights()
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(before, after, strict=True))
+    assert len(read_history(tmp_path / "history.csv")) == 3
+
+
 @pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 1.0, 2.0])
 def test_learning_rate_rises_and_falls_within_the_run(train_val, warmup_epochs):
     recipe = change(STAGES, resolution_schedule=((2, 75),), warmup_epochs=warmup_epochs, batch_size=2)
