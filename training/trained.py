@@ -6,11 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from common.errors import UserError
 from training.config.recipe import LINEAR, SOFTMAX, Prediction, Recipe
 from training.fit.finetune import FINETUNED
 from training.model.backbones import pooled_layers
-from training.model.build import build_model
+from training.model.build import build_model, load_weights
 from training.model.heads import averaged_head, linear_head, quasi_svm_head, softmax_head
 from training.run_folder import BEST, HEAD_WEIGHTS, SAMPLES, read_metrics, read_record, run_file
 
@@ -35,7 +34,7 @@ def load_run(out: Path) -> TrainedModel:
     """Loads the trained model of a finished run, or of the best run of `training.auto`.
 
     Raises:
-        UserError: no run, an unfinished one, or damaged weights.
+        UserError: no run, an unfinished one, or weights that are damaged or not finite.
     """
     out = Path(out)
     out = out / BEST if (out / BEST).is_dir() else out
@@ -50,10 +49,7 @@ def load_run(out: Path) -> TrainedModel:
         backbone = pooled_layers(backbone, recipe.head.feature_layers)
         head, weights = _head(recipe, backbone.output_shape[-1], classes), out / HEAD_WEIGHTS[recipe.head.kind]
     model = build_model(backbone, head, record.image_shape, tune.input_size)
-    try:
-        model.load_weights(weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{weights} does not hold this recipe's weights ({error}); train the run again") from error
+    load_weights(model, weights)
     samples = None
     if (out / SAMPLES).is_file():
         with np.load(out / SAMPLES) as file:
@@ -72,12 +68,15 @@ def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Pa
 
     Returns:
         `keras.Model`, [b, h, w, 3] of 0 to 255 → probabilities [b, classes].
+
+    Raises:
+        UserError: see `training.model.build.load_weights`.
     """
     tune = recipe.finetune
     backbone = tune.backbone("none")
     head = softmax_head(tune, backbone.output_shape[-1], len(names))
     model = build_model(backbone, head, image_shape, tune.input_size)
-    model.load_weights(run_file(folder, FINETUNED))
+    load_weights(model, run_file(folder, FINETUNED))
     return model
 
 

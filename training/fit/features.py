@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from common.errors import UserError
 from common.files import digest, locked, write_arrays
 from common.progress import progress
 from training.data.augment import RandomTransforms, apply_views, draw_views
@@ -147,6 +148,9 @@ def extract_features(backbone: keras.Model, images: np.ndarray, spec: FeatureSpe
 
     Returns:
         float32 [views, n, d].
+
+    Raises:
+        UserError: a feature is NaN or infinite.
     """
     blocks = []
     with (
@@ -161,7 +165,13 @@ def extract_features(backbone: keras.Model, images: np.ndarray, spec: FeatureSpe
                 bar.update(len(pixels))
     if not blocks:
         return np.zeros((spec.views, 0, backbone.output_shape[-1]), np.float32)
-    return np.concatenate(blocks).reshape(spec.views, len(images), -1).astype(np.float32)
+    features = np.concatenate(blocks).reshape(spec.views, len(images), -1).astype(np.float32)
+    if wrong := int((~np.isfinite(features).all(axis=(0, 2))).sum()):
+        raise UserError(
+            f"the features must be finite, and those of {wrong} of {len(images)} images are not; check the weights of "
+            "the backbone, or --set head.feature_precision=float32"
+        )
+    return features
 
 
 def view_batches(images: np.ndarray, spec: FeatureSpec, view: int, batch_size: int) -> Iterator[Any]:

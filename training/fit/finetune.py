@@ -26,7 +26,7 @@ from training.fit.head import Features, HeadSchedule, fit_on_features, history_r
 from training.fit.optimizer import adamw
 from training.fit.swa import add_to_mean, recalibrate
 from training.model.batch_norm import fuse
-from training.model.build import build_model
+from training.model.build import build_model, load_weights
 from training.model.heads import softmax_head
 from training.model.trainable import count_parameters, set_trainable
 
@@ -86,7 +86,7 @@ def finetune(
 
     Raises:
         Diverged: the loss, most gradients or a weight are not finite.
-        UserError: SWA on several machines.
+        UserError: SWA on several machines; see `training.model.build.load_weights`.
     """
     tune = recipe.finetune
     if tune.swa_epochs and os.environ.get("TF_CONFIG"):
@@ -101,7 +101,7 @@ def finetune(
         head = softmax_head(tune, backbone.output_shape[-1], len(data.train.names), recipe.seed)
         job = _Job(recipe, data, folder, state, backbone, head)
         if init and fresh:
-            job.model(tune.input_size).load_weights(init)
+            load_weights(job.model(tune.input_size), init)
         parameters = count_parameters(backbone.trainable_variables) + count_parameters(head.trainable_variables)
         if tune.head_warmup_epochs and fresh:
             _warm_up_head(job, cache)

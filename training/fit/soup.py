@@ -15,7 +15,7 @@ from training.fit.checkpoint import read_history, write_history
 from training.fit.features import FeatureSpec
 from training.fit.finetune import FINETUNED, HISTORY, finetune, make_backbone
 from training.fit.swa import add_to_mean, recalibrate
-from training.model.build import build_model
+from training.model.build import build_model, load_weights
 from training.model.heads import softmax_head
 
 SEED_STEP = 1000  # between the fine-tunings, so that soups with consecutive seeds have no fine-tuning in common
@@ -70,7 +70,7 @@ def _average(recipe: Recipe, data: TrainVal, folder: Path) -> None:
     model = build_model(backbone, head, images.shape[1:3], tune.input_size)
     mean: list = []
     for number, (_, source) in enumerate(soup_parts(recipe, folder)):
-        model.load_weights(source / FINETUNED)
+        load_weights(model, source / FINETUNED)
         mean = add_to_mean(mean, model.get_weights(), number)
     model.set_weights(mean)
     spec = FeatureSpec(tune.input_size, recipe.augmentation.transforms, seed=recipe.seed)

@@ -1,6 +1,11 @@
 """Preprocessing, backbone and head as one model."""
 
+from pathlib import Path
+
 import keras
+import numpy as np
+
+from common.errors import UserError
 
 
 def build_model(backbone: keras.Model, head: keras.Model, image_shape: tuple, input_size: int) -> keras.Model:
@@ -17,6 +22,25 @@ def build_model(backbone: keras.Model, head: keras.Model, image_shape: tuple, in
     """
     pixels = keras.Input((*image_shape, 3), name="pixels")
     return keras.Model(pixels, head(backbone(preprocessing(input_size, image_shape)(pixels))))
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Loads the weights of a run.
+
+    Args:
+        model: `keras.Model` with the layers that the weights are of; changed in place.
+        path: a .weights.h5 file.
+
+    Raises:
+        UserError: the file is damaged or of other layers; a weight is NaN or infinite.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} does not hold this recipe's weights ({error}); train the run again") from error
+    # ReLU turns NaN into 0, so that a network with NaN predicts the same for all images.
+    if not all(np.isfinite(keras.ops.convert_to_numpy(weight).sum()) for weight in model.weights):
+        raise UserError(f"the weights in {path} must be finite, and some are not; train the run again")
 
 
 def preprocessing(input_size: int, image_shape: tuple | None = None) -> keras.Model:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, tiny
 
+from common.errors import UserError
 from competition.synthetic import draw_images
 from training.data.augment import RandomTransforms
 from training.fit import features
@@ -171,6 +172,14 @@ def check_recovery(backbone, cache, computed, capsys, path):
     assert line.count("\n") == 1
     cached_features(cache, backbone, IMAGES, PLAIN)
     assert len(computed) == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_an_error_and_are_not_cached(backbone, tmp_path, bad):
+    damaged = keras.Sequential([backbone, keras.layers.Rescaling(scale=1.0, offset=bad)])
+    with pytest.raises(UserError, match=rf"finite, and those of {len(IMAGES)} of {len(IMAGES)} images are not"):
+        cached_features(tmp_path, damaged, IMAGES, SPEC)
+    assert not list(tmp_path.glob("*.npz"))
 
 
 def test_no_images_have_no_features(backbone, tmp_path):

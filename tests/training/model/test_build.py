@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from helpers import tiny
 
+from common.errors import UserError
 from training.config.recipe import Finetune
-from training.model.build import build_model, preprocessing
+from training.model.build import build_model, load_weights, preprocessing
 from training.model.heads import softmax_head
 
 pytestmark = pytest.mark.unit
@@ -59,3 +60,29 @@ def test_a_model_is_not_compiled_with_xla_on_a_gpu(monkeypatch, image_shape):
     plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     plain.compile("sgd", "mse")
     assert plain.jit_compile is True  # so this Keras would have done it
+
+
+@pytest.mark.parametrize(
+    ("place", "bad"), [(0, np.nan), (1, np.inf), (-1, -np.inf)], ids=["kernel", "gamma", "bias of the softmax"]
+)
+def test_weights_that_are_not_finite_are_refused(tmp_path, place, bad):
+    path = tmp_path / "run.weights.h5"
+    model, other = (build_model(tiny("none"), softmax_head(Finetune(), 8, 3), (32, 32), 48) for _ in range(2))
+    model.save_weights(path)
+    load_weights(other, path)
+    weights = model.get_weights()
+    weights[place].reshape(-1)[-1] = bad
+    model.set_weights(weights)
+    model.save_weights(path)
+    with pytest.raises(UserError, match=r"run\.weights\.h5 must be finite, and some are not; train the run again"):
+        load_weights(other, path)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"no weights"), lambda path: path.unlink()])
+def test_weights_that_cannot_be_read_are_refused(tmp_path, damage):
+    path = tmp_path / "run.weights.h5"
+    model = build_model(tiny("none"), softmax_head(Finetune(), 8, 3), (32, 32), 48)
+    model.save_weights(path)
+    damage(path)
+    with pytest.raises(UserError, match="does not hold this recipe's weights"):
+        load_weights(model, path)
