@@ -1,13 +1,14 @@
 """Packs a trained model as dist/submission.zip, in the layout that the competition's server expects, and checks it.
 
 examples:
-  python build_submission.py                          pack the committed model
-  python build_submission.py --run runs/first         export a finished run, then pack it
-  python build_submission.py --run runs/first --limit-mb 100 --out dist/small.zip
+  python build_submission.py                          pack the committed leaf model
+  python build_submission.py --run runs/mine          export a finished run, then pack it
+  python build_submission.py --run runs/mine --limit-mb 100 --out dist/small.zip
   python build_submission.py --layout an2dl2024       class Model, no argument, numpy in and out
-  python build_submission.py --layout kaggle --images data/test --sample data/sample_submission.csv
-  python build_submission.py --layout kaggle-code --images data/test --sample data/sample_submission.csv \\
-      --competition NAME --user ME                    a notebook without internet; docs/kaggle.md describes it
+  python build_submission.py --run runs/mine --layout kaggle --images data/test --sample data/sample_submission.csv
+  python build_submission.py --run runs/mine --layout kaggle-code --images data/test \\
+      --sample data/sample_submission.csv --competition NAME --user ME
+                                                      a notebook without internet; see docs/kaggle.md
 
 exit codes: 0 built, 1 the server would refuse the zip, 2 wrong input, 130 interrupted
 An existing output file is replaced only if the command succeeds.
@@ -26,6 +27,7 @@ from common.tensorflow_log import hide_tensorflow_log
 hide_tensorflow_log()
 
 from common.cli import argument_parser, positive, run_command
+from common.errors import UserError
 from competition.package import kaggle_command
 from competition.package.archive import LIMIT_MB, MODEL_NAME
 from competition.package.build import LAYOUTS, build, describe
@@ -34,7 +36,7 @@ from competition.package.build import LAYOUTS, build, describe
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     options = _parser().parse_args(arguments)
-    return run_command(lambda: _run(options), interrupted="interrupted; the old file was not changed")
+    return run_command(lambda: _run(options), interrupted="interrupted; no file was left half written")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     kaggle_command.check_options(options)
+    if options.out and options.layout != "kaggle-code" and Path(options.out).is_dir():
+        raise UserError(f"--out must be a file, and {options.out} is a folder; give the path of a file")
     if not options.run:
         _build(options, None)
         return

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import argument_parser, image_size, positive, run_command, whole_number
+from common.cli import argument_parser, image_size, output_file, positive, run_command, whole_number
 from common.errors import UserError
 from common.files import write_json
 from competition.grade.grade import LAYOUTS, Rules, grade
@@ -49,13 +49,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--layout", choices=list(LAYOUTS), default=rules.layout, help="what the zip was built for (default %(default)s)"
     )
     parser.add_argument(
-        "--size", type=image_size, help="N or HxW, of the images (default: that of most of them, or 96)"
+        "--size",
+        type=image_size,
+        help="N or HxW, of the images (default: the most frequent size, or the median; 96 for synthetic ones)",
     )
     parser.add_argument(
         "--classes", type=whole_number, help="number of classes, without --data and if the zip does not name them"
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the grade to this file")
-    parser.add_argument("--html", metavar="FILE", help="also write the page of details to this file; needs --data")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="also write the grade to this file")
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="also write the detailed results to this file; needs --data"
+    )
     return parser.parse_args(arguments)
 
 
@@ -63,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     """Grades and prints the report. Returns the exit code."""
     if options.html and not options.data:
         raise UserError(
-            "--html needs labelled images: the page of details shows scores; add --data, or leave out --html"
+            "--html needs labelled images: the detailed results show scores; add --data, or leave out --html"
         )
     if options.classes and options.data:
         raise UserError("--classes has no effect with --data, whose folders are the classes; leave it out")

@@ -9,7 +9,7 @@
    grader's processes that load TensorFlow is counted as well.
 2. The peak memory of the prediction stage on 512×512 images and a submission that does nothing: of all its processes,
    and of the grader itself meanwhile.
-3. `python -m competition` on 10,000 image files, and the scoring program with its page of details on that bundle.
+3. `python -m competition` on 10,000 image files, and the scoring program with its detailed results on that bundle.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def own_cost(count: int, rounds: int, folder: Path) -> dict:
     Args:
         count: number of images.
         rounds: how often.
-        folder: for the zip, the images and the page of details.
+        folder: for the zip, the images and the detailed results.
 
     Returns:
         Median seconds of the grade, of the submission in it, and of the difference, as plain values.

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 from common.errors import DISK_ERRORS, CommandError
@@ -173,6 +174,13 @@ def argument_parser(
     """An argument parser for the command line; see `_Parser`."""
     prepare_streams()
     return _Parser(prog=prog, description=description, epilog=epilog)
+
+
+def output_file(text: str) -> str:
+    """Returns the path of a file to write, for `add_argument(type=output_file)`. Folders are refused."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file, and {text} is a folder")
+    return text
 
 
 def positive(text: str) -> float:

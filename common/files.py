@@ -23,7 +23,12 @@ def temporary_beside(path: Path) -> Path:
     """A unique name in the folder of `path`, so that two writers of one file never share a temporary file.
 
     It ends with the name of `path`, because some libraries choose the format by the suffix.
+
+    Raises:
+        IsADirectoryError: `path` has no name, as "." and "/".
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
 
 

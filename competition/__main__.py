@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from common.cli import argument_parser, run_command
+from common.cli import argument_parser, output_file, run_command
 from common.errors import UserError
 from common.images import load_folder
 from competition.host.appearance import read_logo, read_text
@@ -26,7 +26,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argument_parser(__doc__, prog="python -m competition")
     parser.add_argument("data", help="folder with one folder of images for each class")
-    parser.add_argument("--out", default="dist/competition.zip", help="default: %(default)s")
+    parser.add_argument("--out", type=output_file, default="dist/competition.zip", help="default: %(default)s")
     parser.add_argument("--title", default=Settings.title, help="default: %(default)s")
     parser.add_argument("--text", metavar="FILE.md", help="first text of the page Overview (default: a neutral one)")
     parser.add_argument("--logo", metavar="FILE.png", help="PNG or JPEG picture (default: a neutral one)")

@@ -19,7 +19,15 @@ from common.tensorflow_log import hide_tensorflow_log
 
 hide_tensorflow_log()
 
-from common.cli import argument_parser, image_size, positive, print_listing, run_command, whole_number
+from common.cli import (
+    argument_parser,
+    image_size,
+    output_file,
+    positive,
+    print_listing,
+    run_command,
+    whole_number,
+)
 from common.errors import InUse, UserError
 from training.recipes import load_recipe, recipe_groups, recipe_names, recipe_summary
 
@@ -53,9 +61,9 @@ exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (repeat th
 INTERRUPTED = "interrupted; what is finished is kept, repeat the command to continue"
 AUTO_INTERRUPTED = "interrupted; the best model so far is in the folder best of --out; to start again, give a new --out"
 START = """Start here
-  python -m training auto --data DIR --minutes 30    your own images
-  python -m training run inception_svm --data DIR    the report's final model
-  python -m training run released --data DIR         the most accurate recipe
+  python -m training auto --data my/images --minutes 30            your own images
+  python -m training run inception_svm --data data/leaves/train    the report's final model
+  python -m training run released --data data/leaves/train         the most accurate recipe
 """
 BACKENDS = ("tensorflow", "jax")
 SHOWN_ERRORS = 20  # likely label errors that are printed
@@ -332,7 +340,7 @@ def _add_auto(commands: argparse._SubParsersAction) -> None:
     command = _add_command(commands, "auto", "train the best model for any images within a number of minutes")
     _add_data(command)
     command.add_argument("--minutes", type=positive, default=30, help="time for everything (default: %(default)s)")
-    command.add_argument("--out", default="runs/auto", help="new folder, gets the best run (default: %(default)s)")
+    command.add_argument("--out", default="runs/auto", help="new folder; best/ is the best run (default: %(default)s)")
     command.add_argument("--test", help="class folders that are reported on and used for nothing else")
     _add_weights(command)
     _add_size(command)
@@ -393,7 +401,7 @@ def _add_mistakes(commands: argparse._SubParsersAction) -> None:
     command.add_argument("folder", help="a finished run with a validation part, or the folder of a cross-validation")
     _add_data(command, "the images that it was trained on")
     _add_validation(command, "the class folders that it was validated on, if it was trained with --validation")
-    command.add_argument("--out", default="mistakes.png", help="the picture (default: %(default)s)")
+    command.add_argument("--out", type=output_file, default="mistakes.png", help="the picture (default: %(default)s)")
     command.add_argument("--count", type=int, default=15, help="thumbnails at most (default: %(default)s)")
     command.set_defaults(command=_mistakes)
 
@@ -410,7 +418,7 @@ def _add_label_errors(commands: argparse._SubParsersAction) -> None:
     _add_weights(command)
     _add_validation(command, "class folders that are examined as well; those that --folder was validated on, if it was")
     _add_size(command)
-    command.add_argument("--out", default="label_errors.html", help="the page (default: %(default)s)")
+    command.add_argument("--out", type=output_file, default="label_errors.html", help="the page (default: %(default)s)")
     command.add_argument("--cache", default="runs/.features", help="folder of cached features (default: %(default)s)")
     command.set_defaults(command=_label_errors)
 
@@ -419,7 +427,9 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     command = _add_command(commands, "compare", "write a table of runs and its plots")
     command.add_argument("folders", nargs="*", help="run folders, for example runs/*; unfinished ones are skipped")
     command.add_argument("--rows", default="comparison.csv", help="table of runs to add to (default: %(default)s)")
-    command.add_argument("--out", default="comparison.md", help="the table as Markdown (default: %(default)s)")
+    command.add_argument(
+        "--out", type=output_file, default="comparison.md", help="the table as Markdown (default: %(default)s)"
+    )
     command.set_defaults(command=_compare)
 
 

@@ -94,6 +94,8 @@ def _compare(trained: TrainedModel, folder: Path, half: bool) -> None:
     """Raises _NotEqual if the SavedModel differs on photographs, or in a prediction on noise if there are none."""
     samples = _noise(trained.model) if trained.samples is None else trained.samples.astype(np.float32)
     expected = keras.ops.convert_to_numpy(trained.model(samples, training=False))
+    if not np.isfinite(expected).all():
+        raise UserError("the model's probabilities must be finite, and are not; train the run again")
     signature = tf.saved_model.load(str(folder)).signatures["probabilities"]
     found = signature(pixels=tf.constant(samples))["probabilities"].numpy()
     difference, tolerance = float(np.abs(found - expected).max()), HALF_TOLERANCE if half else TOLERANCE

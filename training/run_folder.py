@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from common.errors import UserError
 from common.files import TEMPORARY, digest, file_sha256, locked, write_json
@@ -55,6 +56,22 @@ COMPARED = {
 
 class Finished(UserError):
     """A folder holds a finished run."""
+
+
+def saved_probabilities(file: Any, path: Path) -> np.ndarray:
+    """The probabilities in a file of predictions.
+
+    Args:
+        file: the opened .npz file.
+        path: its path, for the error.
+
+    Raises:
+        UserError: some are NaN or infinite: the weights were, which earlier versions did not notice.
+    """
+    probabilities = file["probabilities"]
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"the probabilities in {path} must be finite, and some are not; train the run again")
+    return probabilities
 
 
 @dataclass(frozen=True)

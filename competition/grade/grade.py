@@ -255,7 +255,7 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
 
 
 def _release(job: _Job, folder: Path) -> Images:
-    """Returns the images without their pixels in memory. The page of details needs them later: it gets a file."""
+    """Returns the images without their pixels in memory. The detailed results need them later: they get a file."""
     pixels = np.empty((0, *job.images.images.shape[1:]), np.uint8)
     if job.html and job.data:
         np.save(folder / "pixels.npy", job.images.images)
@@ -280,7 +280,7 @@ def _require_memory(images: np.ndarray, rules: Rules) -> None:
 
 
 def _disk_bytes(job: _Job) -> int:
-    """Bytes of temporary files: the unpacked zip, the images, and for the page of details again and as thumbnails."""
+    """Bytes of temporary files: the unpacked zip, the images, and for the detailed results again and as thumbnails."""
     return unpacked_bytes(job.zip) + (3 if job.html else 1) * job.images.images.nbytes + DISK_MARGIN
 
 
@@ -381,7 +381,7 @@ def _lay_out_scoring(job: _Job, stage: Path, output: Path, outcome: Outcome, res
 
 
 def _score(job: _Job, stage: Path, result: Grade) -> None:
-    """Runs the scoring stage, and adds its check and scores to `result`. Copies the page of details to `job.html`."""
+    """Runs the scoring stage, and adds its check and scores to `result`. Copies the detailed results to `job.html`."""
     job.show("grading: scoring")
     scoring = run(stage, Limits(TIME_LIMIT, MEMORY_LIMIT_MB))
     if scoring.code == 0:

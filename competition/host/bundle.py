@@ -45,10 +45,10 @@ COLUMNS = (  # of the leaderboard: title, key in scores.json, digits
     ("95 % from", "accuracy_low", 4),
     ("95 % to", "accuracy_high", 4),
 )
-PAGE_MISTAKES = 15  # shown on the page of details
-DETAILS = """The page of details shows your scores for each class, time, memory and every check. It shows no image, and
+PAGE_MISTAKES = 15  # in the detailed results
+DETAILS = """The detailed results show your scores for each class, time, memory and every check. They show no image, and
   no calibration of the probabilities [n, {classes}] that a model may keep."""
-DETAILS_WITH_MISTAKES = """The page of details shows your scores for each class, time, memory, every check, and images
+DETAILS_WITH_MISTAKES = """The detailed results show your scores for each class, time, memory, every check, and images
   that your model got wrong. If it keeps the probabilities of its last `predict` in an attribute `probabilities`, a
   float32 array [n, {classes}], the page also shows a calibration diagram."""
 JPEG_QUALITY = 90  # of the thumbnails
@@ -195,7 +195,7 @@ def write_reference(
         folder: an existing folder; a `Path` must have a folder `images` already if `show_mistakes` is true.
         images: labelled images.
         order: as for `write_input`.
-        show_mistakes: also write a thumbnail of each image, and let the page of details show them with their labels.
+        show_mistakes: also write a thumbnail of each image, and let the detailed results show them with their labels.
         file_names: also write the names of the image files, and let the page show them too. Not for a server.
     """
     write_lines(folder / "labels.txt", images.labels[order])
@@ -287,7 +287,7 @@ def page(name: str, settings: Settings, images: Images) -> str:
 
 
 def given_away(settings: Settings, images: Images) -> str:
-    """Returns one line that says what the page of details tells a participant about single hidden images."""
+    """Returns one line that says what the detailed results tell a participant about single hidden images."""
     if not settings.show_mistakes:
         return "no image, no label and no row of a hidden image, and nothing else that does not follow from the scores"
     learned = min(len(images), PAGE_MISTAKES * settings.in_all)

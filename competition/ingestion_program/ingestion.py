@@ -520,6 +520,14 @@ def predictions_of(submission, request, classes):
         if type(header.get("classes")) is not int or not 0 < header["classes"] < MAX_CLASSES:
             raise Failed(*PIPE_MISUSE)
         probabilities = submission.array("<f4", (count, header["classes"]))
+        if header["classes"] == classes and not np.isfinite(probabilities).all():
+            rows = np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()
+            raise Failed(
+                "the probabilities of {} of {} images are NaN or infinite, row {} first".format(
+                    len(rows), count, rows[0]
+                ),
+                "an output of the network is not a number: check its weights and its input",
+            )
     return values, probabilities if are_probabilities(probabilities, classes) else None
 
 

@@ -24,8 +24,10 @@ METADATA_LIMIT = 10_000  # bytes
 METADATA_KEYS = ("description",)
 BUILD_AGAIN = "zip the files again: python build_submission.py"
 UNPACKABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)  # by Python
+UNBOUNDED = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA"}  # Python unpacks gigabytes before it checks the size
 OTHER_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}  # of compression
 ENCRYPTED = 0x1 | 0x40 | 0x2000  # flags: encryption, strong encryption, encrypted names
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
 LOCAL_ERRORS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 FIX_METADATA = "make {name} empty, or one line: description: what this is"
 LOCAL_CHECKS = ("names", "unpacked size")  # that a server does not make
@@ -70,7 +72,7 @@ def inspect(path: Path | str, limit_mb: float = LIMIT_MB) -> list[Check]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [_check_size(path, limit_mb), *_check_contents(archive)]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, EOFError) as error:
+    except (*UNREADABLE, ValueError, NotImplementedError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
             raise
         fix = "build it again: python build_submission.py"
@@ -170,7 +172,8 @@ def _check_contents(archive: zipfile.ZipFile) -> Iterator[Check]:
     yield from (_check_unpacked_size(entries), _check_names(entries))
     if any(map(_unreadable, entries)):
         return
-    if sum(entry.file_size for entry in entries) <= UNPACKED_LIMIT_MB * 1e6:
+    bounded = not any(entry.compress_type in UNBOUNDED for entry in entries)
+    if bounded and sum(entry.file_size for entry in entries) <= UNPACKED_LIMIT_MB * 1e6:
         broken = _first_broken_entry(archive, entries)
         if broken is not None:
             yield Check("contents", False, broken, BUILD_AGAIN)
@@ -202,6 +205,8 @@ def _unreadable(entry: zipfile.ZipInfo) -> str | None:
 def _check_metadata_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Check:
     if entry.file_size > METADATA_LIMIT:
         return Check(name, False, "it is larger than 10 kB", FIX_METADATA.format(name=name))
+    if entry.compress_type in UNBOUNDED:
+        return Check(name, False, f"it is compressed with {UNBOUNDED[entry.compress_type]}", BUILD_AGAIN)
     return check_metadata(archive.read(entry).decode("utf-8", "replace"), name)
 
 
@@ -214,7 +219,7 @@ def _first_broken_entry(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]
                     pass
         except NotImplementedError as error:
             return f"{entry.filename} cannot be unpacked: {error}"
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
+        except UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
                 raise
             return f"{entry.filename} does not match its checksum"
@@ -236,6 +241,7 @@ def _check_unpacked_size(entries: list[zipfile.ZipInfo]) -> Check:
 def _check_names(entries: list[zipfile.ZipInfo]) -> Check:
     """Checks that on every system each name unpacks to its own place inside the folder."""
     seen: set[str] = set()
+    files: set[str] = set()
     for entry in entries:
         # Some file systems do not distinguish upper from lower case, or composed from decomposed letters.
         place = unicodedata.normalize("NFC", _unpacked_name(entry)).casefold()
@@ -245,6 +251,11 @@ def _check_names(entries: list[zipfile.ZipInfo]) -> Check:
         if problem is not None:
             return Check("names", False, f"the entry {entry.filename[:80]!r} {problem}", BUILD_AGAIN)
         seen.add(place)
+        if not entry.is_dir():
+            files.add(place)
+    for place in seen:
+        if blocked := files.intersection(str(parent) for parent in PurePosixPath(place).parents):
+            return Check("names", False, f"the entry {min(blocked)[:80]!r} is a file and a folder", BUILD_AGAIN)
     return Check("names", True)
 
 
@@ -264,6 +275,8 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
         return "is in another encoding than UTF-8"
     if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device, not a regular file"
+    if entry.compress_type in UNBOUNDED:
+        return f"is compressed with {UNBOUNDED[entry.compress_type]}, whose size cannot be limited; Deflate is required"
     return _unreadable(entry)
 
 

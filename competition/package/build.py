@@ -1,12 +1,12 @@
 """Packs a trained model as a competition's server expects it: as a zip, or for Kaggle as a CSV file or a notebook."""
 
+import contextlib
 import hashlib
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from common.errors import CommandError, UserError
 from common.files import atomically
@@ -158,6 +158,9 @@ def pack(files: Mapping[str, Path | bytes], path: Path | str) -> None:
     Args:
         files: {name in the zip: path of the file, or its content}.
         path: the zip.
+
+    Raises:
+        UserError: a file cannot be read.
     """
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(files):
@@ -170,8 +173,22 @@ def pack(files: Mapping[str, Path | bytes], path: Path | str) -> None:
                 if isinstance(content, bytes):
                     target.write(content)
                 else:
-                    with open(content, "rb") as source:
-                        shutil.copyfileobj(source, target, 1 << 20)
+                    _copy(content, target)
+
+
+def _copy(path: Path, target: IO[bytes]) -> None:
+    """Copies a file. Raises a UserError if it cannot be read; an OSError is of writing."""
+    with contextlib.ExitStack() as stack:
+        source: IO[bytes] | None = None
+        while True:
+            try:
+                source = source or stack.enter_context(open(path, "rb"))
+                block = source.read(1 << 20)
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+            if not block:
+                return
+            target.write(block)
 
 
 def describe(path: Path | str, model_folder: Path | str | None = None, source: str = "") -> str:

@@ -14,6 +14,7 @@ from competition.upload.errors import Unclear
 from competition.upload.retries import answered
 
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
+STALLED = (60, 60)  # while a body is sent, the first one counts
 PAGES = 200  # of one list, at most
 
 
@@ -79,7 +80,7 @@ class Server:
         def call() -> requests.Response:
             with open(path, "rb") as file, _ProgressFile(file, path.stat().st_size) as body:
                 return self.session.put(
-                    url, data=body, headers=headers, auth=_unsigned, timeout=TIMEOUT, allow_redirects=False
+                    url, data=body, headers=headers, auth=_unsigned, timeout=STALLED, allow_redirects=False
                 )
 
         answered(call, "the upload", secret=self._token)

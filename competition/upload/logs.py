@@ -52,7 +52,7 @@ def _logs(server: Server, submission: int) -> str:
 
 
 def _details(server: Server, submission: int) -> str:
-    """The first lines of the page of details, or "" if it is hidden, disabled or missing."""
+    """The first lines of the detailed results, or "" if they are hidden, disabled or missing."""
     try:
         url = server.ask("GET", f"submissions/{submission}/get_detail_result/", kinds=(str,))
     except (Refused, NoAnswer):

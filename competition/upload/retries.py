@@ -69,7 +69,7 @@ def answered(
 def _once(call: Callable[[], requests.Response], what: str, secret: str) -> requests.Response | _Failure:
     try:
         answer = call()
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:
         if isinstance(error, ValueError):
             raise Refused(f"{what}: the address is not valid; check --server") from error
         return _Failure(_network_reason(error))

@@ -309,6 +309,24 @@ def test_empty_values_are_refused(arguments, capsys):
     assert "must not be empty" in capsys.readouterr().err
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("grade_submission.py", ["some.zip", "--data", "images", "--html"]),
+        ("grade_submission.py", ["some.zip", "--json"]),
+        ("build_submission.py", ["--out"]),
+        ("build_submission.py", ["--layout", "kaggle", "--images", "a", "--sample", "b", "--out"]),
+    ],
+)
+def test_a_folder_is_refused_as_an_output_file_before_any_work(program, arguments, tmp_path):
+    command = [sys.executable, ROOT / program, *arguments, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert f"must be a file, and {tmp_path} is a folder" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.unit
 def test_interruptible_raises_the_exception_as_the_cause_of_ctrl_c():
     error = SystemError("returned a result with an exception set")

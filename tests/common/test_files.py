@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,6 +252,14 @@ def test_error_of_another_file_keeps_its_name(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         atomically(tmp_path / "target", lambda temporary: (tmp_path / "source").read_bytes())
     assert str(caught.value.filename) == str(tmp_path / "source")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_path_without_a_name_is_a_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
+        atomically(Path(path), Path.touch)
 
 
 @pytest.mark.unit

@@ -509,6 +509,28 @@ def test_scaled_rows_with_nan_are_cleaned(classifier, leaf_images, leaf_probabil
     np.testing.assert_allclose(got[7], classifier.predict_proba(clean)[0], atol=1e-4)
 
 
+def test_float_rows_of_0_and_1_are_those_of_integers(classifier, leaf_images):
+    given = leaf_images[:4].astype(np.float32)
+    given[2] = np.random.default_rng(0).integers(0, 2, given[2].shape)
+    got = _predict_with_warning(classifier, given, "^rows 2: all values are 0 or 1, taken as nearly black")
+    np.testing.assert_allclose(got, classifier.predict_proba(given.astype(np.uint8)), atol=1e-5)
+
+
+def test_nan_of_the_network_is_computed_again_and_else_reported(classifier, leaf_images, monkeypatch):
+    expected, network, calls = classifier.predict_proba(leaf_images[:3]), classifier._network, []
+
+    def faulty(pixels):
+        calls.append(len(pixels))
+        return network(pixels) * (np.nan if len(calls) in bad else 1)
+
+    monkeypatch.setattr(classifier, "_network", faulty)
+    bad = (1,)
+    np.testing.assert_allclose(classifier.predict_proba(leaf_images[:3]), expected, atol=1e-5)
+    calls.clear()
+    bad = (1, 2)
+    _predict_with_warning(classifier, leaf_images[:3], "^rows 0, 1, 2: the network returned NaN")
+
+
 def test_integer_rows_are_never_taken_as_scaled(classifier, leaf_images, no_warnings):
     """The value 1 is nearly black as an integer but white as a float."""
     dark = leaf_images[:4] // 200

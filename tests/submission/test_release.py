@@ -24,6 +24,7 @@ def test_model_is_at_most_50_mb():
     assert sum(path.stat().st_size for path in MODEL.rglob("*") if path.is_file()) <= 50e6
 
 
+@pytest.mark.slow  # `make submission` does the same
 def test_zip_passes_the_grading(released_zip):
     result = grade(released_zip)
     assert result.passed, [check for check in result.checks if not check.passed]

@@ -108,7 +108,10 @@ def test_backend_is_the_option_then_the_variable_then_an_installed_one(
     assert os.environ["KERAS_BACKEND"] == expected
 
 
-@pytest.mark.parametrize("script", ["$P | true", "$P 2>&1 | true", "$P 2>&- | true"])
+@pytest.mark.parametrize(
+    "script",
+    ["$P 2>&1 | true", *(pytest.param(one, marks=pytest.mark.slow) for one in ("$P | true", "$P 2>&- | true"))],
+)
 def test_run_whose_reader_has_ended_fails_before_it_trains(leaf_folder, tmp_path, script):
     program = [sys.executable, "-m", "training", "run", "scratch_vgg", "--data", str(leaf_folder)]
     program += ["--out", str(tmp_path / "run"), "--backbone-weights", "none"]

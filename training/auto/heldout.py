@@ -19,7 +19,7 @@ HELD_OUT = 1 / 8  # of the groups
 CHANCE = 0.1  # one-sided significance level
 FEW_HELD_OUT = 8  # with fewer held-out images no difference is significant, so the more accurate model is better
 PERCENTILE = 95  # of the similarities of images to those of other classes
-LARGEST_GROUP = 1 / 4  # of a class, but 2 images; if one is larger, only more similar images are a group
+LARGEST_GROUP = 1 / 4  # of a class, at least 2 images; if one is larger, the bound of the similarity is raised
 SIMILARITY_STEP = 0.05
 NEIGHBORS = 30  # of each image that are compared with it; more would need too much memory in large classes
 SAMPLE = 1000  # images whose similarity to other classes is measured
@@ -58,7 +58,7 @@ def _similarity_to_other_classes(labels: np.ndarray, unit: np.ndarray) -> float:
 
 
 def _components(unit: np.ndarray, bound: float) -> np.ndarray:
-    """Groups of one class, at least two unless all are the same, and none of more than a quarter of it and 2 images."""
+    """Groups of one class, at least two unless all are the same, and none larger than a quarter of it or 2 images."""
     if len(unit) == 1:
         return np.zeros(1, np.int64)
     largest = min(len(unit) - 1, max(2, LARGEST_GROUP * len(unit)))
@@ -75,7 +75,7 @@ def _components(unit: np.ndarray, bound: float) -> np.ndarray:
 def held_out_share(images: Images) -> float:
     """The share of the groups that is held out: at least one group of each class that has several.
 
-    It is 0 if less than two classes have several groups.
+    It is 0 if fewer than two classes have several groups.
     """
     rows = movable_rows(images.labels, images.groups)
     pairs = np.unique(np.stack([images.labels[rows], images.groups[rows]]), axis=1)
@@ -116,8 +116,8 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def clearly_worse(after: np.ndarray, before: np.ndarray, labels: np.ndarray) -> bool:
     """Whether a model is worse than another by more than chance: a one-sided sign test on the images they differ in.
 
-    Held-out images are often few: of 87, two models that are equally good differ by several images. Of less than 8, the
-    test could not tell the worst model from the best, so any difference counts.
+    Held-out images are often few: of 87, two models that are equally good differ by several images. Of fewer than 8,
+    the test could not tell the worst model from the best, so any difference counts.
 
     Args:
         after: probabilities [n, classes] of the model.

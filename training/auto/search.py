@@ -317,7 +317,7 @@ class Search:
         if after < before:
             self.size, self.features = choices.INPUT_SIZE, small
         self.plan.say(
-            f"the network sees {self.size}×{self.size}: the quick model has {after:.1%} at {size}×{size} and "
+            f"input size {self.size}×{self.size}: the quick model has {after:.1%} at {size}×{size} and "
             f"{before:.1%} at {choices.INPUT_SIZE}×{choices.INPUT_SIZE}"
         )
 
@@ -335,7 +335,7 @@ class Search:
         turned_by = "quarter turns and up to 20 degrees" if after >= before else "up to 10 degrees"
         self.plan.say(
             f"trained on turned and upside down images as well, the quick model has {after:.1%} instead of "
-            f"{before:.1%}: images are turned by {turned_by}"
+            f"{before:.1%}: images are rotated by {turned_by}"
         )
         return after >= before
 

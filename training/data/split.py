@@ -120,7 +120,9 @@ def not_held_out(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.nd
         return []
     absent = [names[label] for label in np.setdiff1d(labels[train], labels[val])]
     listed = ", ".join(absent[:LISTED]) + (f" and {len(absent) - LISTED} more" if len(absent) > LISTED else "")
-    return [f"warning: no image of {listed} is held out: that needs two different ones of a class"] * bool(absent)
+    return [f"warning: no image of {listed} is held out: they are too few for this share, or all the same"] * bool(
+        absent
+    )
 
 
 def split_fold(
@@ -200,13 +202,13 @@ def _grouped_folds(
     labels: np.ndarray, groups: np.ndarray, folds: int, fold: int, seed: int, names: tuple | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Holds out a fold of groups that have images of several classes; see `split_fold`."""
-    val = _folds(labels, groups, folds, [fold], seed)
-    train = np.setdiff1d(np.arange(len(labels)), val)
-    for part in (train, val):
+    parts = [_folds(labels, groups, folds, [number], seed) for number in range(folds)]
+    trained_on = [np.setdiff1d(np.arange(len(labels)), val) for val in parts]
+    for part in (*parts, *trained_on):  # of all folds, before the first one is trained
         lacking = np.setdiff1d(labels, labels[part])
         if len(lacking):
             raise _no_image_of(lacking[0], names, folds)
-    return train, val
+    return trained_on[fold], parts[fold]
 
 
 def _folds(labels: np.ndarray, groups: np.ndarray, folds: int, held_out: Iterable[int], seed: int) -> np.ndarray:

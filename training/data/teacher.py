@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.files import digest
 from common.images import Images
 from training.config.recipe import Recipe
-from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, read_record
+from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, read_record, saved_probabilities
 
 
 def with_teacher(images: Images, recipe: Recipe, folder: Path | None) -> Images:
@@ -50,7 +50,7 @@ def with_teacher(images: Images, recipe: Recipe, folder: Path | None) -> Images:
         )
     try:
         with np.load(path) as file:
-            probabilities = file["probabilities"].mean(axis=0, dtype=np.float32)
+            probabilities = saved_probabilities(file, path).mean(axis=0, dtype=np.float32)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); repeat the crossval command") from error
     return replace(images, teacher=probabilities)

@@ -3,30 +3,32 @@
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from common.errors import UserError
-from common.files import write_text
+from common.files import digest, write_text
 from training.config.override import in_bfloat16
 from training.config.recipe import SOFTMAX, Recipe
 from training.config.record import to_json
 from training.evaluate.metrics import wilson
 from training.evaluate.plots import plot_ranges
 from training.evaluate.rows import Row, by_recipe, class_f1, epochs_text, read_rows, reported, seeds_text, write_rows
+from training.model.backbones import PRETRAINED
 from training.recipes import RENAMED, load_recipe, recipe_names, recipe_summary
-from training.run_folder import read_metrics, read_record
+from training.run_folder import Record, read_metrics, read_record
 
 RARE = ("Species1", "Species6")  # the classes that the report watched
 HEADER = """# Experiments
 
 Written by `python -m training compare`. Accuracy, macro F1 and F1 are those of the test images, which were used for
-nothing else. The range in brackets is the 95 % interval (Wilson) for the number of test images; of several seeds the
-table has the mean. Validation accuracy is optimistic for recipes that select the epoch by validation loss. Parameters
-are the trainable ones. Minutes are those of training, on one or two processor cores and at times beside other programs.
-A note gives what differs from the recipe, except for the precision that `run` chooses for the processor (earlier
-versions chose it for some recipes only).
+nothing else unless a note says so. The range in brackets is the 95 % interval (Wilson) for the number of test images;
+of several seeds the table has the mean. Validation accuracy is optimistic for recipes that select the epoch by
+validation loss. Parameters are the trainable ones. Minutes are those of training, on the machine of each run. A note
+gives what differs from the recipe, except for the precision that `run` chooses for the processor (earlier versions
+chose it for some recipes only).
 """
 WORSE = """Here, worse means worse than `online` by more than chance on the held-out images (`python -m training
 paired`), with each of three seeds unless it says how many.
@@ -91,7 +93,7 @@ def collect(folder: Path) -> Row:
             warmup_epochs=metrics.get("head_warmup_epochs", 0),
             minutes=round(metrics["finetuning_minutes"] + metrics.get("head_minutes", 0), 2),
             images_per_second=metrics.get("images_per_second"),
-            settings=_settings(planned, record.recipe),
+            settings=", ".join(_settings(planned, record.recipe) + _inputs(record, name, metrics)),
             finished=metrics.get("finished", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -246,18 +248,31 @@ def _plot(groups: dict[str, list[Row]], folder: Path, stem: str) -> None:
         plot_ranges(names, series, folder / f"{stem}_rare.png")
 
 
-def _settings(planned: Recipe, done: Recipe) -> str:
+def _inputs(record: Record, name: str, metrics: dict) -> list[str]:
+    """What else a run's accuracy depends on, so that runs with other inputs are not taken for its seeds."""
+    pretrained = record.recipe.finetune.backbone in PRETRAINED
+    trained_on = metrics.get("test_images_in_training", 0)
+    found = {
+        f"recipe {digest(to_json(replace(record.recipe, seed=0)))[:8]}": name not in recipe_names(),
+        "--backbone-weights none": pretrained and record.backbone_weights == "none",
+        f"--groups or --validation {record.groups_sha256[:8]}": record.groups_sha256,
+        f"--teacher {record.teacher_sha256[:8]}": record.teacher_sha256,
+        f"{trained_on} of the test images in training": trained_on,
+    }
+    return [text for text, holds in found.items() if holds]
+
+
+def _settings(planned: Recipe, done: Recipe) -> list[str]:
     """How a run differs from its recipe. The precision that `run` chooses for some processors is no difference."""
     changes = [_changed_fields(one, done) for one in (planned, in_bfloat16(planned))]
-    fewest: list[str] = min(changes, key=len)
-    return ", ".join(fewest)
+    return min(changes, key=len)
 
 
 def _changed_fields(planned: Recipe, done: Recipe) -> list[str]:
     """The fields in which a run differs from its recipe, as settings."""
     before, after = _flat(to_json(planned)), _flat(to_json(done))
     changed = [name for name in after if after[name] != before.get(name) and name != "seed"]
-    return [f"{name}={json.dumps(after[name])}" for name in changed if _has_effect(name, planned)]
+    return [f"{name}={json.dumps(after[name])}" for name in changed if _has_effect(name, done)]
 
 
 def _flat(fields: dict, prefix: str = "") -> dict[str, Any]:

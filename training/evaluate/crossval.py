@@ -16,7 +16,17 @@ from training.evaluate.plots import new_figure, plot_confusion, save_figure
 from training.inputs import Inputs, load_inputs
 from training.planned import planned_record
 from training.run import train
-from training.run_folder import METRICS, OUT_OF_FOLD, VAL, Finished, Record, fold_folder, read_record, run_file
+from training.run_folder import (
+    METRICS,
+    OUT_OF_FOLD,
+    VAL,
+    Finished,
+    Record,
+    fold_folder,
+    read_record,
+    run_file,
+    saved_probabilities,
+)
 
 
 def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 5, seeds: int = 1) -> dict | None:
@@ -104,9 +114,10 @@ def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> 
     held_out, of_folds = np.zeros((seeds, len(images)), int), []
     for seed in range(seeds):
         for fold in range(recipe.data.folds):
-            with np.load(run_file(fold_folder(out, seed, fold), VAL)) as file:
+            path = run_file(fold_folder(out, seed, fold), VAL)
+            with np.load(path) as file:
                 val = saved_val_rows(file, _of_fold(recipe, seed, fold).data, images)
-                probabilities[seed, val] = file["probabilities"]
+                probabilities[seed, val] = saved_probabilities(file, path)
             held_out[seed, val] += 1
             of_folds.append(float((probabilities[seed, val].argmax(axis=-1) == images.labels[val]).mean()))
     if (held_out != 1).any():

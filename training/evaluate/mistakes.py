@@ -15,7 +15,7 @@ from training.data.split import saved_val_rows
 from training.evaluate.crossval import check_classes
 from training.evaluate.plots import new_figure, save_figure
 from training.inputs import Inputs, load_inputs
-from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, VAL, read_record, run_file
+from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, VAL, read_record, run_file, saved_probabilities
 
 COLUMNS = 5  # thumbnails in a row
 MAX_COUNT = 500
@@ -110,7 +110,7 @@ def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray,
             f"{len(images)} other images were given"
         )
     with np.load(path) as file:
-        labels, probabilities = file["labels"], file["probabilities"]
+        labels, probabilities = file["labels"], saved_probabilities(file, path)
         if is_crossval:
             return images, np.arange(len(images)), labels, probabilities[0]
         return images, saved_val_rows(file, record.recipe.data, images), labels, probabilities

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from common.errors import UserError
 from training.evaluate.metrics import wilson
-from training.run_folder import METRICS, VAL, read_record, run_file
+from training.run_folder import METRICS, VAL, read_record, run_file, saved_probabilities
 
 FOLDS = "seed0-fold*"  # see `fold_folder`; of the first seed
 
@@ -161,7 +161,7 @@ def held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
         try:
             with np.load(path) as file:
                 rows = file["rows"].tolist()
-                values = zip(file["labels"].tolist(), file["probabilities"], strict=True)
+                values = zip(file["labels"].tolist(), saved_probabilities(file, path), strict=True)
                 found.update(zip(rows, values, strict=True))
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged or of an earlier version ({error}); train it again") from error

@@ -85,6 +85,7 @@ def new_figure(rows: int, columns: int, size: tuple, **arguments: Any) -> tuple[
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # names of classes and files may have dollar signs
     from matplotlib import pyplot
 
     return pyplot.subplots(rows, columns, figsize=size, layout="constrained", **arguments)

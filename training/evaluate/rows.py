@@ -23,7 +23,7 @@ class Row:
     95 % interval. class_f1: see `class_f1`.
     val_images, val_accuracy: of the validation part. parameters: trainable ones.
     epochs, planned_epochs, warmup_epochs: trained, of the recipe, and of the head alone. settings: fields that differ
-    from the recipe.
+    from the recipe, and other inputs than usual.
     """
 
     run: str
@@ -104,8 +104,11 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 def measured(path: Path = RUNS) -> dict[str, str]:
-    """Recipe → the accuracy of its runs in a table, in one line."""
-    return {name: accuracy_line(rows) for name, rows in by_recipe(read_rows(path) if path.is_file() else []).items()}
+    """Recipe → the accuracy of its runs in a table, in one line. Only the data set with most runs counts."""
+    rows = read_rows(path) if path.is_file() else []
+    data = [row.data for row in rows]
+    usual = [row for row in rows if row.data == max(data, key=data.count)]
+    return {name: accuracy_line(rows) for name, rows in by_recipe(usual).items()}
 
 
 def reported(path: Path = REPORT) -> dict[str, Reported]:
@@ -114,16 +117,20 @@ def reported(path: Path = REPORT) -> dict[str, Reported]:
 
 
 def by_recipe(rows: list[Row]) -> dict[str, list[Row]]:
-    """Recipe → its runs with the same settings: those of the recipe if there are some.
+    """Recipe → its runs with the same settings and number of test images: those of the recipe if there are some.
 
-    Runs with other settings are another experiment. Their key is the recipe and the settings.
+    Runs with other settings or test images are another experiment. Their key is the recipe and what differs.
+
+    Args:
+        rows: runs on one data set.
     """
     groups = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (row.recipe, bool(row.settings))):
-        groups[row.recipe, row.settings].append(row)
+    for row in sorted(rows, key=lambda row: (row.recipe, bool(row.settings), -row.test_images)):
+        groups[row.recipe, row.settings, row.test_images].append(row)
     found: dict[str, list[Row]] = {}
-    for (recipe, settings), runs in groups.items():
-        found[f"{recipe} with {settings}" if recipe in found else recipe] = runs
+    for (recipe, settings, test_images), runs in groups.items():
+        name = f"{recipe} with {settings}" if recipe in found and settings else recipe
+        found[f"{name} on {test_images} test images" if name in found else name] = runs
     return found
 
 

@@ -64,13 +64,13 @@ def require_finite(arrays: list[np.ndarray], epoch: int, fix: str) -> None:
     Args:
         arrays: see `snapshot`.
         epoch: from 0, for the error.
-        fix: settings that can prevent it, for the error.
+        fix: a setting that can prevent it, for the error.
     """
     # The sum is not finite if one of the values is not, and needs no copy.
     if not all(np.isfinite(array.sum()) for array in arrays):
         raise Diverged(
             f"the weights must be finite, and are not after epoch {epoch + 1}; "
-            f"earlier epochs are kept: start a new run with {fix}"
+            f"start again with --set {fix} and another --out"
         )
 
 

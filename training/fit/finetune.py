@@ -26,7 +26,7 @@ from training.fit.head import Features, HeadSchedule, fit_on_features, history_r
 from training.fit.optimizer import adamw
 from training.fit.swa import add_to_mean, recalibrate
 from training.model.batch_norm import fuse
-from training.model.build import build_model, load_weights
+from training.model.build import build_model, compile_classifier, load_weights
 from training.model.heads import softmax_head
 from training.model.trainable import count_parameters, set_trainable
 
@@ -198,8 +198,7 @@ def _compiled(job: _Job, input_size: int) -> keras.Model:
     if tune.precision == "mixed_float16":  # small gradients would underflow
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=tune.label_smoothing)
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    optimizer.build(model.trainable_variables)
+    compile_classifier(model, optimizer, loss)
     return model
 
 
@@ -243,7 +242,7 @@ def _report_skipped(epoch: int, skipped: int, steps: int, tune: Finetune) -> Non
     if skipped > steps / 2 and tune.precision != "mixed_float16":
         raise Diverged(
             f"at least half of the gradients must be finite, and {skipped} of {steps} were not in epoch {epoch + 1}; "
-            f"earlier epochs are kept: start a new run with --set {_safer(tune)}"
+            f"start again with --set {_safer(tune)} and another --out"
         )
 
 
@@ -256,7 +255,7 @@ def _save_epoch(job: _Job, model: keras.Model) -> None:
     """Writes an epoch's files. After the last epoch, the weights that are kept are SWA's mean if there is one."""
     recipe, tune = job.recipe, job.recipe.finetune
     arrays = snapshot(model)
-    require_finite(arrays, len(job.history) - 1, f"--set {_safer(tune)}")
+    require_finite(arrays, len(job.history) - 1, _safer(tune))
     averaged = len(job.history) - 1 - (tune.epochs - tune.swa_epochs)  # epochs that are in the mean already
     if averaged >= 0:
         job.state.swa_weights = add_to_mean(job.state.swa_weights, model.get_weights(), averaged)

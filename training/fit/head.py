@@ -15,6 +15,7 @@ from training.config.recipe import LINEAR, Recipe
 from training.data.balance import check_classes, class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches, soft_targets
 from training.fit.checkpoint import write_history
+from training.model.build import compile_classifier
 from training.model.heads import linear_head, quasi_svm_head
 
 HEAD_HISTORY = "head_history.csv"
@@ -158,7 +159,7 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
         validation = plain_batches(schedule.batch_size, features.val, one_hot(features.val_labels, classes))
     steps = math.ceil(len(rows) / schedule.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * steps)
-    head.compile(keras.optimizers.Adam(rate), "categorical_crossentropy", metrics=["accuracy"])
+    compile_classifier(head, keras.optimizers.Adam(rate), "categorical_crossentropy")
     rng, best = np.random.default_rng(recipe.seed), None
     history: list[dict] = []
     for epoch in progress(range(schedule.epochs), f"training {head.name.replace('_', '-')}", unit="epoch"):
@@ -197,7 +198,7 @@ def history_row(epoch: int, logs: dict, began: float, lower: str) -> dict:
     if not all(math.isfinite(value) for value in row.values()):
         raise Diverged(
             f"the loss must be finite, and is not in epoch {epoch + 1}; "
-            f"earlier epochs are kept: start a new run with --set {lower}"
+            f"start again with --set {lower} and another --out"
         )
     return row
 

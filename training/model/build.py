@@ -1,6 +1,7 @@
 """Preprocessing, backbone and head as one model."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +23,27 @@ def build_model(backbone: keras.Model, head: keras.Model, image_shape: tuple, in
     """
     pixels = keras.Input((*image_shape, 3), name="pixels")
     return keras.Model(pixels, head(backbone(preprocessing(input_size, image_shape)(pixels))))
+
+
+def compile_classifier(model: keras.Model, optimizer: keras.optimizers.Optimizer, loss: Any) -> None:
+    """Compiles a model for `fit`, with accuracy as its metric.
+
+    The variables of optimizer and metric are created now. If `fit` created them, TensorFlow would trace the training
+    step twice, which takes seconds for a deep network. On several devices `fit` creates those of the metric itself.
+
+    Args:
+        model: `keras.Model` [b, …] → probabilities [b, classes].
+        optimizer, loss: see `keras.Model.compile`.
+    """
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    optimizer.build(model.trainable_variables)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.distribute.has_strategy():
+            nothing = keras.ops.zeros((1, model.output_shape[-1]))
+            model.compute_metrics(None, nothing, nothing)
+            model.reset_metrics()
 
 
 def load_weights(model: keras.Model, path: Path) -> None:

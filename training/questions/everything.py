@@ -108,7 +108,7 @@ def _plot(losses: list, result: dict, path: Path) -> None:
     rows = {"out of fold": result["out_of_fold"], "test, trained on all images": result["test"]}
     for place, row in enumerate(rows.values()):
         accuracy, (low, high) = row["accuracy"], row["interval95"]
-        right.errorbar([accuracy], [place], xerr=[[accuracy - low], [high - accuracy]], fmt="s", capsize=4)
+        right.errorbar([accuracy], [place], xerr=np.abs([[accuracy - low], [high - accuracy]]), fmt="s", capsize=4)
     right.plot(result["single_folds"], [2] * len(result["single_folds"]), "o", color="grey")
     right.set_yticks(range(3), [*rows, "single folds at their best epoch"])
     right.set_ylim(-0.5, 2.5)

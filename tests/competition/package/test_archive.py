@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 from competition.package import archive
-from competition.package.archive import check_metadata, extract, inspect, megabytes
+from competition.package.archive import check_metadata, extract, inspect, may_be_unpacked, megabytes
 
 pytestmark = pytest.mark.unit
 
@@ -122,12 +122,59 @@ def test_truncated_zip_is_reported(tmp_path, share):
     assert "damaged" in only_failure(tmp_path / "a.zip", "zip").reason
 
 
-METHODS = {
-    "stored": zipfile.ZIP_STORED,
-    "deflated": zipfile.ZIP_DEFLATED,
-    "bzip2": zipfile.ZIP_BZIP2,
-    "lzma": zipfile.ZIP_LZMA,
-}
+METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
+
+
+@pytest.mark.parametrize(("method", "name"), [(zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "LZMA")])
+def test_methods_that_unpack_without_a_limit_are_refused_unread(tmp_path, method, name):
+    """Python unpacks all that a block holds before it looks at the declared size."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("model.py", CODE, zipfile.ZIP_DEFLATED)
+        archive.writestr("metadata", "", zipfile.ZIP_STORED)
+        archive.writestr("bomb", bytes(10_000_000))
+    data = bytearray(path.read_bytes())
+    real, declared = (size.to_bytes(4, "little") for size in (10_000_000, 1000))
+    assert data.count(real) == 2
+    path.write_bytes(data.replace(real, declared))
+    tracemalloc.start()
+    (check,) = failed(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert check.name == "names" and f"'bomb' is compressed with {name}" in check.reason
+    assert "Deflate is required" in check.reason
+    assert peak < 2_000_000
+    assert may_be_unpacked(inspect(path))  # a server would, so the verdict does not say that it refuses the zip
+
+
+def test_metadata_that_cannot_be_read_within_a_limit_is_refused(tmp_path):
+    path = make(tmp_path / "a.zip", method=zipfile.ZIP_BZIP2)
+    assert {check.name for check in failed(path)} == {"names", "metadata"}
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b/c", "a/b"), ("A", "a/b")])
+def test_an_entry_that_is_a_file_and_a_folder_is_refused(tmp_path, names):
+    check = only_failure(make(tmp_path / "a.zip", [(name, "x") for name in names]), "names")
+    assert "is a file and a folder" in check.reason
+
+
+def test_a_folder_entry_may_have_files(tmp_path):
+    assert failed(make(tmp_path / "a.zip", [("a/", ""), ("a/b", "x")])) == []
+
+
+def test_damaged_metadata_of_a_zip_too_large_to_be_read_is_a_failed_check(tmp_path):
+    path = make(tmp_path / "a.zip", metadata="description: " + "x" * 500, code=CODE)
+    with zipfile.ZipFile(path) as archive:
+        metadata, code = archive.getinfo("metadata"), archive.getinfo("model.py")
+    data = bytearray(path.read_bytes())
+    place = metadata.header_offset + 30 + len("metadata")
+    data[place : place + metadata.compress_size] = b"\xff" * metadata.compress_size
+    size = code.file_size.to_bytes(4, "little")
+    central = data.rindex(b"PK\x01\x02", 0, data.rindex(b"model.py"))
+    assert data[central + 24 : central + 28] == size
+    data[central + 24 : central + 28] = (3_000_000_000).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert "zip" in {check.name for check in failed(path)}
 
 
 @pytest.mark.parametrize("method", METHODS)

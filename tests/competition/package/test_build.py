@@ -18,6 +18,7 @@ import tensorflow as tf
 from helpers import NAMES, ROOT, python, tiny_submission
 
 import build_submission
+from common.errors import UserError
 from common.files import write_json
 from common.images import Images
 from competition.package import build as package
@@ -301,14 +302,23 @@ def test_run_that_cannot_be_exported_exits_with_2(submission_folder, old_zip, ca
     assert reason in error
 
 
+def test_a_file_that_cannot_be_read_is_named_instead_of_the_zip(tmp_path):
+    folder = tmp_path / "SubmissionModel"
+    folder.mkdir()
+    with pytest.raises(UserError, match=f"^cannot read {folder}: Is a directory$"):
+        package.pack({"saved_model.pb": folder}, tmp_path / "a.zip")
+
+
 def test_path_that_cannot_be_written_exits_with_2(submission_folder, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.zip").mkdir()
-    for path in (tmp_path / "file" / "submission.zip", tmp_path / "folder.zip"):
-        assert build_submission.main(["--out", str(path)]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith(f"error: cannot write {path}: ")
-        assert "give another --out" in error
+    path = tmp_path / "file" / "submission.zip"
+    assert build_submission.main(["--out", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot write {path}: ")
+    assert "give another --out" in error
+    assert build_submission.main(["--out", str(tmp_path / "folder.zip")]) == 2
+    assert f"--out must be a file, and {tmp_path / 'folder.zip'} is a folder" in capsys.readouterr().err
     assert list((tmp_path / "folder.zip").iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.zip", "source"]
 

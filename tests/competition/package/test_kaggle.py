@@ -358,10 +358,11 @@ def test_path_that_cannot_be_written_exits_with_2(run_kaggle, image_folder, tmp_
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.csv").mkdir()
     sample = write_sample(tmp_path / "s.csv", ["100"])
-    for target in (tmp_path / "file" / "a.csv", tmp_path / "folder.csv"):
+    for target, reason in (("file/a.csv", "cannot write {}: "), ("folder.csv", "--out must be a file, and {} is")):
+        target = tmp_path / target
         code, out, err = run_kaggle("--images", image_folder, "--sample", sample, "--out", target)
         assert (code, out) == (2, "")
-        assert err.startswith(f"error: cannot write {target}: ")
+        assert err.startswith("error: " + reason.format(target))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv", "s.csv"]
 
 

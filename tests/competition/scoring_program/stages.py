@@ -1,4 +1,4 @@
-"""What the scoring program's tests share: synthetic predictions, the stage's folders, and a parsed page of details."""
+"""What the scoring program's tests share: synthetic predictions, the stage's folders, and a parsed page of results."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The page of details: its numbers, its text, and what it shows of a refused submission."""
+"""The detailed results: its numbers, its text, and what it shows of a refused submission."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The page of details in Chromium: it fits a phone, is readable in light and dark, and requests nothing."""
+"""The detailed results in Chromium: it fits a phone, is readable in light and dark, and requests nothing."""
 
 import contextlib
 import fcntl

@@ -88,7 +88,7 @@ def test_program_refuses_in_a_process_of_its_own(tmp_path):
 
 
 def refused(score, capsys, stage):
-    """The reason why the program did not score. It writes the page of details with the reason, and no scores."""
+    """The reason why the program did not score. It writes the detailed results with the reason, and no scores."""
     assert score.main(*stage.arguments) == 1
     assert stage.written == ["detailed_results.html"]
     error = capsys.readouterr().err

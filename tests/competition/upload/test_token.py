@@ -91,6 +91,13 @@ def test_a_token_of_the_same_server_by_another_address(server, upload, token_fil
     assert upload("--token-file", str(token_file), url=server.url + ending).code == 0
 
 
+def test_a_server_whose_name_cannot_be_one(upload, token_file, monkeypatch):
+    monkeypatch.setenv("CODABENCH_TOKEN", "t0ken")
+    done = upload(url="https://www..codabench.org")
+    assert (done.code, done.line.count("\n")) == (1, 1)
+    assert "the address is not valid; check --server" in done.line
+
+
 def test_a_folder_as_token_file(upload, token_file):
     assert upload("--token-file", str(token_file.parent)).code == 2
 

@@ -239,6 +239,7 @@ def test_groups_that_allow_no_small_part_hold_out_a_larger_one(auto_data, tmp_pa
     assert recipes["auto-finetuned"].data.validation_split == 0.25
 
 
+@pytest.mark.slow
 def test_a_kept_fine_tuning_is_complete_but_for_its_checkpoint(auto_data, tmp_path, monkeypatch, one_epoch):
     with_accuracy(monkeypatch, {"auto-finetuned": 0.4})
     monkeypatch.setattr(search, "accuracy", lambda probabilities, labels: 0.5)
@@ -367,7 +368,9 @@ def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse
     assert recipes["auto-quick"].finetune.input_size == (64 if stages == 2 else 48)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5], ids=["alone", "averaged"])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.0, id="alone", marks=pytest.mark.slow), pytest.param(0.5, id="averaged")]
+)
 def test_a_better_head_on_the_fine_tuned_backbone_ships(auto_data, tmp_path, monkeypatch, one_epoch, share):
     best = choices.finetuned_heads(choices.base_recipe({}, "float32"))
     best = next(head for head in best if head.kind == "quasi_svm")
@@ -560,6 +563,7 @@ def test_a_fine_tuning_that_diverges_leaves_the_quick_model(
     assert read_record(tmp_path / "out" / "best").recipe.finetune.epochs == 0
 
 
+@pytest.mark.slow
 def test_a_repetition_that_diverges_leaves_the_fine_tuning(
     auto_data, tmp_path, monkeypatch, one_epoch, diverging, capsys
 ):

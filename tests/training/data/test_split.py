@@ -155,6 +155,14 @@ def test_mixed_groups_that_cannot_be_split_are_refused():
         split(*pairs[:1], 0.5, 0, NAMES, pairs[1])
 
 
+def test_the_first_fold_is_refused_if_a_later_one_lacks_a_class():
+    """Three patients have the second illness, so that two of five folds have none of them."""
+    labels, groups = np.array([0, 1] * 3 + [0, 0] * 12), np.repeat(np.arange(15), 2)
+    for fold in range(5):
+        with pytest.raises(UserError, match="one would have no image of Species2"):
+            split_fold(labels, 5, fold, 0, NAMES, groups)
+
+
 def test_other_seeds_are_tried_until_each_part_has_each_class():
     """Nine patients with one of two illnesses each, and healthy images of all."""
     labels, groups = np.array([0, 1] * 4 + [0, 2] * 5), np.repeat(np.arange(9), 2)
@@ -187,7 +195,7 @@ def test_class_of_one_image_and_its_copies_is_trained_on_and_named():
     check_partition(train, val, 8)
     assert set(labels[val]) == {0, 2}
     assert not_held_out(labels, NAMES, train, val) == [
-        "warning: no image of Species2 is held out: that needs two different ones of a class"
+        "warning: no image of Species2 is held out: they are too few for this share, or all the same"
     ]
     assert not_held_out(labels, NAMES, *split(labels, 0.5, 0, NAMES)) == []
 

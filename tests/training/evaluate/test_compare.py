@@ -250,8 +250,8 @@ def test_several_seeds_are_their_mean_and_their_range(comparison, compared_runs)
 
 def test_the_precision_that_run_chooses_is_no_difference():
     planned = load_recipe("online")
-    assert _settings(planned, in_bfloat16(planned)) == _settings(planned, planned) == ""
-    assert _settings(planned, change(planned, precision="mixed_float16")) == 'finetune.precision="mixed_float16"'
+    assert _settings(planned, in_bfloat16(planned)) == _settings(planned, planned) == []
+    assert _settings(planned, change(planned, precision="mixed_float16")) == ['finetune.precision="mixed_float16"']
 
 
 def test_the_two_seeds_are_two_different_runs(compared_runs):

@@ -47,6 +47,14 @@ def test_the_worst_mistakes_have_the_lowest_probability_of_the_true_class(rows, 
     assert worst_mistakes(labels[rows], probabilities[rows], count).tolist() == worst
 
 
+def test_names_with_dollar_signs_are_drawn(mistaken, tmp_path):
+    shutil.copytree(mistaken["images"], tmp_path / "prices")
+    for number, name in enumerate(("$1_to_$5", "$5_to_$10", "100 $")):
+        (tmp_path / "prices" / f"Species{number + 1}").rename(tmp_path / "prices" / name)
+    train(RECIPE, "small", Inputs(tmp_path / "prices", "none"), tmp_path / "run")
+    assert draw(tmp_path / "run", tmp_path / "prices", tmp_path / "out.png") == 0
+
+
 @pytest.mark.parametrize("kind", ["run", "crossval"])
 def test_mistakes_are_drawn_and_named(mistaken, kind, tmp_path, capsys):
     out = tmp_path / "mistakes.png"

@@ -39,6 +39,19 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("kind", ["run", "folds"])
+def test_predictions_that_are_not_finite_are_refused(runs, tmp_path, kind):
+    """Of a run whose weights became NaN: the class of NaN would be the first one."""
+    shutil.copytree(runs / kind, tmp_path / "damaged")
+    place = tmp_path / "damaged" / ("" if kind == "run" else "seed0-fold1")
+    with np.load(place / VAL) as file:
+        arrays = dict(file)
+    arrays["probabilities"][2, 1] = np.nan
+    np.savez(place / VAL, **arrays)
+    with pytest.raises(UserError, match="must be finite, and some are not; train the run again"):
+        compare_held_out(runs / kind, tmp_path / "damaged")
+
+
 def test_gained_and_lost_answers_are_counted():
     before, after = answers([1, 1, 1, 0, 0, 0]), answers([1, 0, 1, 1, 1, 0])
     assert changed_answers(np.zeros(6, int), before, after) == (2, 1)

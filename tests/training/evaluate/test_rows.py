@@ -125,6 +125,25 @@ def test_runs_with_other_settings_are_an_experiment_of_their_own():
 
 
 @pytest.mark.unit
+def test_runs_on_other_test_images_are_an_experiment_of_their_own():
+    plain = dataclasses.replace(ROW, settings="")
+    other = dataclasses.replace(plain, test_images=50)
+    assert by_recipe([UNTESTED, other, plain]) == {
+        "online": [plain],
+        "online on 50 test images": [other],
+        "online on 0 test images": [UNTESTED],
+    }
+
+
+@pytest.mark.unit
+def test_measured_leaves_out_other_data_sets(tmp_path):
+    seed = dataclasses.replace(ROW, run="online-seed1", seed=1)
+    elsewhere = dataclasses.replace(ROW, run="cats", data="0000", accuracy=0.1)
+    write_rows(tmp_path / "rows.csv", [elsewhere, ROW, seed])
+    assert measured(tmp_path / "rows.csv") == {"online": accuracy_line([ROW, seed])}
+
+
+@pytest.mark.unit
 def test_class_names_may_have_the_separators():
     row = dataclasses.replace(ROW, class_f1=class_f1({"a;b": {"f1": 0.25}, "c=d": {"f1": 0.5}}))
     assert (row.f1("a;b"), row.f1("c=d"), row.f1("b")) == (0.25, 0.5, None)

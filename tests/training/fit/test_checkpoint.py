@@ -48,10 +48,10 @@ def test_state_is_read_as_it_was_written(tmp_path, swa_weights):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_an_error(bad):
     arrays = state().arrays
-    require_finite(arrays, 0, "--set a=1")
+    require_finite(arrays, 0, "a=1")
     arrays[0][49, 39] = bad
-    with pytest.raises(UserError, match="must be finite.*after epoch 3.*--set a=1"):
-        require_finite(arrays, 2, "--set a=1")
+    with pytest.raises(UserError, match="must be finite.*after epoch 3.*--set a=1 and another --out$"):
+        require_finite(arrays, 2, "a=1")
 
 
 def test_without_a_file_the_state_is_empty(tmp_path):

@@ -9,7 +9,8 @@ from helpers import tiny
 
 from common.errors import UserError
 from training.config.recipe import Finetune
-from training.model.build import build_model, load_weights, preprocessing
+from training.data.pipeline import plain_batches
+from training.model.build import build_model, compile_classifier, load_weights, preprocessing
 from training.model.heads import softmax_head
 
 pytestmark = pytest.mark.unit
@@ -86,3 +87,21 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path, damage):
     damage(path)
     with pytest.raises(UserError, match="does not hold this recipe's weights"):
         load_weights(model, path)
+
+
+def test_a_training_step_is_traced_once_and_metrics_start_from_zero():
+    class Counted(keras.Model):
+        traces = 0
+
+        def train_step(self, data):
+            Counted.traces += 1
+            return super().train_step(data)
+
+    pixels = keras.Input((8,))
+    model = Counted(pixels, keras.layers.Dense(3, activation="softmax")(pixels))
+    compile_classifier(model, keras.optimizers.SGD(0.0), "categorical_crossentropy")
+    images, labels = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2])
+    logs = model.fit(plain_batches(2, images, np.eye(3, dtype=np.float32)[labels]), shuffle=False, verbose=0).history
+    assert Counted.traces == 1
+    predicted = keras.ops.convert_to_numpy(model(images)).argmax(axis=1)
+    assert logs["accuracy"] == pytest.approx([(predicted == labels).mean()])

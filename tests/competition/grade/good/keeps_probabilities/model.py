@@ -1,4 +1,4 @@
-"""Keeps the probabilities of its last predictions, for the page of details."""
+"""Keeps the probabilities of its last predictions, for the detailed results."""
 
 import numpy as np
 
