@@ -59,9 +59,9 @@ def _run(options: argparse.Namespace) -> None:
         return
     os.environ["KERAS_BACKEND"] = "tensorflow"  # a SavedModel is TensorFlow's
     from training.export import export_run  # here, because packing the committed model needs no training code
-    from training.run_folder import read_record
+    from training.run_folder import best_of, read_record
 
-    run = _run_of(Path(options.run))
+    run = best_of(Path(options.run))
     record = read_record(run)
     if options.layout in kaggle_command.LAYOUTS:
         kaggle_command.read_plan(options, record.classes)
@@ -73,13 +73,6 @@ def _run(options: argparse.Namespace) -> None:
             f"description: recipe {recipe}, {len(record.classes)} classes\n", "utf-8"
         )
         _build(options, model_folder, f"{run}, recipe {recipe}")
-
-
-def _run_of(folder: Path) -> Path:
-    """Returns the folder of the best run if a folder is that of `training auto`, else the folder itself."""
-    from training.run_folder import BEST
-
-    return folder / BEST if (folder / BEST).is_dir() else folder
 
 
 def _build(options: argparse.Namespace, model_folder: Path | None, source: str = "") -> None:

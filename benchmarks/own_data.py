@@ -23,8 +23,10 @@ from benchmarks import Failed, benchmark_parser, require_folder
 from common.cli import run_command
 from common.errors import UserError
 from common.files import write_json
+from common.folders import list_classes
 
 BASELINES = Path(__file__).parent / "baselines"
+KERAS_FORMATS = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
 
 
 def baseline(options: argparse.Namespace, script: str, *arguments: str) -> dict:
@@ -100,8 +102,24 @@ def _run(options: argparse.Namespace) -> None:
         for given in (options.data, options.test):
             if not given or not Path(given).is_dir():
                 raise UserError(f"--data and --test must be folders of class folders; there is no folder {given}")
+        require_same_images(options.data, options.test)
         _measure(options)
     print(f"done: {options.json}")
+
+
+def require_same_images(data: str, test: str) -> None:
+    """Raises a UserError unless Keras, with which the scripts read images, finds the classes and files of `auto`.
+
+    Keras numbers the folders of each part by itself, skips no system folders, and leaves out other formats.
+    """
+    found = [sorted(path.name for path in Path(folder).iterdir() if path.is_dir()) for folder in (data, test)]
+    listed = [list_classes(folder) for folder in (data, test)]
+    classes = sorted(name for name, _ in listed[0].classes)
+    if not found[0] == found[1] == classes:
+        raise UserError("--data and --test must have folders of the same classes, and no other folders")
+    others = {path.suffix for one in listed for _, files in one.classes for path in files} - KERAS_FORMATS
+    if others:
+        raise UserError(f"the scripts read {', '.join(sorted(KERAS_FORMATS))}, got {', '.join(sorted(others))}")
 
 
 def _measure(options: argparse.Namespace) -> None:

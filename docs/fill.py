@@ -239,7 +239,7 @@ def _tables() -> dict[str, str]:
         "profile": _profile_rows,
         "growth": _growth_rows,
         "aspect": _aspect_rows,
-        **{f"own_data{which}": _own_data_rows for which in ("", "_30", "_60", "_leaves", "_digits")},
+        **{f"own_data{which}": _own_data_rows for which in ("", "_slow", "_30", "_60", "_leaves", "_digits")},
     }
     found = {f"{name}.rows": rows(_load(f"benchmarks/{name}.json")) for name, rows in tables.items()}
     variants = _load("benchmarks/variants.json")

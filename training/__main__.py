@@ -59,7 +59,9 @@ EXAMPLES = """examples:
 exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (repeat the command to continue the run)
 """
 INTERRUPTED = "interrupted; what is finished is kept, repeat the command to continue"
-AUTO_INTERRUPTED = "interrupted; the best model so far is in the folder best of --out; to start again, give a new --out"
+AUTO_INTERRUPTED = (
+    "interrupted; the folder best of --out, if it is there, has the best model; to start again, give a new --out"
+)
 START = """Start here
   python -m training auto --data my/images --minutes 30            your own images
   python -m training run inception_svm --data data/leaves/train    the report's final model

@@ -58,6 +58,11 @@ class Finished(UserError):
     """A folder holds a finished run."""
 
 
+def best_of(folder: Path) -> Path:
+    """The folder of the best run if a folder is that of `training.auto`, else the folder itself."""
+    return folder / BEST if (folder / BEST).is_dir() else folder
+
+
 def saved_probabilities(file: Any, path: Path) -> np.ndarray:
     """The probabilities in a file of predictions.
 

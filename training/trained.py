@@ -11,7 +11,7 @@ from training.fit.finetune import FINETUNED
 from training.model.backbones import pooled_layers
 from training.model.build import build_model, load_weights
 from training.model.heads import averaged_head, linear_head, quasi_svm_head, softmax_head
-from training.run_folder import BEST, HEAD_WEIGHTS, SAMPLES, read_metrics, read_record, run_file
+from training.run_folder import HEAD_WEIGHTS, SAMPLES, best_of, read_metrics, read_record, run_file
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ def load_run(out: Path) -> TrainedModel:
     Raises:
         UserError: no run, an unfinished one, or weights that are damaged or not finite.
     """
-    out = Path(out)
-    out = out / BEST if (out / BEST).is_dir() else out
+    out = best_of(Path(out))
     record = read_record(out)
     read_metrics(out)  # raises if the run is not finished
     recipe, tune, classes = record.recipe, record.recipe.finetune, len(record.classes)

@@ -60,6 +60,7 @@ def test_rows_agree_with_the_model_and_the_metrics_of_the_run(
     assert row["log_loss"] == pytest.approx(log_loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_rows_of_a_cross_validation_are_those_of_all_folds_together(finished_run, small_recipe, tmp_path, monkeypatch):
     """The tiny backbone's two blocks take the place of those of InceptionV3."""
     out = tmp_path / "folds"
@@ -83,6 +84,7 @@ def test_rows_of_a_cross_validation_are_those_of_all_folds_together(finished_run
     assert row["difference"]["images"] == 24
 
 
+@pytest.mark.slow
 def test_a_taught_run_needs_its_teacher(finished_run, small_recipe, tmp_path, monkeypatch, capsys):
     taught = change(small_recipe, teacher_share=0.5)
     monkeypatch.setattr(accuracy, "load_recipe", lambda name: small_recipe)

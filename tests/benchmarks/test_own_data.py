@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,22 @@ def test_digits_are_class_folders_with_the_pixels_of_scikit_learn(tmp_path):
 def test_wrong_options_are_errors(tmp_path, capsys, options, message):
     assert own_data.main([*options, "--json", str(tmp_path / "own.json")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder / "test" / "3"), "folders of the same classes"),
+        (lambda folder: (folder / "train" / "__MACOSX").mkdir(), "and no other folders"),
+        (lambda folder: next(folder.glob("test/4/*")).rename(folder / "test" / "4" / "a.webp"), "got .webp"),
+    ],
+)
+def test_images_that_the_scripts_would_read_otherwise_are_refused(tmp_path, change, message):
+    own_data.write_digits(tmp_path)
+    own_data.require_same_images(str(tmp_path / "train"), str(tmp_path / "test"))
+    change(tmp_path)
+    with pytest.raises(UserError, match=message):
+        own_data.require_same_images(str(tmp_path / "train"), str(tmp_path / "test"))
 
 
 def test_contestants_are_measured_in_order_and_written(tmp_path, monkeypatch):

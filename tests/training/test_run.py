@@ -209,6 +209,7 @@ def test_a_single_run_that_cannot_reuse_fails(run_recipes, runs_folder, run, nam
     assert not (runs_folder / "two" / METRICS).exists()
 
 
+@pytest.mark.slow
 def test_several_runs_reuse_what_fits_and_train_the_rest(run_recipes, runs_folder):
     assert run_recipes("one", "--out", runs_folder / "given")[0] == 0
     code, out, _ = run_recipes("one", "two", "--reuse", runs_folder / "given")
@@ -292,6 +293,7 @@ def test_the_first_fine_tuning_has_the_data_and_augmentation_of_the_run(run_data
     assert not equal(*(weights_of(FIRST, tmp_path / name / INIT) for name in ("augmented", "plain")))
 
 
+@pytest.mark.slow
 def test_batch_augmentations_are_those_of_each_fine_tuning(run_data, tmp_path):
     """What the second fine-tuning mixes does not change the first one."""
     weights = []

@@ -15,7 +15,7 @@ from training.data.split import saved_val_rows
 from training.evaluate.crossval import check_classes
 from training.evaluate.plots import new_figure, save_figure
 from training.inputs import Inputs, load_inputs
-from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, VAL, read_record, run_file, saved_probabilities
+from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, VAL, best_of, read_record, run_file, saved_probabilities
 
 COLUMNS = 5  # thumbnails in a row
 MAX_COUNT = 500
@@ -37,7 +37,7 @@ def draw_mistakes(folder: Path, inputs: Inputs, out: Path, count: int = 15) -> l
     """Draws the worst mistakes on images that the model was not trained on.
 
     Args:
-        folder: a finished run with a validation part, or a cross-validation.
+        folder: a finished run with a validation part, also that of `auto`, or a cross-validation.
         inputs: the images that it was trained on: `data`, `labels`, `label_columns` and `validation`.
         out: the PNG file.
         count: how many thumbnails at most.
@@ -93,6 +93,7 @@ def read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, 
 
 
 def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
+    folder = best_of(folder)
     is_crossval = (folder / OUT_OF_FOLD).is_file()
     run, file_name = (folder / FIRST_FOLD, OUT_OF_FOLD) if is_crossval else (folder, VAL)
     path = run_file(folder, file_name)

@@ -200,7 +200,7 @@ def test_pages_are_true_about_the_network_and_the_page_of_details(request, which
     text = (request.getfixturevalue(which).folder / "evaluation.md").read_text("utf-8")
     assert "The server may have one" in text
     assert not re.search("no network|without a network", text)
-    assert ("It shows no image" in text) == (which == "unpacked")
+    assert ("They show no image" in text) == (which == "unpacked")
     assert ("images\n  that your model got wrong" in text) == (which == "shown")
 
 

@@ -190,8 +190,10 @@ def test_unusable_data_is_refused(tmp_path, old_bundle, capsys, case):
 def test_unwritable_place_is_refused(telltale_folder, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.zip").mkdir()
-    for out in (tmp_path / "file" / "a.zip", tmp_path / "folder.zip"):
-        assert f"cannot write {out}: " in refusal(capsys, telltale_folder, "--out", out)
+    out = tmp_path / "file" / "a.zip"
+    assert f"cannot write {out}: " in refusal(capsys, telltale_folder, "--out", out)
+    out = tmp_path / "folder.zip"
+    assert f"must be a file, and {out} is a folder" in refusal(capsys, telltale_folder, "--out", out)
     assert files(tmp_path) == ["file"]
 
 

@@ -149,6 +149,7 @@ sys.exit(build_submission.main(["--out", sys.argv[3]]))
 """
 
 
+@pytest.mark.slow
 def test_two_writers_of_one_zip(submission_folder, old_zip):
     """Both end well, and the zip is whole: each writes a file of its own and renames it."""
     expected = build(out=old_zip).read_bytes()

@@ -103,7 +103,9 @@ def test_same_inputs_give_the_same_bytes(layout_zips, submission_folder, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("layout", "rules"), [*((layout, layout) for layout in LAYOUTS), ("an2dl2024", "codalab")], ids="-".join
+    ("layout", "rules"),  # `make submission` grades the first one as itself
+    [*((layout, layout) for layout in LAYOUTS[1:]), ("an2dl2024", "codalab")],
+    ids="-".join,
 )
 def test_zip_passes_the_grading(layout_zips, layout, rules):
     result = grade(layout_zips[layout], rules=Rules(layout=rules))

@@ -170,7 +170,8 @@ def test_an_answer_that_breaks_off(server, upload, clock):
 
 @pytest.mark.parametrize("endpoint", ["permission", "storage", "submission"])
 def test_a_server_that_hangs(server, upload, clock, monkeypatch, endpoint):
-    monkeypatch.setattr("competition.upload.codabench.TIMEOUT", (0.2, 0.2))
+    for limit in ("TIMEOUT", "STALLED"):
+        monkeypatch.setattr(f"competition.upload.codabench.{limit}", (0.2, 0.2))
     server.fail(endpoint, hang=30)
     done = upload()
     assert done.code == 0

@@ -525,6 +525,7 @@ def test_images_are_read_once(auto_data, tmp_path, monkeypatch):
     assert read_metrics(tmp_path / "out" / "best")["training_images"] == 29
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_is_repeated_on_all_images_if_there_is_time(auto_data, tmp_path, monkeypatch, one_epoch, capsys):
     monkeypatch.setattr(search, "AGAIN", 1.3)
     monkeypatch.setattr(search, "clearly_worse", lambda *rest: False)

@@ -131,3 +131,10 @@ def test_a_count_out_of_range_is_refused(mistaken, count, tmp_path, capsys):
 def test_the_picture_is_a_png_whatever_its_name(mistaken, tmp_path):
     assert draw(mistaken["run"], mistaken["images"], tmp_path / "named") == 0
     assert Image.open(tmp_path / "named").format == "PNG"
+
+
+def test_the_folder_of_auto_stands_for_its_best_run(mistaken, tmp_path):
+    shutil.copytree(mistaken["run"], tmp_path / "auto" / "best")
+    assert draw(tmp_path / "auto", mistaken["images"], tmp_path / "best.png") == 0
+    assert draw(mistaken["run"], mistaken["images"], tmp_path / "run.png") == 0
+    assert (tmp_path / "best.png").read_bytes() == (tmp_path / "run.png").read_bytes()
