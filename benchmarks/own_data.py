@@ -117,7 +117,7 @@ def require_same_images(data: str, test: str) -> None:
     classes = sorted(name for name, _ in listed[0].classes)
     if not found[0] == found[1] == classes:
         raise UserError("--data and --test must have folders of the same classes, and no other folders")
-    others = {path.suffix for one in listed for _, files in one.classes for path in files} - KERAS_FORMATS
+    others = {path.suffix.lower() for one in listed for _, files in one.classes for path in files} - KERAS_FORMATS
     if others:
         raise UserError(f"the scripts read {', '.join(sorted(KERAS_FORMATS))}, got {', '.join(sorted(others))}")
 

@@ -159,7 +159,7 @@ class model:  # lower case: the competition's server requires this name
 
     def _forward(self, pixels):
         probabilities = np.array(self._network(pixels))
-        if not np.isfinite(probabilities).all():  # bfloat16 kernels on AMX have returned NaN that did not repeat
+        if not np.isfinite(probabilities).all():  # a fault of a kernel may not repeat
             probabilities = np.array(self._network(pixels))
         return probabilities
 

@@ -33,7 +33,7 @@ from training.recipes.tuned import recipe as tuned
 from training.run import Inputs
 from training.tune import describe, fixed_fields, search, search_space, settings, trial_recipe
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # each trains several times
 TRIALS = 4
 BASE = change(tuned, backbone=tiny, validation_split=0.25, head_warmup_epochs=6, views=1)
 VALUES = ["size", "dropout", "dense_dropout", "layers", "width", "learning_rate", "activation"]
@@ -461,7 +461,6 @@ COMMAND += ["--set", "finetune.head_warmup_epochs=2", "--set", "head.views=1"]
 
 
 @pytest.mark.parametrize("command", [driver(), COMMAND], ids=["tiny", "InceptionV3"])
-@pytest.mark.slow
 def test_a_chief_and_two_workers_share_one_search(command, search_data, tmp_path):
     trials, out = 8, tmp_path / "search"
 
@@ -484,7 +483,6 @@ def test_a_chief_and_two_workers_share_one_search(command, search_data, tmp_path
     assert not any("done:" in texts[name] for name in ("worker0", "worker1"))
 
 
-@pytest.mark.slow
 def test_a_worker_that_starts_before_the_chief_waits_for_it(search_data, tmp_path, searched):
     out = tmp_path / "search"
 

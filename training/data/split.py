@@ -120,9 +120,8 @@ def not_held_out(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.nd
         return []
     absent = [names[label] for label in np.setdiff1d(labels[train], labels[val])]
     listed = ", ".join(absent[:LISTED]) + (f" and {len(absent) - LISTED} more" if len(absent) > LISTED else "")
-    return [f"warning: no image of {listed} is held out: they are too few for this share, or all the same"] * bool(
-        absent
-    )
+    reason = "they are too few for this share, or all the same"
+    return [f"warning: no image of {listed} is held out: {reason}"] * bool(absent)
 
 
 def split_fold(

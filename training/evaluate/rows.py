@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -106,9 +106,9 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 def measured(path: Path = RUNS) -> dict[str, str]:
     """Recipe → the accuracy of its runs in a table, in one line. Only the data set with most runs counts."""
     rows = read_rows(path) if path.is_file() else []
-    data = [row.data for row in rows]
-    usual = [row for row in rows if row.data == max(data, key=data.count)]
-    return {name: accuracy_line(rows) for name, rows in by_recipe(usual).items()}
+    usual = [data for data, _ in Counter(row.data for row in rows).most_common(1)]
+    groups = by_recipe([row for row in rows if row.data in usual])
+    return {name: accuracy_line(runs) for name, runs in groups.items()}
 
 
 def reported(path: Path = REPORT) -> dict[str, Reported]:

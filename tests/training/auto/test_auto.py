@@ -417,7 +417,10 @@ def test_minutes_that_are_no_time_are_refused(auto_data, tmp_path, capsys, minut
 def test_ctrl_c_names_the_best_model_and_what_to_give_to_start_again(auto_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search.Search, "quick", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["auto", "--data", str(auto_data), "--out", str(tmp_path / "out"), "--backbone-weights", "none"]) == 130
-    assert "is in the folder best of --out; to start again, give a new --out" in capsys.readouterr().err
+    assert (
+        "the folder best of --out, if it is there, has the best model; to start again, give a new --out"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_interruption_leaves_the_best_so_far(auto_data, tmp_path, monkeypatch):

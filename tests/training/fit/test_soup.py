@@ -18,7 +18,7 @@ from training.run import Inputs, train
 from training.run_folder import INIT, RECORD, read_record
 from training.trained import finetuned_model, load_run
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # each trains several times
 FIRST = tiny_recipe(resolution_schedule=((2, 32),), checkpoint="last")
 SECOND = change(FIRST, init_from=FIRST.finetune, resolution_schedule=((1, 32),), learning_rate=3e-3)
 SOUP = change(SECOND, soup=2)
@@ -123,7 +123,6 @@ def test_a_soup_reuses_a_run_and_what_that_started_from(inputs, tmp_path, traine
     assert trained == [0, 0, 0, 1000]
 
 
-@pytest.mark.slow
 def test_a_run_with_the_seed_of_a_part_is_not_the_part(soup, inputs, tmp_path, trained):
     """It starts from a first fine-tuning with its own seed, the part from one with the seed of the soup."""
     train(change(SECOND, seed=1000), "small", replace(inputs, reuse=(soup[0],)), tmp_path / "one")
@@ -148,7 +147,6 @@ def test_a_run_reuses_the_first_part_of_a_soup(soup, inputs, tmp_path, trained):
     assert (trained, result["epochs"]) == ([], 3)
 
 
-@pytest.mark.slow
 def test_folders_called_soup_are_no_soups(inputs, tmp_path, trained):
     """Only the recipe says what a soup is."""
     crossval(SECOND, "small", inputs, tmp_path / "soup", 2)
@@ -158,7 +156,6 @@ def test_folders_called_soup_are_no_soups(inputs, tmp_path, trained):
     assert sorted(path.name for path in (tmp_path / "more").iterdir()) == ["soup"]
 
 
-@pytest.mark.slow
 def test_another_second_fine_tuning_reuses_the_first(inputs, tmp_path, trained):
     train(SECOND, "small", inputs, tmp_path / "one")
     train(change(SECOND, learning_rate=1e-3), "small", replace(inputs, reuse=(tmp_path / "one",)), tmp_path / "two")
@@ -166,7 +163,6 @@ def test_another_second_fine_tuning_reuses_the_first(inputs, tmp_path, trained):
     assert (tmp_path / "two" / INIT / CHECKPOINT).exists() and (tmp_path / "two" / INIT / FINETUNED).exists()
 
 
-@pytest.mark.slow
 def test_a_cross_validation_reuses_the_folds_of_another(inputs, tmp_path, trained):
     crossval(SECOND, "small", inputs, tmp_path / "folds", 2)
     assert len(trained) == 6
