@@ -1,12 +1,11 @@
 """Packs a trained model as a competition's server expects it: as a zip, or for Kaggle as a CSV file or a notebook."""
 
-import contextlib
 import hashlib
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from common.errors import CommandError, UserError
 from common.files import atomically
@@ -173,22 +172,17 @@ def pack(files: Mapping[str, Path | bytes], path: Path | str) -> None:
                 if isinstance(content, bytes):
                     target.write(content)
                 else:
-                    _copy(content, target)
+                    for block in _blocks(content):
+                        target.write(block)
 
 
-def _copy(path: Path, target: IO[bytes]) -> None:
-    """Copies a file. Raises a UserError if it cannot be read; an OSError is of writing."""
-    with contextlib.ExitStack() as stack:
-        source: IO[bytes] | None = None
-        while True:
-            try:
-                source = source or stack.enter_context(open(path, "rb"))
-                block = source.read(1 << 20)
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-            if not block:
-                return
-            target.write(block)
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Yields a file's content in blocks. Raises a UserError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            yield from iter(lambda: file.read(1 << 20), b"")
+    except OSError as error:  # not of writing, which happens outside
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def describe(path: Path | str, model_folder: Path | str | None = None, source: str = "") -> str:

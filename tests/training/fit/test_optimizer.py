@@ -36,6 +36,14 @@ def test_tensorflow_has_the_fused_optimizer_and_its_state_can_be_restored():
     assert len(optimizer.variables) == len(keras.optimizers.AdamW(0.1).variables) + 2 * len(before)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_variable_without_a_gradient_is_left_out():
+    optimizer, variables = FusedAdamW(0.5, 0.0), [keras.Variable([1.0]), keras.Variable([2.0])]
+    optimizer.build(variables)
+    optimizer.apply([None, tf.ones(1)], variables)
+    assert variables[0].numpy() == [1.0] and variables[1].numpy() < [2.0]
+
+
 def test_weights_decay_without_a_gradient():
     optimizer, variable = FusedAdamW(0.5, 0.1), keras.Variable([2.0])
     optimizer.build([variable])
