@@ -163,7 +163,7 @@ class _Steps(keras.callbacks.Callback):
 
     def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         super().__init__()
-        self.optimizer, self.earlier = optimizer, int(optimizer.iterations)
+        self.optimizer, self.earlier = optimizer, _iterations(optimizer)
         self.began, self.first_seconds, self.count = time.monotonic(), 0.0, 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -173,7 +173,12 @@ class _Steps(keras.callbacks.Callback):
 
     @property
     def skipped(self) -> int:
-        return self.count - (int(self.optimizer.iterations) - self.earlier)
+        return self.count - (_iterations(self.optimizer) - self.earlier)
+
+
+def _iterations(optimizer: keras.optimizers.Optimizer) -> int:
+    """The steps that an optimizer has taken, also on several devices."""
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 def _run_epochs(job: _Job) -> None:

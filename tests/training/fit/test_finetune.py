@@ -261,6 +261,17 @@ def test_without_skipped_steps_nothing_is_reported(train_val, initial_weights, t
     assert "skipped" not in capsys.readouterr().out
 
 
+def test_steps_are_counted_with_the_variables_of_several_devices():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        optimizer = FusedAdamW(0.1, 0.0)
+        optimizer.build([keras.Variable([1.0])])
+    steps = fit._Steps(optimizer)
+    for batch in range(3):
+        steps.on_train_batch_end(batch)
+    optimizer.iterations.assign(2)
+    assert (steps.count, steps.skipped) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("settings", "fix"),
     [({}, "finetune.learning_rate=0.001"), ({"precision": "mixed_bfloat16"}, "finetune.precision=float32")],
