@@ -25,8 +25,8 @@ from training.fit.features import FeatureSpec, cached_features
 from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
 from training.fit.optimizer import adamw
 from training.fit.swa import add_to_mean, recalibrate
-from training.model.batch_norm import fuse
 from training.model.build import build_model, compile_classifier, load_weights
+from training.model.fast_layers import fuse
 from training.model.heads import softmax_head
 from training.model.trainable import count_parameters, set_trainable
 

@@ -1,11 +1,12 @@
-"""The fused BatchNormalization computes what Keras' own does: outputs, gradients and moving statistics."""
+"""The fast layers compute what Keras' own do: outputs, gradients and moving statistics."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.model.batch_norm import BatchNormalization, fuse
+from training.model import fast_layers
+from training.model.fast_layers import BatchNormalization, Conv2D, fuse
 
 pytestmark = pytest.mark.integration
 
@@ -89,3 +90,69 @@ def test_weights_files_are_exchanged_with_keras(tmp_path):
         target.load_weights(tmp_path / "a.weights.h5")
         for value, other in zip(target.get_weights(), source.get_weights(), strict=True):
             np.testing.assert_array_equal(value, other)
+
+
+def convolution(size, policy="mixed_bfloat16", **options):
+    pixels = keras.Input((size, size, 5))
+    layer = keras.layers.Conv2D(6, **options, dtype=policy)
+    return keras.Model(pixels, layer(pixels))
+
+
+def gradients_of(model, size):
+    """The outputs and the gradients of their products with fixed numbers: of the inputs and of each variable."""
+    rng = np.random.default_rng(0)
+    pixels = tf.constant(rng.normal(size=(3, size, size, 5)).astype(np.float32))
+    model.set_weights([rng.normal(size=weight.shape).astype(np.float32) for weight in model.get_weights()])
+
+    @tf.function
+    def compute():
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            outputs = tf.cast(model(pixels, training=True), tf.float32)
+            loss = tf.reduce_sum(outputs * tf.random.stateless_normal(tf.shape(outputs), (0, 1)))
+        return outputs, *tape.gradient(loss, [pixels, *model.trainable_variables])
+
+    return [value.numpy() for value in compute()]
+
+
+SMALL = [
+    (20, {"kernel_size": 1}),
+    (7, {"kernel_size": 3, "padding": "same"}),
+    (10, {"kernel_size": 3}),
+    (8, {"kernel_size": (1, 7), "padding": "same", "use_bias": False}),
+    (8, {"kernel_size": (2, 4), "padding": "same", "activation": "relu"}),
+]
+OTHERS = [
+    (20, {"kernel_size": 3}, "mixed_bfloat16"),
+    (8, {"kernel_size": 3, "strides": 2}, "mixed_bfloat16"),
+    (8, {"kernel_size": 3, "dilation_rate": 2}, "mixed_bfloat16"),
+    (8, {"kernel_size": 3}, "float32"),
+]
+
+
+@pytest.mark.parametrize(("size", "options"), SMALL)
+def test_gradients_of_small_convolutions_are_those_of_keras(monkeypatch, size, options):
+    used, gradient = [], fast_layers._kernel_gradient
+    monkeypatch.setattr(fast_layers, "_kernel_gradient", lambda *rest: used.append(1) or gradient(*rest))
+    expected = gradients_of(convolution(size, **options), size)
+    assert not used
+    model = fuse(convolution(size, **options))
+    assert isinstance(model.layers[-1], Conv2D)
+    found = gradients_of(model, size)
+    assert used
+    for value, other in zip(found, expected, strict=True):
+        assert value.dtype == other.dtype
+        np.testing.assert_allclose(value, other, rtol=0.02, atol=0.01 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(("size", "options", "policy"), OTHERS)
+def test_other_convolutions_are_those_of_keras(monkeypatch, size, options, policy):
+    monkeypatch.setattr(fast_layers, "_with_products", lambda padding: pytest.fail("products"))
+    expected = gradients_of(convolution(size, policy, **options), size)
+    for value, other in zip(gradients_of(fuse(convolution(size, policy, **options)), size), expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_convolutions_stay_those_of_keras_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["pretended"])
+    assert type(fuse(convolution(8, kernel_size=1)).layers[-1]) is keras.layers.Conv2D
