@@ -82,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(options.json), as_json(result))
+    if result.unwritten:
+        raise UserError(result.unwritten)
     return 0 if result.passed else 1
 
 

@@ -85,6 +85,7 @@ class Grade:
     used: seconds and memory as the ingestion program measured them, by the names in `journal.USED`, and as `precision`
         the type in which the model says that it computes, if it says so.
     log: the end of the prediction stage's output.
+    unwritten: why the detailed results could not be written; empty if they were, or if none are wanted.
     """
 
     zip: str
@@ -98,6 +99,7 @@ class Grade:
     scores: dict[str, float] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
     log: str = ""
+    unwritten: str = ""
 
     @property
     def passed(self) -> bool:
@@ -392,8 +394,11 @@ def _score(job: _Job, stage: Path, result: Grade) -> None:
         result.checks.append(Check("scoring", False, lines[-1], "see the checks above"))
     details = stage / "output" / "detailed_results.html"
     if job.html and details.is_file():
-        job.html.parent.mkdir(parents=True, exist_ok=True)
-        atomically(job.html, lambda temporary: shutil.copyfile(details, temporary))
+        try:
+            job.html.parent.mkdir(parents=True, exist_ok=True)
+            atomically(job.html, lambda temporary: shutil.copyfile(details, temporary))
+        except OSError as error:  # the grade is not lost
+            result.unwritten = f"--html {job.html} cannot be written, {error.strerror or error}; give another file"
 
 
 def _lay_out(stage: Path, program: str, folders: tuple[str, ...]) -> None:

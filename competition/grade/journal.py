@@ -18,7 +18,7 @@ STEPS = (
     "one image",
     "odd batch",
     "all images",
-    "independence of neighbours",
+    "independence of neighbors",
     "row permutation",
     "repeatability",
     "uint8 images",

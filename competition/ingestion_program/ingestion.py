@@ -440,7 +440,7 @@ def run_checks(submission, journal, contract):
     load, one_image, _, seconds = (record["seconds"] for record in journal.records[first:])
     journal.used.update(images=count, load_seconds=load, first_seconds=one_image, seconds=seconds)
     parts = {"one image": one, "odd batch": odd}
-    journal.check("independence of neighbours", lambda: compare_parts(every[0], parts))
+    journal.check("independence of neighbors", lambda: compare_parts(every[0], parts))
     check_consistency(submission, journal, every[0], classes)
     return every
 

@@ -30,6 +30,7 @@ from training.model.trainable import freeze
 
 COMPONENTS = 256  # of the 2,048 features, so that a hundred classifiers are trained in minutes
 INPUT_SIZE = 96
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,17 @@ class Question:
             raise UserError("--test must be given for this question: a folder of class folders, which selects nothing")
         return self.test
 
-    def images(self) -> Images:
-        """Reads the training images."""
-        return load_folder(self.data)
+    def images(self, each: int = 1) -> Images:
+        """Reads the training images. Raises a UserError if there are fewer than `each` of a class."""
+        images = load_folder(self.data)
+        counts = np.bincount(images.labels)
+        if counts.min() < each:
+            name = images.names[counts.argmin()]
+            raise UserError(
+                f"--data must have at least {each} images of each class for this question, {name} has {counts.min()}; "
+                "add images, or leave the class out"
+            )
+        return images
 
     def test_images(self, images: Images) -> Images:
         """Reads the test images at the size and with the classes of the training images."""
@@ -125,19 +134,19 @@ def run_question(options: argparse.Namespace, answer: Callable[[Question], Any])
     return run_command(command)
 
 
-def principal_components() -> Pipeline:
-    """Standardization and PCA to 256 components, for features [n, d]."""
-    return make_pipeline(StandardScaler(), PCA(COMPONENTS, random_state=0))
+def fitted_components(x: np.ndarray) -> Pipeline:
+    """Standardization and PCA to 256 components, or as many as there are rows, fitted on features [n, d]."""
+    return make_pipeline(StandardScaler(), PCA(min(COMPONENTS, len(x)), random_state=0)).fit(x)
 
 
 def linear_classifier(class_weight: str | None = None) -> LogisticRegression:
-    """Multinomial logistic regression on `principal_components`."""
+    """Multinomial logistic regression on `fitted_components`."""
     return LogisticRegression(C=0.003, max_iter=300, class_weight=class_weight)
 
 
 def folds(labels: np.ndarray, repeats: int = 1, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """The (training rows, validation rows) of five stratified folds, for each repeat."""
-    return list(RepeatedStratifiedKFold(n_splits=5, n_repeats=repeats, random_state=seed).split(labels, labels))
+    return list(RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=repeats, random_state=seed).split(labels, labels))
 
 
 def class_f1(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from training.evaluate.metrics import metrics
 from training.evaluate.plots import new_figure, save_figure
 from training.fit.checkpoint import read_history
 from training.fit.head import HEAD_HISTORY, Features, fit_quasi_svm
-from training.questions import Question, folds, question_parser, run_question
+from training.questions import FOLDS, Question, folds, question_parser, run_question
 from training.recipes.inception_svm import recipe as inception_svm
 
 RECIPE = change(inception_svm, {"head.views": 2, "head.epochs": 40})
@@ -34,7 +34,7 @@ REPORTED = ("images", "accuracy", "interval95", "macro_f1")
 def answer(question: Question) -> None:
     """Writes the estimate from five folds, the test accuracy, and the picture."""
     question.require_test()
-    images = question.images()
+    images = question.images(each=FOLDS)
     test = question.test_images(images)
     (views,) = question.features(images, transforms=RECIPE.augmentation.transforms, views=RECIPE.head.views)
     plain, test_plain = (features[0] for features in question.features(images, test))

@@ -29,7 +29,7 @@ from training.fit.features import FeatureSpec, cached_features
 from training.fit.finetune import make_backbone, warmup_schedule
 from training.fit.head import Features, fit_on_features
 from training.model.heads import softmax_head
-from training.questions import Question, folds, question_parser, run_question
+from training.questions import FOLDS, Question, folds, question_parser, run_question
 from training.recipes.tuned import recipe as tuned
 from training.tune import BEST, RECORD, TRIALS, fixed_fields, trial_recipe
 
@@ -37,7 +37,7 @@ from training.tune import BEST, RECORD, TRIALS, fixed_fields, trial_recipe
 def answer(question: Question, search: Path) -> None:
     """Writes the accuracies of a search's trials, how they agree, and the picture."""
     question.require_test()
-    images = question.images()
+    images = question.images(each=FOLDS)
     trials = _read_trials(search)
     val_images = _count_val_images(images, trials[0]["val_accuracy"])
     val = np.array([trial["val_accuracy"] for trial in trials])

@@ -20,22 +20,24 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from common.errors import UserError
 from common.images import Images
 from common.progress import progress
-from training.data.balance import rare_targets, smote
+from training.data.balance import RARE, rare_targets, smote
 from training.evaluate.plots import new_figure, save_figure
 from training.questions import (
     Question,
     class_f1,
+    fitted_components,
     folds,
     linear_classifier,
-    principal_components,
     question_parser,
     run_question,
 )
 
 REDUCED_SIZE = 24  # pixels, for distances between images
 REPEATS = 2
+SMOTE_IMAGES = 8  # of a class: SMOTE needs six in the training part of a fold
 # Method → (imbalanced-learn's sampler, class weight of the classifier).
 METHODS: dict[str, tuple[Any, str | None]] = {
     "no balancing": (None, None),
@@ -48,7 +50,8 @@ METHODS: dict[str, tuple[Any, str | None]] = {
 
 def answer(question: Question) -> None:
     """Writes the measurements and the picture."""
-    images = question.images()
+    images = question.images(SMOTE_IMAGES)
+    _require_suitable(images)
     (features,) = question.features(images)
     labels, names = images.labels, images.names
     spaces = {"pixels": _reduced(images.images), "features": StandardScaler().fit_transform(features[0])}
@@ -63,6 +66,19 @@ def answer(question: Question) -> None:
     }
     _plot(result, names, question.picture)
     question.save(result)
+
+
+def _require_suitable(images: Images) -> None:
+    height, width = images.images.shape[1:3]
+    if min(height, width) < REDUCED_SIZE:
+        raise UserError(
+            f"--data must have images of at least {REDUCED_SIZE}×{REDUCED_SIZE}, got {height}×{width}; give larger ones"
+        )
+    if not rare_targets(images.labels):
+        raise UserError(
+            f"--data must have a class with less than {RARE:.0%} of the images of the largest one, which SMOTE adds "
+            "examples to; got none"
+        )
 
 
 def _reduced(images: np.ndarray) -> np.ndarray:
@@ -105,7 +121,7 @@ def _scores_in_folds(x: np.ndarray, labels: np.ndarray, names: tuple) -> dict[st
     """Method → accuracy and F1 of each class: mean over the folds, and standard deviation between the repeats."""
     scores: dict[str, list] = {name: [] for name in METHODS}
     for rows, val_rows in progress(folds(labels, REPEATS), "folds"):
-        space = principal_components().fit(x[rows])
+        space = fitted_components(x[rows])
         train, val = space.transform(x[rows]), space.transform(x[val_rows])
         for name, method in METHODS.items():
             predicted = _predict(method, train, labels[rows], val)

@@ -23,11 +23,12 @@ from sklearn.preprocessing import StandardScaler
 from common.progress import progress
 from training.evaluate.plots import new_figure, save_figure
 from training.questions import (
+    FOLDS,
     Question,
     class_f1,
+    fitted_components,
     folds,
     linear_classifier,
-    principal_components,
     question_parser,
     run_question,
     undersampled,
@@ -56,7 +57,7 @@ class _Data:
 
 def answer(question: Question) -> None:
     """Writes the measurements and the picture."""
-    images = question.images()
+    images = question.images(FOLDS)
     (features,) = question.features(images)
     data = _Data(features[0], images.labels, images.names)
     probabilities = _out_of_fold(data, "out-of-fold predictions")
@@ -80,7 +81,7 @@ def _out_of_fold(
     probabilities = np.zeros((len(data.y), data.y.max() + 1))
     for rows, val_rows in progress(folds(data.y), title):
         rows = choose(rows) if choose else rows
-        space = principal_components().fit(data.x[rows])
+        space = fitted_components(data.x[rows])
         model = linear_classifier(class_weight).fit(space.transform(data.x[rows]), data.y[rows])
         probabilities[val_rows] = model.predict_proba(space.transform(data.x[val_rows]))
     return probabilities

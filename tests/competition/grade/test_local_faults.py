@@ -1,6 +1,7 @@
 """grade_submission.py: what is not the zip's fault, as a full local disk, and options that would have no effect."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -91,6 +92,18 @@ def test_html_without_data_is_refused(tmp_path, capsys):
     error = local_error(capsys, stub_zip(tmp_path / "a.zip", stub()), "--html", tmp_path / "a.html")
     assert "--html" in error and "--data" in error
     assert not (tmp_path / "a.html").exists()
+
+
+def test_detailed_results_that_cannot_be_written_lose_no_grade(tmp_path, labelled_folder, capsys):
+    (tmp_path / "file").write_text("")
+    options = "--data", str(labelled_folder), "--html", str(tmp_path / "file" / "a.html"), "--layout", "an2dl2024"
+    code = grade_submission.main([str(stub_zip(tmp_path / "a.zip", stub())), *options, "--json", str(tmp_path / "g")])
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.err.startswith(f"error: --html {tmp_path / 'file' / 'a.html'} cannot be written, ")
+    assert output.err.count("\n") == 1
+    assert "accuracy" in output.out
+    assert 0 <= json.loads((tmp_path / "g").read_text())["scores"]["accuracy"] <= 1
 
 
 @pytest.mark.parametrize("option", ["--limit-mb", "--time-limit", "--memory-limit-mb"])

@@ -325,7 +325,7 @@ def test_many_classes_fit_and_the_matrix_scrolls_below_its_heads(score, tmp_path
 
 def test_verdict_is_one_line(score, tmp_path, browser):
     checks = [
-        {"name": "independence of neighbours", "passed": passed, "reason": "a reason " * 30, "fix": ""}
+        {"name": "independence of neighbors", "passed": passed, "reason": "a reason " * 30, "fix": ""}
         for passed in (True, False)
     ]
     stage = lay_out(tmp_path, Submitted(*synthetic(), checks=checks))

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from competition.synthetic import draw_folder
 from training.config.override import change
 from training.config.record import RENAMED, to_json
 from training.recipes.tuned import recipe as tuned
@@ -62,6 +63,26 @@ def test_question_about_test_images_requires_them(name, small_leaves, question, 
 def test_missing_folder_of_images_is_reported(name, question, one_error, tmp_path):
     assert question(name, tmp_path / "nowhere", "--test", tmp_path) == 2
     one_error("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "side", "words"),
+    [
+        ("everything", (10, 4), 32, ["at least 5 images", "Species2 has 4"]),
+        ("selection", (4, 10), 32, ["at least 5 images", "Species1 has 4"]),
+        ("species1", (10, 4), 32, ["at least 5 images", "Species2 has 4"]),
+        ("smote", (20, 7), 32, ["at least 8 images", "Species2 has 7"]),
+        ("smote", (20, 8), 16, ["at least 24×24", "16×16"]),
+        ("smote", (10, 9), 32, ["less than 50% of the images"]),
+    ],
+)
+def test_images_that_are_too_few_or_too_small_are_refused(name, counts, side, words, question, one_error, tmp_path):
+    draw_folder(tmp_path / "data", max(counts), classes=2, side=side)
+    for number, count in enumerate(counts, start=1):
+        for path in sorted((tmp_path / "data" / f"Species{number}").iterdir())[count:]:
+            path.unlink()
+    assert question(name, tmp_path / "data", "--test", tmp_path / "data") == 2
+    one_error(*words)
 
 
 def test_selection_requires_a_finished_search(small_leaves, question, one_error, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from training.questions import COMPONENTS, class_f1, folds, linear_classifier, principal_components, undersampled
+from training.questions import COMPONENTS, class_f1, fitted_components, folds, linear_classifier, undersampled
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +56,8 @@ def test_linear_classifier_learns_from_256_components_of_features_of_any_scale()
     y = np.repeat([0, 1, 2], 100)
     x = rng.normal(size=(300, 400)) + 3 * np.eye(3)[y] @ rng.normal(size=(3, 400))
     x *= rng.uniform(0.01, 100, 400)
-    space = principal_components().fit(x)
+    space = fitted_components(x)
     assert space.transform(x).shape == (300, COMPONENTS)
+    assert fitted_components(x[:40]).transform(x).shape == (300, 40)
     model = linear_classifier().fit(space.transform(x), y)
     assert (model.predict(space.transform(x)) == y).mean() > 0.95

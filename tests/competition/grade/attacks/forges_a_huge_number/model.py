@@ -6,7 +6,7 @@ import time
 
 from support import output
 
-names = ["import and constructor", "one image", "odd batch", "all images", "independence of neighbours"]
+names = ["import and constructor", "one image", "odd batch", "all images", "independence of neighbors"]
 names += ["row permutation", "repeatability", "uint8 images", "output folder"]
 record = {"passed": True, "reason": "", "fix": "", "seconds": 10**400}
 with open(os.path.join(output(), "predictions.txt"), "w") as file:

@@ -5,7 +5,7 @@ import os
 
 from support import output
 
-names = ["import and constructor", "one image", "odd batch", "all images", "independence of neighbours"]
+names = ["import and constructor", "one image", "odd batch", "all images", "independence of neighbors"]
 names += ["row permutation", "repeatability", "uint8 images", "output folder"]
 record = {"passed": True, "reason": "", "fix": "", "seconds": 1.0}
 with open(os.path.join(output(), "predictions.txt"), "w") as file:
