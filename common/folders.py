@@ -108,15 +108,23 @@ def list_classes(folder: Path | str) -> ClassFolders:
 def walk_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """Returns (files, hidden and system files) of a folder and its subfolders, in natural order.
 
-    Links to folders are skipped. Below a hidden folder every file is hidden.
+    Links to folders, which are not followed, and broken links are files too: they cannot be read, and who reads them
+    says so. Below a hidden folder every file is hidden.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
     files: list[Path] = []
     hidden: list[Path] = []
-    for root, _, names in os.walk(folder):
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=stop):
         inside = any(is_hidden(part) for part in Path(root).relative_to(folder).parts)
-        for name in names:
+        for name in (*names, *folders):
             path = Path(root, name)
-            if path.is_file():
+            if path.is_symlink() or path.is_file():
                 (hidden if inside or is_hidden(name) else files).append(path)
     return sorted(files, key=lambda path: natural_key(str(path))), sorted(hidden)
 

@@ -17,6 +17,7 @@ LARGE = 4_000_000  # pixels; a larger file is decoded at a reduced scale if it i
 REDUCING_GAP = 2.0  # how much larger than the wanted size the reduced one is at least, as in Pillow's `thumbnail`
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")  # Pillow's modes that have an alpha channel
 ORIENTATION = 274  # EXIF tag
+PHOTOMETRIC = 262  # TIFF tag: whether 0 is black or white
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -201,7 +202,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if image.mode.startswith(("I", "F")):
         white = 1 if image.mode == "F" else 65535
         kind = {"F": "float", "I": "32-bit"}.get(image.mode, "16-bit")
-        words.append(f"{kind}, {white} is white")
+        words.append(f"{kind}, {0 if _zero_is_white(image) else white} is white")
         image = _to_8_bit(image, white)
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         words.append("alpha over white")
@@ -221,12 +222,18 @@ def _to_8_bit(image: Image.Image, white: int) -> Image.Image:
         raise ValueError(
             f"pixels of mode {image.mode} must be from 0 to {white}, got {low:g} to {high:g}; save it with 8 bits"
         )
-    grey = Image.fromarray((array.astype(np.float32) * np.float32(255 / white)).round().astype(np.uint8))
+    levels = white - array.astype(np.float32) if _zero_is_white(image) else array.astype(np.float32)
+    grey = Image.fromarray((levels * np.float32(255 / white)).round().astype(np.uint8))
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return grey
     alpha = Image.fromarray(np.where(array == clear, 0, 255).astype(np.uint8))
     return Image.merge("LA", (grey, alpha))
+
+
+def _zero_is_white(image: Image.Image) -> bool:
+    """Whether a TIFF file stores white as 0. Pillow inverts only those with up to 8 bits."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
 def _decode_heic(data: bytes, size: tuple[int, int] | None) -> Picture:

@@ -116,6 +116,11 @@ class _Files:
             found = [(path, full) for path, full in found if len(full) == shortest]
         return [path for path, _ in found]
 
+    def has(self, text: str) -> bool:
+        """Whether `text` names a file with its extension, if the file has one."""
+        name = PurePosixPath(_normal(text.strip().replace("\\", "/"))).name
+        return any(_normal(path.name) == name for path in self.find(text))
+
 
 def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
@@ -158,8 +163,12 @@ def delimiter_of(text: str) -> str:
 def _recognize(rows: _Rows, files: _Files) -> tuple[_Rows, int, list[int]]:
     """(the table, its column of files, its columns of labels: several if it is one-hot)."""
     sample = rows.rows[:: max(1, len(rows.rows) // SAMPLE)]
-    found = [sum(bool(files.find(cells[number])) for _, cells in sample) for number in range(len(rows.columns))]
-    likely = [number for number, count in enumerate(found) if 2 * count >= max(found)]
+    columns = range(len(rows.columns))
+    found = [sum(bool(files.find(cells[number])) for _, cells in sample) for number in columns]
+    # A column of whole names comes before one of names without extension, which may be the numbers of the rows.
+    exact = [sum(files.has(cells[number]) for _, cells in sample) for number in columns]
+    counts = exact if 2 * max(exact) >= max(found) else found
+    likely = [number for number in columns if 2 * counts[number] >= max(counts)]
     named = [number for number in likely if _key(rows.columns[number]) in FILE_COLUMNS]
     candidates = likely if len(likely) == 1 else named
     if len(candidates) != 1:

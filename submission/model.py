@@ -50,6 +50,7 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # in /proc/cpuinfo
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 EXPECTED = "expected images [n, height, width, 3] (or one image, or 1 or 4 channels) with values 0 to 255"
 ORIENTATION = 274  # EXIF tag
+PHOTOMETRIC = 262  # TIFF tag: whether 0 is black or white
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks that decide what is shown
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -557,7 +558,10 @@ def _to_8_bit(image, white):
                 image.mode, white, low, high
             )
         )
-    grey = Image.fromarray((array.astype(np.float32) * np.float32(255 / white)).round().astype(np.uint8))
+    levels = array.astype(np.float32)
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # a TIFF file with 0 as white; Pillow inverts only 8 bits
+        levels = white - levels
+    grey = Image.fromarray((levels * np.float32(255 / white)).round().astype(np.uint8))
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return grey

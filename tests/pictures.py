@@ -46,6 +46,13 @@ def with_chunks(png, *chunks):
     return png[:33] + b"".join(chunks) + png[33:]
 
 
+def zero_is_white(tiff: bytes) -> bytes:
+    """A TIFF file whose values are taken as the opposite: its photometric interpretation is 0 instead of 1."""
+    entry, other = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
+    assert tiff.count(entry) == 1
+    return tiff.replace(entry, other)
+
+
 def png(array, color_type, depth, *chunks):
     """A PNG file of an array [h, w, …] whose values are stored with `depth` bits, 8 or 16."""
     height, width = array.shape[:2]
@@ -139,6 +146,8 @@ def _files():
         rgb(np.where(deep == deep[0, 0], 255, GREY)),
     )
     yield "I;16.tif", encoded(Image.fromarray(deep), "TIFF"), rgb(GREY)
+    yield "I;16 zero is white.tif", zero_is_white(encoded(Image.fromarray(65535 - deep), "TIFF")), rgb(GREY)
+    yield "L zero is white.tif", zero_is_white(encoded(Image.fromarray(255 - GREY), "TIFF")), rgb(GREY)
     yield "I;16B.tif", encoded(Image.fromarray(deep.astype(">u2")), "TIFF"), rgb(GREY)
     yield "16 bits.pgm", b"P5 12 10 65535\n" + deep.astype(">u2").tobytes(), rgb(GREY)
     yield "16 bits dark.pgm", b"P5 12 10 65535\n" + GREY.astype(">u2").tobytes(), rgb((GREY / 257).round())

@@ -107,7 +107,7 @@ def _confusions(grade: Grade) -> Iterator[str]:
 
 def _counts(grade: Grade, row: int) -> list[int]:
     """Returns how many images of a class were predicted as each class."""
-    return [int(grade.scores[f"confusion_{row}_{column}"]) for column in range(len(grade.names))]
+    return [int(grade.scores.get(f"confusion_{row}_{column}", 0)) for column in range(len(grade.names))]
 
 
 def _short_names(grade: Grade) -> list[str]:

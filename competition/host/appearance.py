@@ -22,7 +22,7 @@ def read_text(path: Path | str) -> str:
         UserError: the file does not exist, is empty, or is not UTF-8.
     """
     try:
-        text = Path(path).read_text("utf-8").strip()
+        text = Path(path).read_text("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--text must be a Markdown file in UTF-8, got {printable(path)}: {_reason(error)}") from error
     if not text:

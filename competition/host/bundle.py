@@ -92,6 +92,8 @@ class Settings:
         ):
             if not value.strip() or len(value) > longest:
                 raise UserError(f"--{flag} must have 1 to {longest} characters, got {len(value)}")
+            if printable(value) != value:
+                raise UserError(f"--{flag} must be one line of printable UTF-8 text, got {printable(value)}")
         for flag, number in (("seconds", self.seconds), ("per-day", self.per_day), ("in-all", self.in_all)):
             if number < 1:
                 raise UserError(f"--{flag} must be at least 1, got {number}")
@@ -250,7 +252,7 @@ def description(settings: Settings) -> str:
         "docker_image": settings.docker_image,
         "registration_auto_approve": True,
         "enable_detailed_results": True,
-        "show_detailed_results_in_leaderboard": False,  # or everybody could open everybody's page
+        "show_detailed_results_in_leaderboard": False,  # or the leaderboard would link everybody's page
         "pages": [{"title": title, "file": file} for title, file in PAGES],
         "tasks": [{**task, **folders}],
         "phases": [phase],
@@ -294,5 +296,5 @@ def given_away(settings: Settings, images: Images) -> str:
     return (
         f"up to {PAGE_MISTAKES} hidden images with their true labels for each submission, which chooses them by its "
         f"probabilities: a participant can collect {learned:,} of the {len(images):,} labels with "
-        f"{settings.in_all:,} submissions"
+        f"{settings.in_all:,} submissions, and more from the pages of others"
     )

@@ -1,4 +1,4 @@
-"""The hidden images as files of a bundle: JPEG files as they came, but without metadata; all others as PNG."""
+"""The hidden images as files of a bundle: all JPEG as they came, but without metadata, or all PNG."""
 
 import json
 import re
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import UserError
+from common.folders import printable
 from common.image_file import decode
 from common.images import Images
 from common.progress import progress
@@ -24,8 +26,8 @@ EQUAL_EVERYWHERE = ("", "L to RGB")  # conversions that the decoders of the serv
 def write_image_files(folder: Folder, images: Images, order: np.ndarray) -> None:
     """Writes what the submission may see: images/00000.jpg or .png, …, their shape, and the class names.
 
-    If all images come from JPEG files, those whose pixels were not converted are stored as they came, without
-    metadata. If not, all are PNG: which images had which format could tell something about their labels.
+    If all images come from JPEG files whose pixels were not converted, these are stored as they came, without
+    metadata. If not, all are PNG: which images had another format, size or orientation could tell their labels.
 
     Args:
         folder: an existing folder; a `Path` must have a folder `images` already.
@@ -34,12 +36,16 @@ def write_image_files(folder: Folder, images: Images, order: np.ndarray) -> None
     """
     write_lines(folder / "classes.txt", images.names)
     write_lines(folder / "shape.json", [json.dumps(list(images.images.shape))])
-    from_jpeg = _are_all_jpeg(images.paths)
+    as_they_came = _are_all_jpeg(images.paths) and all(
+        _shows(Path(path), pixels)
+        for path, pixels in zip(progress(images.paths, "checking", unit="image"), images.images, strict=True)
+    )
     for number, row in enumerate(progress(order, "images", unit="image")):
-        pixels = images.images[row]
-        jpeg = _as_it_came(Path(images.paths[row]), pixels) if from_jpeg else None
-        with (folder / "images" / f"{number:05d}.{'jpg' if jpeg else 'png'}").open("wb") as file:
-            file.write(jpeg or as_png(pixels))
+        data = without_metadata(Path(images.paths[row]).read_bytes()) if as_they_came else as_png(images.images[row])
+        if data is None:
+            raise UserError(f"{printable(images.paths[row])} was changed while it was read; run the command again")
+        with (folder / "images" / f"{number:05d}.{'jpg' if as_they_came else 'png'}").open("wb") as file:
+            file.write(data)
 
 
 def without_metadata(data: bytes) -> bytes | None:
@@ -73,12 +79,12 @@ def _are_all_jpeg(paths: Sequence[str]) -> bool:
     return bool(paths)
 
 
-def _as_it_came(path: Path, pixels: np.ndarray) -> bytes | None:
-    """Returns a JPEG file without metadata if it still shows exactly these pixels, uint8 [h, w, 3]; otherwise None."""
+def _shows(path: Path, pixels: np.ndarray) -> bool:
+    """Whether a JPEG file shows exactly these pixels, uint8 [h, w, 3], also without its metadata."""
     data = without_metadata(path.read_bytes())
     try:
         picture = decode(data) if data else None
     except Exception:  # each of Pillow's decoders raises its own
-        return None
-    same = picture and picture.conversion in EQUAL_EVERYWHERE and np.array_equal(np.asarray(picture.image), pixels)
-    return data if same else None
+        return False
+    unchanged = picture is not None and picture.conversion in EQUAL_EVERYWHERE
+    return unchanged and np.array_equal(np.asarray(picture.image), pixels)

@@ -213,6 +213,24 @@ class Submission:
         how = "was killed by signal {}".format(-code) if code < 0 else "exited with code {}".format(code)
         return "the process " + how, "return from predict and do not exit; see the end of the log"
 
+    def peak_mb(self):
+        """The peak memory of the process, or of a process that it started, in MB of 1,000,000 bytes.
+
+        The system's record of ended children counts the memory of the process that started them as theirs. It is used
+        where there is no /proc, or if the process has ended already.
+        """
+        peak = 0
+        for number in descendants(os.getpid()):
+            with contextlib.suppress(OSError, ValueError):
+                with open("/proc/{}/status".format(number), encoding="utf-8", errors="replace") as file:
+                    peaks = [int(line.split()[1]) for line in file if line.startswith("VmHWM:")]
+                peak = max([peak] + peaks)
+        if peak:
+            return round(peak * 1024 / 1e6)
+        self.end()
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
+
     def end(self):
         """Kills the process and everything that it started."""
         with contextlib.suppress(ProcessLookupError):
@@ -354,10 +372,9 @@ def main(input_data, output, program, ingested_program):
         submission = Submission(os.path.join(program, "runner.py"), ingested_program, contract)
         try:
             predictions, probabilities = run_checks(submission, journal, contract)
+            journal.used["peak_mb"] = submission.peak_mb()
         finally:
             submission.end()
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        journal.used["peak_mb"] = round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
     journal.check(FILES_CHECK, files.check)
     journal.write()
     journal.print_failures()
@@ -517,7 +534,7 @@ def predictions_of(submission, request, classes):
         )
     probabilities = None
     if header.get("has_probabilities") is True:
-        if type(header.get("classes")) is not int or not 0 < header["classes"] < MAX_CLASSES:
+        if type(header.get("classes")) is not int or not 0 < header["classes"] <= MAX_CLASSES:
             raise Failed(*PIPE_MISUSE)
         probabilities = submission.array("<f4", (count, header["classes"]))
         if header["classes"] == classes and not np.isfinite(probabilities).all():

@@ -16,6 +16,7 @@ BINS = 10  # of the calibration diagram
 MISTAKES = 15  # how many are shown with their images
 LISTED = 500  # mistakes in the list of files
 CONFUSIONS = 15  # rows of the table above the matrix
+MAX_MATRIX = 200  # classes of a confusion matrix
 WHOLE = 40  # rows of a table that is shown in its whole height
 
 STYLE = """
@@ -77,6 +78,7 @@ HEAD = """<!DOCTYPE html>
 <body>
 <h1>Detailed results</h1>
 """
+TOO_LARGE = '<p class="soft">The confusion matrix is not shown, because there are too many classes.</p>\n'
 HIDDEN = '<p class="soft">Calibration and mistakes are not shown, because the labels of the images are hidden.</p>\n'
 
 
@@ -90,6 +92,7 @@ class Results:
         files: name of each image file; empty if they may not be shown or are not known.
         predictions: int64 [n], or None if nothing was scored.
         probabilities: float32 [n, classes], or None.
+        counts: int64 [classes, classes], what `score.confusion` returned, or None if nothing was scored.
         scores: what `score.scores` returned; empty if nothing was scored.
         checks: (name, passed, reason, fix) of each check.
         used: "images", "seconds", "peak_mb" and "precision" (a text), as far as they are known.
@@ -98,7 +101,7 @@ class Results:
 
     def __init__(self, names, labels, thumbnails, files=()):
         self.names, self.labels, self.thumbnails, self.files = names, labels, thumbnails, files
-        self.predictions = self.probabilities = None
+        self.predictions = self.probabilities = self.counts = None
         self.scores, self.checks, self.used, self.refusal = {}, [], {}, ""
 
     @property
@@ -118,8 +121,8 @@ def page(results):
     parts += [_used(results.used), _checks(results.checks)]
     if not results.refusal:
         parts += [
-            _classes(results.scores, results.names),
-            _confusion(results.scores, results.names),
+            _classes(results.scores, results.counts, results.names),
+            _confusion(results.counts, results.names),
             HIDDEN if results.thumbnails is None else _single_images(results),
         ]
     return HEAD.format(STYLE) + "".join(parts) + "</body>\n</html>\n"
@@ -183,14 +186,14 @@ def _checks(checks):
     return '<h2>Checks</h2>\n<div class="scroll whole"><table class="texts">\n{}</table></div>\n'.format("".join(rows))
 
 
-def _classes(scores, names):
+def _classes(scores, counts, names):
     rows = []
     for row, name in enumerate(names):
         cells = "".join(
             '<td data-score="{0}_{1}" data-value="{2}">{2:.3f}</td>'.format(key, row, scores["{}_{}".format(key, row)])
             for key in ("precision", "recall", "f1")
         )
-        images = sum(_confusion_row(scores, row, names))
+        images = int(counts[row].sum())
         rows.append("<tr><td>{}</td>{}<td>{:,}</td></tr>\n".format(html.escape(name), cells, images))
     head = "<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>images</th></tr>\n"
     return "<h2>Classes</h2>\n" + _scrolled("classes", "classes", head, rows)
@@ -203,20 +206,15 @@ def _scrolled(kind, label, head, rows):
     return area.format(size, label, kind, head, "".join(rows))
 
 
-def _confusion_row(scores, row, names):
-    return [scores["confusion_{}_{}".format(row, column)] for column in range(len(names))]
-
-
-def _confusion(scores, names):
-    """The largest confusions as a table, and the confusion matrix."""
-    counts = [_confusion_row(scores, row, names) for row in range(len(names))]
-    return "<h2>Confusion</h2>\n" + _largest_confusions(counts, names) + _matrix(counts, names)
+def _confusion(counts, names):
+    """The largest confusions as a table, and the confusion matrix unless it is too large to be read."""
+    matrix = TOO_LARGE if len(names) > MAX_MATRIX else _matrix(counts.tolist(), names)
+    return "<h2>Confusion</h2>\n" + _largest_confusions(counts, names) + matrix
 
 
 def _largest_confusions(counts, names):
     """The pairs of a true and a wrongly predicted class with the most images."""
-    pairs = [(-count, row, column) for row, line in enumerate(counts) for column, count in enumerate(line) if count]
-    wrong = sorted(pair for pair in pairs if pair[1] != pair[2])
+    wrong = sorted((-int(counts[row, column]), row, column) for row, column in np.argwhere(counts) if row != column)
     if not wrong:
         return '<p class="soft">No image was taken for another class.</p>\n'
     rows = [

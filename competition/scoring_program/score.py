@@ -27,6 +27,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import details
 
 MAX_CHECKS_BYTES = 1_000_000
+MAX_PAIRED = 100  # classes of which every pair has a count in the scores
 
 
 def main(input_folder, output):
@@ -43,7 +44,8 @@ def main(input_folder, output):
             raise ValueError("there is no valid checks.json")
         results.predictions = read_predictions(os.path.join(result, "predictions.txt"), images, classes)
         results.probabilities = read_probabilities(os.path.join(result, "probabilities.npy"), images, classes)
-        results.scores = scores(confusion(results.labels, results.predictions, classes))
+        results.counts = confusion(results.labels, results.predictions, classes)
+        results.scores = scores(results.counts)
         write(results.scores, output)
     except ValueError as error:
         results.refusal = str(error)
@@ -184,6 +186,8 @@ def confusion(labels, predictions, classes):
 def scores(counts):
     """Accuracy, its 95 % interval (Wilson 1927), macro F1, and precision, recall and F1 of class_0, class_1, …
 
+    With more than 100 classes, only pairs of classes that occur have a count: 1,000 classes have a million pairs.
+
     Args:
         counts: what `confusion` returned.
 
@@ -205,7 +209,7 @@ def scores(counts):
     }
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
         result.update({"{}_{}".format(name, position): float(value) for position, value in enumerate(values)})
-    for row, column in np.ndindex(counts.shape):
+    for row, column in np.ndindex(counts.shape) if len(counts) <= MAX_PAIRED else np.argwhere(counts):
         result["confusion_{}_{}".format(row, column)] = int(counts[row, column])
     return result
 

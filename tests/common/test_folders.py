@@ -1,5 +1,6 @@
 """Class folders are listed without hidden and system files, and folders that are no classes are refused."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from common.errors import UserError
 from common.folders import ClassFolders, is_hidden, list_classes, natural_key, printable
+from common.images import load_folder
 
 pytestmark = pytest.mark.unit
 
@@ -95,6 +97,35 @@ def test_files_of_subfolders_and_linked_classes_are_listed(tmp_path):
     assert (ash, oak) == ("Ash", "Oak")
     assert [path.name for path in ash_files] == ["1.jpg"]
     assert [path.name for path in oak_files] == ["9.jpg", "10.jpg"]
+
+
+def test_links_that_cannot_be_read_are_listed_and_named(tmp_path, leaf_folder):
+    """They are often images: of a disk that is not mounted, or of a folder that was meant to be followed."""
+    (tmp_path / "batch").mkdir()
+    (leaf_folder / "Species1" / "batch").symlink_to(tmp_path / "batch")
+    (leaf_folder / "Species1" / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    (leaf_folder / "Species1" / ".gone").symlink_to(tmp_path / "gone.jpg")
+    notes = load_folder(leaf_folder).notes
+    assert [note.split(":")[0] for note in notes[:2]] == [
+        f"skipped {leaf_folder / 'Species1' / name}" for name in ("batch", "gone.jpg")
+    ]
+    assert "directory" in notes[0] and "No such file" in notes[1]
+    assert "1 hidden" in notes[2]
+    assert len(load_folder(leaf_folder)) == 24
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    folder = make(tmp_path, "Oak/1.jpg", "Ash/1.jpg", "Ash/sub/2.jpg")
+    scandir = os.scandir
+
+    def fail(path):
+        if str(path).endswith("sub"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match="sub"):
+        list_classes(folder)
 
 
 # --- the folder above

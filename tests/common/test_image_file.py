@@ -62,6 +62,7 @@ def test_orientation_in_front_of_the_cut_is_used():
         ("CMYK.jpg", "CMYK to RGB"),
         ("LA.png", "alpha over white"),
         ("I;16.png", "16-bit, 65535 is white"),
+        ("I;16 zero is white.tif", "16-bit, 0 is white"),
         ("I.tif", "32-bit, 65535 is white"),
         ("F 0 to 1.tif", "float, 1 is white"),
         ("orientation 8.png", "rotated by EXIF"),

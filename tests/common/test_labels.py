@@ -75,6 +75,14 @@ def test_labels_that_are_also_names_of_files_are_told_apart_by_the_names_of_the_
     assert classes == {"2": ["1.png", "3.png"], "3": ["0.png", "2.png"]}
 
 
+@pytest.mark.parametrize("name", ["picture", "name", "jpg"])
+def test_whole_names_of_files_come_before_numbers_of_rows_that_are_names_without_extension(listed, name):
+    files = tuple(f"{number}.png" for number in range(4))
+    classes, notes = listed(f"id,{name},label\n0,1.png,a\n1,2.png,b\n2,3.png,a\n3,0.png,b\n", files=files)
+    assert classes == {"a": ["1.png", "3.png"], "b": ["0.png", "2.png"]}
+    assert f"column {name} has the files" in notes[0]
+
+
 def test_given_columns_are_used_instead_of_recognized_ones(listed):
     table = "image,label,species\na,1,oak\nb,0,ash\nc,1,oak\nd,1,oak\n"
     assert listed(table, ("image", "species"))[0] == EXPECTED
@@ -123,7 +131,10 @@ def test_a_path_within_the_folder_comes_before_one_in_a_subfolder(listed):
         ((HEAD + ROWS).encode("utf-16"), "must be UTF-8"),
         ((HEAD + ROWS).replace("oak", "ch\xeane").encode("latin-1"), "must be UTF-8"),
         ("one,two\nx,oak\ny,ash\n", "a column of files of .*--label-columns"),
-        ("id,file,label\na,a.jpg,oak\nb,b.jpg,ash\n", "which of id, file names the files; give --label-columns"),
+        (
+            "id,file,label\na.jpg,a.jpg,oak\nb.jpg,b.jpg,ash\n",
+            "which of id, file names the files; .*--label-columns",
+        ),
         ("image,class,species\na,1,oak\nb,0,ash\n", "which of class, species has the labels; .*--label-columns image"),
         ("image,age,sex\na,1,oak\nb,3,ash\n", "which of age, sex has the labels"),
         (ONE_HOT + "a,1,1\n", "exactly one of oak, ash must be 1, line 6 has 2"),

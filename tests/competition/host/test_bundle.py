@@ -15,7 +15,7 @@ from helpers import ROOT, load_module
 from PIL import Image
 
 from common.images import load_folder
-from competition.host.appearance import read_logo
+from competition.host.appearance import read_logo, read_text
 from competition.host.bundle import Settings, build, description, note_path, write_reference
 from competition.synthetic import draw_folder
 
@@ -354,6 +354,11 @@ def test_default_title_text_and_logo_are_neutral(telltale_images, tmp_path):
     with Image.open(unpacked.folder / "logo.png") as logo:
         colors = {color for _, color in logo.convert("RGB").getcolors(100)}
     assert not any(green > max(red, blue) for red, green, blue in colors)
+
+
+def test_text_with_a_byte_order_mark_is_read_without_it(tmp_path):
+    (tmp_path / "text.md").write_text("## Hello", "utf-8-sig")
+    assert read_text(tmp_path / "text.md") == "## Hello"
 
 
 def test_text_and_logo_are_those_of_the_organizer(telltale_images, tmp_path):

@@ -114,6 +114,8 @@ WRONG = {
     "no such month": ("--start", "2026-13-01"),
     "short date": ("--start", "2026-2-1"),
     "time": ("--start", "2026-12-01T10:00"),
+    "two lines as title": ("--title", "a\nb"),
+    "title that is not UTF-8": ("--title", "caf\udce9"),
     "no seconds": ("--seconds", "0"),
     "negative seconds": ("--seconds", "-5"),
     "none a day": ("--per-day", "0"),
@@ -133,7 +135,13 @@ def test_wrong_setting_is_refused(telltale_folder, old_bundle, capsys, case):
 
 def write_wrong_file(path, case):
     """Writes a file that is no text or no picture, or none."""
-    contents = {"empty": b"", "blank": b" \n", "not UTF-8": b"\xff\xfe\xff", "no picture": b"<svg/>"}
+    contents = {
+        "empty": b"",
+        "blank": b" \n",
+        "only a mark": b"\xef\xbb\xbf",
+        "not UTF-8": b"\xff\xfe\xff",
+        "no picture": b"<svg/>",
+    }
     if case == "folder":
         path.mkdir()
     elif case != "missing":
@@ -145,7 +153,7 @@ def write_wrong_file(path, case):
 @pytest.mark.parametrize(
     ("option", "case"),
     [
-        *(("--text", case) for case in ("missing", "folder", "empty", "blank", "not UTF-8")),
+        *(("--text", case) for case in ("missing", "folder", "empty", "blank", "only a mark", "not UTF-8")),
         *(("--logo", case) for case in ("missing", "folder", "empty", "no picture")),
     ],
 )

@@ -125,6 +125,28 @@ def test_images_are_in_memory_once_as_bytes_and_once_as_floats(unpacked, tmp_pat
     assert max(submission for _, _, submission in calls) < 5.5 * images.nbytes / 1000
 
 
+PEAK_BESIDE_A_LARGE_PARENT = """
+import sys, subprocess
+import numpy as np
+sys.path[0] = sys.argv[1]
+import ingestion
+images = np.ones((300, 1000, 1000), np.uint8)
+submission = ingestion.Submission.__new__(ingestion.Submission)
+submission.process = subprocess.Popen([sys.executable, "-c", "print(input())"], stdin=-1, start_new_session=True)
+print(submission.peak_mb())
+submission.end()
+print(submission.peak_mb(), submission.process.wait())
+"""
+
+
+@pytest.mark.integration
+def test_peak_memory_is_that_of_the_submission_and_not_of_the_images():
+    done = python("-c", PEAK_BESIDE_A_LARGE_PARENT, PROGRAM.parent)
+    peak, of_the_ended = done.stdout.splitlines()
+    assert 1 < int(peak) < 150, done.stderr
+    assert int(of_the_ended.split()[0]) > 1
+
+
 # --- what the submission writes
 
 OVERWRITES = """
@@ -403,6 +425,17 @@ def test_metadata_that_the_zip_check_accepts_is_accepted_and_is_yaml(tmp_path):
         accepted += 1
         assert isinstance(yaml.safe_load(text), dict), text
     assert accepted > 80
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("columns", [10_000, 10_001])
+def test_probabilities_of_more_classes_are_ignored(submit, columns):
+    source = GOOD.replace(
+        "        return", f"        self.probabilities = np.zeros((len(x), {columns}), np.float32)\n        return"
+    )
+    result = submit(source)
+    assert result.failed == {}
+    assert "accuracy" in result.scores
 
 
 # --- the pipes

@@ -209,6 +209,20 @@ def test_matrix_has_all_counts_under_the_names(score, tmp_path, classes):
     assert len(page.source) < 1_000_000
 
 
+def test_scores_and_page_of_many_classes_stay_small(score, tmp_path):
+    labels, predictions, names = many(700, per_class=3)
+    stage = lay_out(tmp_path, Submitted(labels, predictions, names=names))
+    page = stage.run(score)
+    scores = stage.scores
+    counts = score.confusion(labels, predictions, 700)
+    found = {key: value for key, value in scores.items() if key.startswith("confusion")}
+    assert found == {f"confusion_{row}_{column}": counts[row, column] for row, column in np.argwhere(counts)}
+    assert scores["accuracy"] == (labels == predictions).mean()
+    assert len(table_of(page, "confusions")) == 16
+    assert "there are too many classes" in page.text
+    assert 'aria-label="confusion matrix"' not in page.source
+
+
 # --- calibration
 
 
