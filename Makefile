@@ -22,9 +22,9 @@ NVIDIA := $(filter 1,$(GPU))
 READY := $(if $(OWN),packages,$(if $(NVIDIA),.venv/ready-gpu,.venv/ready))
 READY_TEST := $(if $(OWN),packages,.venv/ready-test)
 MODULES := tensorflow keras numpy PIL yaml requests sklearn matplotlib psutil tqdm imblearn keras_tuner
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := "$(BIN)/python" -m pip install --quiet --disable-pip-version-check
 # Two builds of TensorFlow have files of the same names, so an environment keeps the build that it has.
-BUILD = $(shell $(BIN)/python -c 'import importlib.metadata as m; print(*{d.name.replace("_", "-") for d in m.distributions()} & {"tensorflow", "tensorflow-cpu"})')
+BUILD = $(shell "$(BIN)/python" -c 'import importlib.metadata as m; print(*{d.name.replace("_", "-") for d in m.distributions()} & {"tensorflow", "tensorflow-cpu"})' 2>/dev/null)
 VERSIONS := $(shell sed -nE 's/^tensorflow-cpu([^;]*);.*/\1/p' requirements.txt)
 TENSORFLOW = $(if $(NVIDIA),tensorflow[and-cuda]$(VERSIONS),$(if $(filter tensorflow,$(BUILD)),tensorflow$(VERSIONS)))
 
@@ -41,7 +41,7 @@ help:  ## list the targets
 	@echo "  GPU=1         install TensorFlow's GPU build (Linux, NVIDIA) instead of the CPU build"
 
 setup: $(if $(OWN),install,$(READY))  ## create the environment .venv, or install what that of BIN=folder lacks
-	@$(BIN)/python -c 'import sys, importlib.metadata as m; print("ready     $(BIN): Python", sys.version.split()[0], \
+	@"$(BIN)/python" -c 'import sys, importlib.metadata as m; print("ready     $(BIN): Python", sys.version.split()[0], \
 		*sorted(f"{d.name} {d.version}" for d in m.distributions() if d.name.replace("_", "-") in ("tensorflow", "tensorflow-cpu", "keras")))'
 
 # An existing .venv is kept: packages are installed into it, and nothing is deleted.
@@ -54,14 +54,14 @@ setup: $(if $(OWN),install,$(READY))  ## create the environment .venv, or instal
 	@touch .venv/ready $@
 
 install:
-	@$(BIN)/python -c 'import sys; sys.exit(not $(SUPPORTED))' 2>/dev/null || { echo "error: $(BIN)/python must be Python 3.10 to 3.13; rename its folder, or give BIN=folder"; exit 2; }
-	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip >/dev/null || { echo "error: $(BIN)/python has no pip; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
+	@"$(BIN)/python" -c 'import sys; sys.exit(not $(SUPPORTED))' 2>/dev/null || { echo "error: $(BIN)/python must be Python 3.10 to 3.13; rename its folder, or give BIN=folder"; exit 2; }
+	@"$(BIN)/python" -c 'import pip' 2>/dev/null || "$(BIN)/python" -m ensurepip >/dev/null || { echo "error: $(BIN)/python has no pip; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
 	@test "$(NVIDIA)$(BUILD)" != 1tensorflow-cpu || { echo "error: $(BIN) has TensorFlow's CPU build, and GPU=1 needs a new environment; rename the old one"; exit 2; }
 	@echo "installing packages into $(BIN), up to $(if $(NVIDIA),3 GB,400 MB) of downloads"
 	@$(PIP) $(if $(TENSORFLOW),"$(TENSORFLOW)" -r requirements-base.txt,-r requirements.txt)
 
 packages:
-	@$(BIN)/python -c 'import sys, importlib.util as u; n = [n for n in "$(MODULES)".split() if not u.find_spec(n)]; \
+	@"$(BIN)/python" -c 'import sys, importlib.util as u; n = [n for n in "$(MODULES)".split() if not u.find_spec(n)]; \
 		sys.exit("error: $(BIN)/python lacks %s; make setup BIN=$(BIN)" % ", ".join(n) if n else 0)'
 
 .venv/ready-test: $(READY) requirements-test.txt
@@ -70,39 +70,39 @@ packages:
 
 submission: $(READY)  ## build dist/submission.zip and grade it (DATA=folder to score it, RUN=folder to pack a run)
 ifneq ($(TRAIN),)
-	@$(BIN)/python -m training auto --data "$(TRAIN)" --minutes $(MINUTES) --out "$(RUN)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
-	@$(BIN)/python build_submission.py --run "$(RUN)" --out $(ZIP)
+	@"$(BIN)/python" -m training auto --data "$(TRAIN)" --minutes $(MINUTES) --out "$(RUN)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
+	@"$(BIN)/python" build_submission.py --run "$(RUN)" --out "$(ZIP)"
 else
-	@$(BIN)/python build_submission.py $(if $(GIVEN_RUN),--run "$(RUN)") --out $(ZIP)
+	@"$(BIN)/python" build_submission.py $(if $(GIVEN_RUN),--run "$(RUN)") --out "$(ZIP)"
 endif
 	@echo
-	@$(BIN)/python grade_submission.py $(ZIP) $(if $(DATA),--data "$(DATA)" --html dist/grade.html) --json dist/grade.json
+	@"$(BIN)/python" grade_submission.py "$(ZIP)" $(if $(DATA),--data "$(DATA)" --html dist/grade.html) --json dist/grade.json
 	@echo "ready     $(ZIP)"
 
 competition: $(READY)  ## build dist/competition.zip for Codabench from the images in DATA=folder
 	@test -n "$(DATA)" || { echo "error: DATA=folder is required: a folder with one folder of images for each class"; exit 2; }
-	@$(BIN)/python -m competition "$(DATA)" $(if $(TITLE),--title "$$TITLE") $(if $(TEXT),--text "$$TEXT") \
+	@"$(BIN)/python" -m competition "$(DATA)" $(if $(TITLE),--title "$$TITLE") $(if $(TEXT),--text "$$TEXT") \
 		$(if $(LOGO),--logo "$$LOGO")
 
 test: $(READY_TEST)  ## run the tests but the slow ones
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile tests
+	@"$(BIN)/python" -m pytest -q -n auto --dist loadfile tests
 
 lint: $(READY_TEST)  ## check style and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
+	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check . && "$(BIN)/mypy" .
 
 structure: $(READY)  ## measure function length, parameters, import order and recipe depth
-	@$(BIN)/python -m docs.structure
+	@"$(BIN)/python" -m docs.structure
 
 docs: $(READY)  ## write the measured numbers into the documentation
-	@$(BIN)/python -m docs.structure --picture docs/img/architecture.png
-	@$(BIN)/python -m docs.fill
+	@"$(BIN)/python" -m docs.structure --picture docs/img/architecture.png
+	@"$(BIN)/python" -m docs.fill
 
 bench: $(READY)  ## run the main benchmarks (over an hour on an idle machine)
-	@$(BIN)/python -m benchmarks.inference
-	@$(BIN)/python -m benchmarks.memory
-	@$(BIN)/python -m benchmarks.grading
-	@$(BIN)/python -m benchmarks.images
-	@$(BIN)/python -m benchmarks.training $(if $(DATA),--data "$(DATA)")
+	@"$(BIN)/python" -m benchmarks.inference
+	@"$(BIN)/python" -m benchmarks.memory
+	@"$(BIN)/python" -m benchmarks.grading
+	@"$(BIN)/python" -m benchmarks.images
+	@"$(BIN)/python" -m benchmarks.training $(if $(DATA),--data "$(DATA)")
 
 clean:  ## remove dist and caches; keeps .venv and runs
 	@rm -rf dist .pytest_cache .ruff_cache .mypy_cache; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

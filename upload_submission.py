@@ -10,8 +10,8 @@ is for one server. It is never printed. The id of the phase is in the competitio
 SERVER/api/competitions/ID/ → phases. What was sent is noted beside the zip, in ZIP.phaseID.upload.json. The same
 command, given again, watches that submission and does not send a second one.
 
-exit codes: 0 scored (or --dry-run and allowed), 1 refused or failed, 2 wrong input, 3 no answer: give the same command
-again, 130 interrupted
+exit codes: 0 scored (or --dry-run and allowed, or --login done), 1 refused or failed, 2 wrong input, 3 no answer: give
+the same command again, 130 interrupted
 """
 
 import argparse
@@ -48,6 +48,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--wait must be 0 or more seconds, got {options.wait:g}")
     if not options.login and (not options.zip or options.phase is None):
         parser.error("give the zip and --phase, or --login")
+    if options.login and (options.zip or options.phase is not None):
+        parser.error("--login uploads nothing; give the zip and --phase in a second command")
     return options
 
 

@@ -41,7 +41,7 @@ EXAMPLES = """examples:
   python -m training list
   python -m training run inception_svm --data data/leaves/train --out runs/first
   python -m training run inception_svm --data data/leaves/train --set finetune.batch_size=16
-  python -m training run inception_svm --data data/leaves/train --reuse runs/inception_more
+  python -m training run inception_svm --data data/leaves/train --reuse runs/inception_more --out runs/reused
   python -m training run --all --data data/leaves/train --test data/leaves/phase1
   python -m training run online smote mixup --seeds 3 --data data/leaves/train
   python -m training run released --data data/leaves/train --backend jax
@@ -245,7 +245,11 @@ def _label_errors(options: argparse.Namespace) -> None:
     from training.evaluate.label_errors import label_errors
 
     folder = Path(options.folder) if options.folder else None
-    lines = label_errors(_inputs(options), folder, Path(options.out), Path(options.cache))
+    unused = [f"--{name}" for name in ("size", "backbone-weights", "cache") if getattr(options, name.replace("-", "_"))]
+    if folder and unused:
+        raise UserError(f"{', '.join(unused)} has no effect with --folder, whose predictions are used; leave it out")
+    inputs = replace(_inputs(options), backbone_weights=options.backbone_weights or "imagenet")
+    lines = label_errors(inputs, folder, Path(options.out), Path(options.cache or "runs/.features"))
     print("\n".join(lines[:SHOWN_ERRORS]))
     print(f"likely wrong labels: {len(lines)}; all are in the page and in {Path(options.out).with_suffix('.csv')}")
     print(f"done: {options.out}")
@@ -296,6 +300,8 @@ def _split(options: argparse.Namespace) -> None:
 def _deepweeds(options: argparse.Namespace) -> None:
     from training.data.deepweeds import download, rebuild
 
+    if options.download and (options.images or options.labels):
+        raise UserError("--download gets the images and labels itself; leave out --images and --labels, or --download")
     if options.download:
         images, labels = download(options.download)
     elif options.images and options.labels:
@@ -421,8 +427,8 @@ def _add_label_errors(commands: argparse._SubParsersAction) -> None:
     _add_validation(command, "class folders that are examined as well; those that --folder was validated on, if it was")
     _add_size(command)
     command.add_argument("--out", type=output_file, default="label_errors.html", help="the page (default: %(default)s)")
-    command.add_argument("--cache", default="runs/.features", help="folder of cached features (default: %(default)s)")
-    command.set_defaults(command=_label_errors)
+    command.add_argument("--cache", help="folder of cached features (default: runs/.features)")
+    command.set_defaults(command=_label_errors, backbone_weights=None)  # so that it is known which ones are given
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:

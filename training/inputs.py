@@ -59,8 +59,6 @@ def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> tuple[I
         UserError: see `load_images`, `list_classes`, `list_labelled` and `with_groups`; validation or test images of
             other classes; options that exclude each other.
     """
-    if inputs.label_columns and not inputs.labels:
-        raise UserError("--label-columns names columns of a CSV file; give --labels FILE as well")
     if inputs.validation and inputs.groups:
         raise UserError("--groups is for splitting --data, which --validation leaves whole; give only one of them")
     images = load_labelled(inputs)
@@ -82,6 +80,8 @@ def load_labelled(inputs: Inputs) -> Images:
 
 def list_inputs(inputs: Inputs) -> ClassFolders:
     """Lists the files of `inputs.data`, by class folders or by `inputs.labels`."""
+    if inputs.label_columns and not inputs.labels:
+        raise UserError("--label-columns names columns of a CSV file; give --labels FILE as well")
     if inputs.labels:
         listed = list_labelled(inputs.data, inputs.labels, inputs.label_columns)
     else:

@@ -16,7 +16,7 @@ from training.run_folder import Record, make_record, read_record
 def planned_record(recipe: Recipe, name: str, images: Images, inputs: Inputs) -> Record:
     """The record that a run of a recipe would have. Raises a UserError; see `with_teacher`."""
     images = with_teacher(images, recipe, inputs.teacher)
-    return make_record(name, recipe, images, used_weights(recipe, inputs.backbone_weights))
+    return make_record(name, recipe, images, used_weights(recipe, inputs.backbone_weights), inputs.max_images)
 
 
 def outdated(runs: dict[Path, tuple[str, Recipe]], inputs: Inputs) -> dict[Path, str]:

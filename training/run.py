@@ -78,7 +78,7 @@ def train(
     if weights != inputs.backbone_weights:
         given = Path(inputs.backbone_weights).name
         print(f"{recipe.finetune.backbone.__name__} starts from random weights; --backbone-weights {given} is not used")
-    record = make_record(name, recipe, images, weights)
+    record = make_record(name, recipe, images, weights, inputs.max_images)
     with open_run(out, record):
         if (
             inputs.reuse

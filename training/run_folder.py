@@ -32,6 +32,7 @@ INIT = "init_from"  # folder, within the run's, of the fine-tuning that it start
 LOCK = ".lock"
 FIRST_FOLD = "seed0-fold0"  # folder, within that of a cross-validation, of its first run
 BEST = "best"  # folder, within that of `auto`, of its best run
+HELD_OUT_STEPS = ("head", "finetuned")  # folders of `auto` whose runs have predictions of held-out images
 CACHE = ".features"  # beside the run folders, shared by all of them
 # Names of the same files in runs of earlier versions.
 OLD_NAMES = {
@@ -87,6 +88,7 @@ class Record:
     teacher_sha256: of the teacher's probabilities; "" without a teacher.
     backbone_weights: imagenet, none, or the name of a file.
     backbone_sha256: of that file; "" without one, and in runs of earlier versions.
+    max_images: at most so many images of the folder were read; None: all.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Record:
     groups_sha256: str = ""
     teacher_sha256: str = ""
     backbone_sha256: str = ""
+    max_images: int | None = None
 
     def differences(self, other: "Record") -> list[str]:
         """What another run has that this one has not, in words or as options of the command."""
@@ -113,7 +116,9 @@ class Record:
         return json.loads(json.dumps(fields))
 
 
-def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str) -> Record:
+def make_record(
+    name: str, recipe: Recipe, images: Images, backbone_weights: str, max_images: int | None = None
+) -> Record:
     """The record of a run that is about to start."""
     backend = keras.backend.backend()
     held_together = images.groups.tolist() if images.scenes else list(images.held_out)
@@ -128,6 +133,7 @@ def make_record(name: str, recipe: Recipe, images: Images, backbone_weights: str
         backbone_sha256=weights_sha256(backbone_weights),
         groups_sha256=digest(held_together) if held_together else "",
         teacher_sha256=teacher_sha256(images),
+        max_images=max_images,
         versions={
             "python": platform.python_version(),
             "keras": keras.__version__,
@@ -183,6 +189,7 @@ def read_record(folder: Path) -> Record:
             groups_sha256=str(fields.get("groups_sha256", "")),
             teacher_sha256=str(fields.get("teacher_sha256", "")),
             backbone_sha256=str(fields.get("backbone_sha256", "")),
+            max_images=fields.get("max_images"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error

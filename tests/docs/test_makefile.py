@@ -108,6 +108,14 @@ def test_an_environment_of_ones_own_is_used_as_it_is(project):
     assert not (programs / "installed").exists()
 
 
+def test_an_environment_may_be_in_a_folder_with_a_space(project):
+    programs = environment(project / "my own")
+    assert make(project, "packages", f"BIN={programs}").returncode == 0
+    done = make(project, "setup", f"BIN={programs}")
+    assert done.returncode == 0, done.stderr
+    assert (programs / "installed").read_text().endswith("-r requirements.txt\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment_run", "packed"),
     [
@@ -126,7 +134,7 @@ def test_a_run_that_is_given_is_packed(project, monkeypatch, arguments, environm
     done = make(project, "--dry-run", "submission", "BIN=own", *arguments)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if "build_submission.py" in line]
-    assert " ".join(line.split()) == f"own/python build_submission.py {packed}--out dist/submission.zip"
+    assert " ".join(line.split()) == f'"own/python" build_submission.py {packed}--out "dist/submission.zip"'
 
 
 def test_the_options_of_a_submission_are_those_of_its_three_commands(project, monkeypatch):
@@ -137,9 +145,9 @@ def test_the_options_of_a_submission_are_those_of_its_three_commands(project, mo
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert [line for line in lines if re.search("training auto|build_submission|grade_submission", line)] == [
-        'own/python -m training auto --data "my leaves" --minutes 5 --out "runs/auto" '
+        '"own/python" -m training auto --data "my leaves" --minutes 5 --out "runs/auto" '
         '--backbone-weights "my weights.h5"',
-        'own/python build_submission.py --run "runs/auto" --out dist/submission.zip',
-        'own/python grade_submission.py dist/submission.zip --data "my test" --html dist/grade.html '
+        '"own/python" build_submission.py --run "runs/auto" --out "dist/submission.zip"',
+        '"own/python" grade_submission.py "dist/submission.zip" --data "my test" --html dist/grade.html '
         "--json dist/grade.json",
     ]

@@ -210,6 +210,21 @@ def test_deepweeds_needs_a_source(tmp_path, capsys):
     assert re.search("--images and --labels, or --download", capsys.readouterr().err)
 
 
+def test_deepweeds_takes_one_source_only(tmp_path, capsys):
+    both = ["--download", str(tmp_path / "new"), "--images", str(tmp_path)]
+    assert main(["deepweeds", *both, "--out", str(tmp_path / "out")]) == 2
+    assert "leave out --images and --labels" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--size=64", "--backbone-weights=imagenet", "--cache=cache"])
+def test_label_errors_refuses_what_has_no_effect_with_a_run(option, tmp_path, capsys):
+    run = ["--folder", str(tmp_path), "--data", str(tmp_path)]
+    assert main(["label-errors", *run, option]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {option.partition('=')[0]} has no effect with --folder")
+
+
 def test_a_path_that_cannot_be_written_is_one_line_on_stderr(leaf_folder, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["split", "--data", str(leaf_folder), "--out", str(tmp_path / "file" / "out")]) == 2

@@ -142,6 +142,7 @@ def test_other_than_two_columns_are_wrong_usage(flat_folder, tmp_path, columns, 
 def test_columns_without_a_table_are_refused(leaf_folder):
     with pytest.raises(UserError, match="give --labels FILE"):
         load_inputs(Inputs(leaf_folder, label_columns=("a", "b")))
+    assert main(["split", "--data", str(leaf_folder), "--out", str(leaf_folder / "x"), "--label-columns", "a,b"]) == 2
 
 
 # --- a validation folder

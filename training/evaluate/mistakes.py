@@ -15,7 +15,16 @@ from training.data.split import saved_val_rows
 from training.evaluate.crossval import check_classes
 from training.evaluate.plots import new_figure, save_figure
 from training.inputs import Inputs, load_inputs
-from training.run_folder import FIRST_FOLD, OUT_OF_FOLD, VAL, best_of, read_record, run_file, saved_probabilities
+from training.run_folder import (
+    FIRST_FOLD,
+    HELD_OUT_STEPS,
+    OUT_OF_FOLD,
+    VAL,
+    best_of,
+    read_record,
+    run_file,
+    saved_probabilities,
+)
 
 COLUMNS = 5  # thumbnails in a row
 MAX_COUNT = 500
@@ -93,17 +102,19 @@ def read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, 
 
 
 def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
-    folder = best_of(folder)
+    given, folder = folder, best_of(folder)
     is_crossval = (folder / OUT_OF_FOLD).is_file()
     run, file_name = (folder / FIRST_FOLD, OUT_OF_FOLD) if is_crossval else (folder, VAL)
     path = run_file(folder, file_name)
     if not path.is_file():
+        others = [str(given / step) for step in HELD_OUT_STEPS if (given / step / VAL).is_file()]  # of `auto`
+        fix = f"; give {others[0]}, which was trained without the held-out images" if others else ""
         raise UserError(
             f"{folder} must be a finished run with a validation part or a cross-validation; "
-            f"it has neither {VAL} nor {OUT_OF_FOLD}"
+            f"it has neither {VAL} nor {OUT_OF_FOLD}{fix}"
         )
     record = read_record(run)
-    images, _ = load_inputs(replace(inputs, size=record.image_shape))
+    images, _ = load_inputs(replace(inputs, size=record.image_shape, max_images=record.max_images))
     check_classes(record, images, folder)
     if record.data_sha256 != digest(images.images, images.labels):
         raise UserError(

@@ -63,6 +63,16 @@ def test_no_option_takes_the_token(server, zip_path, option):
     assert server.calls == []
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize("more", [["a.zip"], ["--phase", "7"]])
+def test_login_uploads_nothing(server, more, capsys):
+    with pytest.raises(SystemExit) as caught:
+        upload_submission.main(["--login", "--server", server.url, *more])
+    assert caught.value.code == 2
+    assert "--login uploads nothing" in capsys.readouterr().err
+    assert server.calls == []
+
+
 @pytest.mark.integration
 def test_help():
     done = python(SCRIPT, "--help", isolated=False)

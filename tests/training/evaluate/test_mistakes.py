@@ -138,3 +138,19 @@ def test_the_folder_of_auto_stands_for_its_best_run(mistaken, tmp_path):
     assert draw(tmp_path / "auto", mistaken["images"], tmp_path / "best.png") == 0
     assert draw(mistaken["run"], mistaken["images"], tmp_path / "run.png") == 0
     assert (tmp_path / "best.png").read_bytes() == (tmp_path / "run.png").read_bytes()
+
+
+def test_a_run_on_a_part_of_the_images_reads_the_same_part_again(mistaken, tmp_path):
+    train(RECIPE, "small", Inputs(mistaken["images"], "none", max_images=15), tmp_path / "run")
+    assert draw(tmp_path / "run", mistaken["images"], tmp_path / "out.png") == 0
+
+
+def test_if_the_best_run_was_trained_on_all_images_another_one_is_named(mistaken, tmp_path, capsys):
+    shutil.copytree(mistaken["run"], tmp_path / "auto" / "finetuned")
+    shutil.copytree(mistaken["run"], tmp_path / "auto" / "best")
+    (tmp_path / "auto" / "best" / VAL).unlink()
+    assert draw(tmp_path / "auto", mistaken["images"], tmp_path / "out.png") == 2
+    assert (
+        f"; give {tmp_path / 'auto' / 'finetuned'}, which was trained without the held-out" in capsys.readouterr().err
+    )
+    assert draw(tmp_path / "auto" / "finetuned", mistaken["images"], tmp_path / "out.png") == 0
