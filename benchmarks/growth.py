@@ -21,7 +21,6 @@ exit codes: 0 measured, 1 too few points could be measured, 2 wrong input
 """
 
 import argparse
-import resource
 import sys
 import tempfile
 import time
@@ -33,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import Failed, benchmark_parser, require_folder, run_benchmark
-from benchmarks.process import Process, submission
+from benchmarks.process import Process, peak_mb, submission
 from common.errors import UserError
 from common.progress import progress
 
@@ -147,15 +146,6 @@ def timed(point: Point) -> Callable[[], dict[str, float]]:
         return {"seconds": time.perf_counter() - began, "peak_mb": peak_mb()}
 
     return measured
-
-
-def peak_mb() -> float:
-    """The peak resident memory of this process, in MB of 1,000,000 bytes."""
-    try:  # ru_maxrss would include the process that started this one
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-    except (OSError, IndexError):  # not Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def points(most: int, quick: bool) -> list[tuple[str, str, list[Point]]]:

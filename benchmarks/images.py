@@ -33,23 +33,23 @@ PILLOW, LOADER = "Pillow alone", "load_folder"
 
 # Each runs in a process of its own, so that its peak memory is its own.
 LOAD = """
-import json, resource, sys
+import json, sys
 sys.path.insert(0, sys.argv[1])
 from common.images import load_folder
 images = load_folder(sys.argv[2])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-print(json.dumps({"images": len(images), "arrays_mb": images.images.nbytes / 1e6, "peak_mb": peak}))
+from benchmarks.process import peak_mb
+print(json.dumps({"images": len(images), "arrays_mb": images.images.nbytes / 1e6, "peak_mb": peak_mb()}))
 """
 PREDICT = """
-import json, pathlib, resource, sys
-sys.path.insert(0, sys.argv[1] + "/submission")
+import json, pathlib, sys
+sys.path[:0] = [sys.argv[1] + "/submission", sys.argv[1]]
 import numpy as np
 from model import predict
 predict(np.zeros((32, 96, 96, 3), np.uint8))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from benchmarks.process import peak_mb
+before = peak_mb()
 answers = predict(sorted(pathlib.Path(sys.argv[2]).rglob("*.jpg"))[:int(sys.argv[3])])
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"images": len(answers), "beyond_mb": (after - before) * 1024 / 1e6}))
+print(json.dumps({"images": len(answers), "beyond_mb": peak_mb() - before}))
 """
 
 

@@ -83,7 +83,13 @@ def _linear(x: np.ndarray, y: np.ndarray) -> Callable:
 
 
 def _exact(x: np.ndarray, y: np.ndarray) -> Callable:
-    return SVC(C=3, gamma="scale").fit(x, y).decision_function
+    decide = SVC(C=3, gamma="scale").fit(x, y).decision_function
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        found = decide(rows)
+        return np.stack([-found, found], axis=-1) if found.ndim == 1 else found  # two classes have one score
+
+    return scores
 
 
 def _fourier(count: int, width: float) -> Callable:

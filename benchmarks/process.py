@@ -4,7 +4,9 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,15 @@ from common.tensorflow_log import hide_tensorflow_log
 
 SUBMISSION = Path(__file__).resolve().parents[1] / "submission"
 ENDING_SECONDS = 5
+
+
+def peak_mb() -> float:
+    """The peak resident memory of this process, in MB of 1,000,000 bytes."""
+    try:  # ru_maxrss would include the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError):  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 class NotMeasured(CommandError):

@@ -1,11 +1,13 @@
 """benchmarks.kernels on the features of a finished run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks import kernels, read_features
+from training.config.recipe import Recipe
 
 pytestmark = pytest.mark.integration
 
@@ -24,6 +26,18 @@ def test_every_classifier_is_evaluated_on_the_validation_images(finished_run, sm
     for row in result.values():
         low, high = row["interval95"]
         assert low <= row["accuracy"] <= high
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classes_far_apart_are_all_told_apart(tmp_path, monkeypatch, classes):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % classes
+    features = (5 * np.eye(classes)[labels] + rng.normal(0, 0.3, (2, 60, classes))).astype(np.float32)
+    arrays = {"train": features, "train_labels": labels, "val": features[:1], "val_labels": labels}
+    monkeypatch.setattr(kernels, "read_features", lambda run: arrays)
+    monkeypatch.setattr(kernels, "read_record", lambda run: SimpleNamespace(recipe=Recipe()))
+    result = kernels.measure(tmp_path, 2)
+    assert {row["accuracy"] for row in result.values() if isinstance(row, dict)} == {1.0}
 
 
 def test_features_of_an_earlier_version_are_read(finished_run, tmp_path):

@@ -17,6 +17,8 @@ from training.fit.checkpoint import COLUMNS, TrainState, read_history
 from training.fit.finetune import finetune, make_backbone
 from training.fit.optimizer import FusedAdamW
 from training.fit.swa import add_to_mean
+from training.model import fast_layers
+from training.model.backbones import scratch_vgg
 from training.model.build import build_model
 from training.model.heads import softmax_head
 from training.model.trainable import FirstLast
@@ -141,16 +143,43 @@ def test_swa_keeps_the_mean_of_the_last_epochs_also_after_interruptions(
     for after in (1, 2):
         interrupt(monkeypatch, after, *arguments)
     finetune(*arguments)
-    mean, again, moved = kept(whole), kept(parted), 0
+    mean, again, moved, recalibrated = kept(whole), kept(parted), 0, 0
     for variable, two, three, other in zip(mean.weights, second, third, again.weights, strict=True):
         np.testing.assert_allclose(variable.numpy(), other.numpy(), atol=1e-5)
         if "moving" not in variable.path:
             np.testing.assert_allclose(variable.numpy(), (two + three) / 2, atol=1e-6)
             moved += np.abs(two - three).max()
+        else:
+            recalibrated += np.abs(variable.numpy() - (two + three) / 2).max()
     assert moved > 1e-3
+    assert recalibrated > 1e-3, "the batch statistics are measured again, not averaged"
     saved = arrays(whole)  # the checkpoint has the weights of the last epoch, not the mean
     for number, three in enumerate(third[:3]):
         assert any(array.shape == three.shape and np.array_equal(array, three) for array in saved.values()), number
+
+
+def test_the_layers_that_are_trained_are_the_fast_ones():
+    backbone = make_backbone(change(STAGES, backbone=scratch_vgg, precision="mixed_bfloat16"), "none")
+    kinds = {type(layer) for layer in backbone.layers}
+    assert {fast_layers.BatchNormalization, fast_layers.Conv2D} <= kinds
+    assert not {keras.layers.BatchNormalization, keras.layers.Conv2D} & kinds
+
+
+def test_class_weights_raise_the_probability_of_a_rare_class(train_val, initial_weights, tmp_path):
+    names = train_val.train.names
+    rows = np.flatnonzero((train_val.train.labels > 0) | (np.cumsum(train_val.train.labels == 0) <= 1))
+    data = TrainVal(train_val.train.rows(rows), train_val.val)
+    found = []
+    for weighted in (False, True):
+        recipe = change(
+            STAGES, checkpoint="last", class_weights=weighted, resolution_schedule=((20, 75),), learning_rate=1e-2
+        )
+        out = tmp_path / str(weighted)
+        out.mkdir()
+        finetune(recipe, data, initial_weights, out, out / "features")
+        probabilities = kept(out, recipe, len(names))(train_val.train.images.astype(np.float32), training=True)
+        found.append(float(probabilities[:, 0].numpy().mean()))
+    assert found[1] > found[0] + 0.1, found
 
 
 def test_swa_on_several_machines_is_refused(train_val, tmp_path, monkeypatch):
@@ -180,7 +209,7 @@ def test_best_epoch_is_kept(train_val, tmp_path, monkeypatch):
         return row
 
     monkeypatch.setattr(fit, "_one_epoch", scored)
-    recipe = change(STAGES, resolution_schedule=((3, 75),))
+    recipe = change(STAGES, resolution_schedule=((20, 75),), learning_rate=1e-2)
     finetune(recipe, train_val, "none", tmp_path, tmp_path / "features")
     found = kept(tmp_path).get_weights()
     same = [all(np.array_equal(a, b) for a, b in zip(found, epoch, strict=True)) for epoch in weights]

@@ -67,6 +67,19 @@ def test_shared_scale_does_not_amplify_uninformative_features(tmp_path):
 
 
 @pytest.mark.integration
+def test_class_weights_raise_the_probability_of_a_rare_class(tmp_path):
+    points, labels = rings(300, 0)
+    chosen = (labels == 1) | (np.arange(300) < 60)
+    features = without_val(points[chosen], labels[chosen])
+    plain = recipe_of("last", epochs=3, fourier_features=64)
+    weighted = replace(plain, data=replace(plain.data, class_weights=True))
+    one, other = (
+        fit_head(recipe, features, tmp_path).predict(points, verbose=0)[:, 0].mean() for recipe in (plain, weighted)
+    )
+    assert other > one + 0.1
+
+
+@pytest.mark.integration
 def test_logit_adjustment_prefers_a_rare_class_by_its_frequency(tmp_path):
     points, labels = rings(300, 0)
     chosen = (labels == 1) | (np.arange(300) < 60)  # 30 of one class, 150 of the other

@@ -1,5 +1,7 @@
 """The linear head: logistic regression on standardized features."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import change
@@ -31,6 +33,19 @@ def test_probabilities_are_those_of_scikit_learn(classes, c):
     scaled = StandardScaler().fit_transform(x)
     model = LogisticRegression(C=c, max_iter=1000).fit(scaled, np.tile(features.train_labels, 2))
     np.testing.assert_allclose(head.predict(x, verbose=0), model.predict_proba(scaled), atol=0.02)
+
+
+def test_class_weights_are_those_of_scikit_learn():
+    features = features_of(3)
+    rows = np.r_[:4, 15:45]  # four images of the first class, fifteen of each of the others
+    features = replace(features, train=features.train[:, rows], train_labels=features.train_labels[rows])
+    recipe = change(change(Recipe(), kind="linear", c=0.003), class_weights=True)
+    scaled = StandardScaler().fit_transform(x := features.train.reshape(-1, features.train.shape[-1]))
+    model = LogisticRegression(C=0.003, class_weight="balanced", max_iter=1000)
+    expected = model.fit(scaled, np.tile(features.train_labels, 2)).predict_proba(scaled)
+    np.testing.assert_allclose(fit_linear(recipe, features).predict(x, verbose=0), expected, atol=0.02)
+    plain = fit_linear(change(recipe, class_weights=False), features).predict(x, verbose=0)
+    assert plain[:, 0].mean() < expected[:, 0].mean() - 0.05
 
 
 def test_repeated_classes_are_predicted_more_often():

@@ -79,6 +79,18 @@ def test_one_dimensional_and_masked_inputs_are_those_of_keras():
     np.testing.assert_allclose(
         layer(rows, training=True), keras.layers.BatchNormalization()(rows, training=True), atol=1e-5
     )
+    rng = np.random.default_rng(1)
+    images, mask = rng.normal(size=(4, 3, 3, 2)).astype(np.float32), rng.random((4, 3, 3)) < 0.5
+    found, expected, unmasked = (
+        one(images, training=True, mask=given)
+        for one, given in (
+            (BatchNormalization(), mask),
+            (keras.layers.BatchNormalization(), mask),
+            (BatchNormalization(), None),
+        )
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - unmasked).max() > 1e-2
 
 
 def test_weights_files_are_exchanged_with_keras(tmp_path):
