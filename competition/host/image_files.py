@@ -86,5 +86,6 @@ def _shows(path: Path, pixels: np.ndarray) -> bool:
         picture = decode(data) if data else None
     except Exception:  # each of Pillow's decoders raises its own
         return False
-    unchanged = picture is not None and picture.conversion in EQUAL_EVERYWHERE
-    return unchanged and np.array_equal(np.asarray(picture.image), pixels)
+    if picture is None or picture.conversion not in EQUAL_EVERYWHERE:
+        return False
+    return np.array_equal(np.asarray(picture.image), pixels)
