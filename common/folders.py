@@ -108,8 +108,8 @@ def list_classes(folder: Path | str) -> ClassFolders:
 def walk_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """Returns (files, hidden and system files) of a folder and its subfolders, in natural order.
 
-    Links to folders, which are not followed, and broken links are files too: they cannot be read, and who reads them
-    says so. Below a hidden folder every file is hidden.
+    Links to folders, which are not followed, and broken links are listed as files, so that a note names them when they
+    cannot be read. Below a hidden folder every file is hidden.
 
     Raises:
         OSError: a folder cannot be read.

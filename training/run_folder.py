@@ -189,7 +189,7 @@ def read_record(folder: Path) -> Record:
             groups_sha256=str(fields.get("groups_sha256", "")),
             teacher_sha256=str(fields.get("teacher_sha256", "")),
             backbone_sha256=str(fields.get("backbone_sha256", "")),
-            max_images=fields.get("max_images"),
+            max_images=None if fields.get("max_images") is None else int(fields["max_images"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error

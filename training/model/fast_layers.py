@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-MOST_POSITIONS = 64  # of an output: with more, the slices of the inputs cost as much as is saved
+MOST_POSITIONS = 64  # of an output; with more, copying the slices of the inputs costs what is saved
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -41,20 +41,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D`, up to rounding, with another gradient of small kernels or on small images.
+    """`keras.layers.Conv2D`, up to rounding, with a faster gradient of the kernel in bfloat16 on a processor.
 
-    oneDNN's gradient with respect to the kernel splits the work by the positions of the output. It takes three times
-    as long as the convolution if there are few of them or if the kernel is 1×1. One matrix product for each position
-    of the kernel is faster there. Used in bfloat16 on a processor.
+    With AMX, oneDNN's gradient of the kernel takes longer than the convolution and the gradient of its inputs together.
+    Matrix products, one for each position of the kernel, are faster if the kernel is 1×1 or the output is small.
+    Elsewhere the gradient is oneDNN's.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolves [b, h, w, c] with a kernel [kh, kw, c, d]."""
-        if not self._has_few_products(inputs.shape):
+        if not self._has_fast_products(inputs.shape):
             return super().convolution_op(inputs, kernel)
         return _with_products(self.padding.upper())(inputs, keras.ops.cast(kernel, inputs.dtype))
 
-    def _has_few_products(self, shape: tuple) -> bool:
+    def _has_fast_products(self, shape: tuple) -> bool:
         plain = self.strides == self.dilation_rate == (1, 1) and self.groups == 1
         if not plain or self.data_format != "channels_last" or self.compute_dtype != "bfloat16":
             return False
