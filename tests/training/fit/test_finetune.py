@@ -209,7 +209,7 @@ def test_best_epoch_is_kept(train_val, tmp_path, monkeypatch):
         return row
 
     monkeypatch.setattr(fit, "_one_epoch", scored)
-    recipe = change(STAGES, resolution_schedule=((20, 75),), learning_rate=1e-2)
+    recipe = change(STAGES, resolution_schedule=((3, 75),))
     finetune(recipe, train_val, "none", tmp_path, tmp_path / "features")
     found = kept(tmp_path).get_weights()
     same = [all(np.array_equal(a, b) for a, b in zip(found, epoch, strict=True)) for epoch in weights]
