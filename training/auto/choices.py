@@ -13,7 +13,8 @@ INPUT_SIZE = 192  # pixels
 LARGE_SIZE = 256  # pixels, tried on images that are at least that large
 SMALL_SIZE = 128  # pixels, at which a fine-tuning begins that has little time
 LAST_SHARE = 1 / 3  # of the epochs of a fine-tuning that ends at a larger size than it begins
-FEW_EPOCHS = 10  # at INPUT_SIZE: with less time a fine-tuning begins smaller, with more it may end larger
+FEW_EPOCHS = 4  # at INPUT_SIZE: with less time a fine-tuning begins smaller
+MANY_EPOCHS = 10  # with more time it may end larger
 MAX_EPOCHS = 80
 FROZEN_BACKBONE, BACKBONE = inception_v3_frozen, inception_v3_small_init
 LAYERS = ("mixed7", "mixed8", "mixed10")
@@ -76,9 +77,8 @@ def stages(affordable: float, large: bool) -> tuple[tuple[int, int], ...]:
         affordable: so many epochs at `INPUT_SIZE` fit into the time.
         large: whether a larger input is better.
     """
-    first, last = INPUT_SIZE, LARGE_SIZE if large else INPUT_SIZE
-    if affordable < FEW_EPOCHS:
-        first, last = SMALL_SIZE, INPUT_SIZE
+    first = SMALL_SIZE if affordable < FEW_EPOCHS else INPUT_SIZE
+    last = LARGE_SIZE if large and affordable >= MANY_EPOCHS else INPUT_SIZE
     cost = (1 - LAST_SHARE) * relative_cost(first) + LAST_SHARE * relative_cost(last)
     epochs = min(MAX_EPOCHS, int(affordable / cost))
     if first == last:

@@ -166,8 +166,10 @@ def test_the_saved_recipe_repeats_the_quick_model(auto_data, tmp_path):
         (500.0, False, ((80, 192),)),
         (50.4, True, ((27, 192), (13, 256))),
         (500.0, True, ((53, 192), (27, 256))),
-        (4.0, False, ((4, 128), (2, 192))),
-        (4.0, True, ((4, 128), (2, 192))),
+        (9.9, True, ((9, 192),)),
+        (4.0, False, ((4, 192),)),
+        (3.9, False, ((4, 128), (2, 192))),
+        (3.9, True, ((4, 128), (2, 192))),
         (0.4, False, ((0, 128), (0, 192))),
     ],
 )
@@ -354,6 +356,7 @@ def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse
     for name, value in {"INPUT_SIZE": 48, "LARGE_SIZE": 64, "MAX_EPOCHS": 3}.items():
         monkeypatch.setattr(choices, name, value)
     monkeypatch.setattr(choices, "FEW_EPOCHS", 0)
+    monkeypatch.setattr(choices, "MANY_EPOCHS", 0)
     monkeypatch.setattr(search, "MIN_EPOCHS", 1)
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
     monkeypatch.setattr(search.Search, "_may_turn", lambda self: False)
