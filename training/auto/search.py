@@ -44,7 +44,7 @@ LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
 MIN_STEPS = 300  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
 PLANNED = 0.9  # share of the time left that is planned for epochs
 FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
-HEAD_SECONDS = 30  # of the heads after a fine-tuning, besides features
+HEAD_SECONDS = 60  # of the heads after a fine-tuning, besides features
 AGAIN = 1.3  # of the time of a fine-tuning is enough to repeat it on all images
 
 
