@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomically, write_arrays, write_json
+from common.files import atomically, digest, write_arrays, write_json
 from common.images import Images
 from training.config.recipe import QUASI_SVM, SOFTMAX, Recipe
 from training.data.augment import precompute_augmentation
@@ -196,6 +196,7 @@ def _evaluate(recipe: Recipe, model: keras.Model, data: TrainVal, test: Images |
         print(summary(result))
     if test:
         result["test"] = metrics(test.labels, predict_proba(model, test.images, recipe.prediction), test.names)
+        result["test"]["data_sha256"] = digest(test.images, test.labels)
         print(f"test images, for reporting only: {summary(result['test'])}")
     return {**result, **_effort(recipe, out)}
 

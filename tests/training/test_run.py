@@ -11,13 +11,14 @@ import pytest
 from helpers import change, shrunk
 
 from common.errors import UserError
-from common.files import locked
+from common.files import digest, locked
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.config.override import field_names
 from training.config.recipe import Data, Finetune, Head, Recipe
 from training.data.augment import RandomTransforms, mix_up
+from training.evaluate.compare import collect
 from training.fit import finetune
 from training.fit.checkpoint import read_history
 from training.predict import predict_proba
@@ -234,6 +235,8 @@ def test_test_images_are_reported_on_and_used_for_nothing_else(run_recipes, run_
     assert re.search("reporting only: accuracy", out)
     result = json.loads((folder / METRICS).read_text("utf-8"))
     assert result["test"]["images"] == 12
+    row, tested = collect(folder), load_folder(run_data / "test", (32, 32))
+    assert row.test_data == digest(tested.images, tested.labels)[:12]
     assert (result["confusion"], result["training_images"]) == (before["confusion"], before["training_images"])
     assert "test" not in before
     trained = load_run(folder)

@@ -95,6 +95,7 @@ def collect(folder: Path) -> Row:
             images_per_second=metrics.get("images_per_second"),
             settings=", ".join(_settings(planned, record.recipe) + _inputs(record, name, metrics)),
             finished=metrics.get("finished", ""),
+            test_data=test.get("data_sha256", "")[:12] if test else "",
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); train it again") from error

@@ -23,7 +23,8 @@ class Row:
     95 % interval. class_f1: see `class_f1`.
     val_images, val_accuracy: of the validation part. parameters: trainable ones.
     epochs, planned_epochs, warmup_epochs: trained, of the recipe, and of the head alone. settings: fields that differ
-    from the recipe, and other inputs than usual.
+    from the recipe, and other inputs than usual. test_data: the start of the SHA-256 of the test images and labels; ""
+    in runs of version 2.5 and earlier.
     """
 
     run: str
@@ -46,6 +47,7 @@ class Row:
     images_per_second: float | None
     settings: str
     finished: str
+    test_data: str = ""
 
     def f1(self, name: str) -> float | None:
         """The F1 of one class, or None."""
@@ -117,7 +119,7 @@ def reported(path: Path = REPORT) -> dict[str, Reported]:
 
 
 def by_recipe(rows: list[Row]) -> dict[str, list[Row]]:
-    """Recipe → its runs with the same settings and number of test images: those of the recipe if there are some.
+    """Recipe → its runs with the same settings and test images: those of the recipe if there are some.
 
     Runs with other settings or test images are another experiment. Their key is the recipe and what differs.
 
@@ -126,12 +128,20 @@ def by_recipe(rows: list[Row]) -> dict[str, list[Row]]:
     """
     groups = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.recipe, bool(row.settings), -row.test_images)):
-        groups[row.recipe, row.settings, row.test_images].append(row)
+        groups[row.recipe, row.settings, row.test_images, _test_data(row, rows)].append(row)
     found: dict[str, list[Row]] = {}
-    for (recipe, settings, test_images), runs in groups.items():
+    for (recipe, settings, test_images, test_data), runs in groups.items():
         name = f"{recipe} with {settings}" if recipe in found and settings else recipe
-        found[f"{name} on {test_images} test images" if name in found else name] = runs
+        tested = f"{name} on {test_images} test images"
+        exact = f"{tested} {test_data or 'of an earlier version'}"
+        found[next(key for key in (name, tested, exact) if key not in found)] = runs
     return found
+
+
+def _test_data(row: Row, rows: list[Row]) -> str:
+    """Which test images a run has. One of an earlier version has those of the others if these have only one set."""
+    known = {other.test_data for other in rows if other.test_images == row.test_images and other.test_data}
+    return row.test_data or (known.pop() if len(known) == 1 else "")
 
 
 def accuracy_line(rows: list[Row]) -> str:
@@ -157,10 +167,15 @@ def epochs_text(row: Row) -> str:
 
 
 def _read(path: Path, kind: type) -> list:
-    names = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    fields = dataclasses.fields(kind)
+    names = {field.name: str(field.type) for field in fields}
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [kind(**{name: _value(row[name], names[name]) for name in names}) for row in csv.DictReader(file)]
+            return [
+                kind(**{name: _value(row[name], names[name]) for name in names if name in row or name in required})
+                for row in csv.DictReader(file)
+            ]
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} must have the columns {', '.join(names)} ({type(error).__name__}: {error})") from error
 

@@ -136,6 +136,38 @@ def test_runs_on_other_test_images_are_an_experiment_of_their_own():
 
 
 @pytest.mark.unit
+def test_as_many_other_test_images_are_an_experiment_of_their_own():
+    first, second, third = (dataclasses.replace(ROW, settings="", test_data=data) for data in ("aaaa", "bbbb", "cccc"))
+    assert by_recipe([first, second, third, second]) == {
+        "online": [first],
+        "online on 200 test images": [second, second],
+        "online on 200 test images cccc": [third],
+    }
+
+
+@pytest.mark.unit
+def test_runs_of_earlier_versions_have_the_test_images_of_the_others_if_these_are_the_same():
+    earlier = dataclasses.replace(ROW, settings="")
+    first, second = (dataclasses.replace(earlier, test_data=data) for data in ("aaaa", "bbbb"))
+    assert by_recipe([earlier, first]) == {"online": [earlier, first]}
+    assert by_recipe([first, second, earlier]) == {
+        "online": [first],
+        "online on 200 test images": [second],
+        "online on 200 test images of an earlier version": [earlier],
+    }
+
+
+@pytest.mark.unit
+def test_a_table_of_an_earlier_version_has_no_column_of_test_data(tmp_path):
+    write_rows(tmp_path / "rows.csv", [ROW])
+    lines = (tmp_path / "rows.csv").read_text("utf-8").splitlines()
+    assert lines[0].endswith(",finished,test_data") and lines[1].endswith(",")
+    earlier = "".join(line.rpartition(",")[0] + "\n" for line in lines)
+    (tmp_path / "rows.csv").write_text(earlier, "utf-8")
+    assert read_rows(tmp_path / "rows.csv") == [ROW]
+
+
+@pytest.mark.unit
 def test_measured_leaves_out_other_data_sets(tmp_path):
     seed = dataclasses.replace(ROW, run="online-seed1", seed=1)
     elsewhere = dataclasses.replace(ROW, run="cats", data="0000", accuracy=0.1)
