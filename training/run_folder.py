@@ -32,7 +32,6 @@ INIT = "init_from"  # folder, within the run's, of the fine-tuning that it start
 LOCK = ".lock"
 FIRST_FOLD = "seed0-fold0"  # folder, within that of a cross-validation, of its first run
 BEST = "best"  # folder, within that of `auto`, of its best run
-HELD_OUT_STEPS = ("head", "finetuned")  # folders of `auto` whose runs have predictions of held-out images
 CACHE = ".features"  # beside the run folders, shared by all of them
 # Names of the same files in runs of earlier versions.
 OLD_NAMES = {

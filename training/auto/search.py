@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from common.errors import Diverged, UserError
+from common.files import write_arrays
 from common.folders import ClassFolders, list_classes
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
@@ -19,6 +20,8 @@ from training.auto.plan import Plan
 from training.config.override import change
 from training.config.recipe import LINEAR, Head, Recipe
 from training.data.split import not_held_out, split_rows
+from training.evaluate.metrics import metrics
+from training.evaluate.plots import plot_confusion
 from training.fit.features import FeatureSpec, extract_features, tta_features
 from training.fit.finetune import make_backbone, seconds_per_image
 from training.fit.precision import fastest
@@ -53,7 +56,8 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
 
     Args:
         inputs: `Inputs`; `test` is reported on and used for nothing else.
-        out: a new folder. Gets `best`, the best run so far, `plan.json`, and the run of each step.
+        out: a new folder. Gets `best`, the best run so far, `plan.json`, the run of each step, and `val.npz` and
+            `confusion.png` of the best run on the held-out images.
         minutes: time for everything. The first step is done even if it needs more.
 
     Returns:
@@ -136,6 +140,8 @@ class Search:
         recipe = replace(change(self.base, changes), head=head)
         self._train(recipe, QUICK)
         self.plan.keep(QUICK, recipe, best)
+        if best is not None:
+            self._save_held_out(self.quick_predicted)
 
     def finetune(self) -> None:
         """Fine-tunes the backbone if there is time. Keeps it unless it is clearly worse, and a head on it if better."""
@@ -159,13 +165,14 @@ class Search:
         if result is None:
             return
         self.finetuning_seconds = time.monotonic() - began
-        labels = self.images.labels[self.rows[1]]
-        if clearly_worse(_held_out(plan.out / FINETUNED), self.quick_predicted, labels):
+        labels, predicted = self.images.labels[self.rows[1]], _held_out(plan.out / FINETUNED)
+        if clearly_worse(predicted, self.quick_predicted, labels):
             plan.say(
                 f"{FINETUNED}: {result['accuracy']:.1%}, worse than {plan.accuracy:.1%} by more than chance; not kept"
             )
         else:
             plan.keep(FINETUNED, recipe, result["accuracy"])
+            self._save_held_out(predicted)
             self.finetuned_recipe = recipe
         if plan.seconds_left > heads_seconds * choices.relative_cost(recipe.finetune.input_size):
             self._heads(recipe)
@@ -219,6 +226,13 @@ class Search:
         except Diverged as error:
             self.plan.say(f"{step}: not kept, {str(error).split(';')[0]}")
             return None
+
+    def _save_held_out(self, probabilities: np.ndarray) -> None:
+        """Saves the best model's predictions of the held-out images, before it is trained on them, and draws them."""
+        rows, out = self.rows[1], self.plan.out
+        labels = self.images.labels[rows]
+        write_arrays(out / VAL, probabilities=probabilities, labels=labels, rows=rows)
+        plot_confusion(metrics(labels, probabilities, self.images.names), out / "confusion.png")
 
     def _describe(self) -> None:
         images, repeats, counts = self.images, self.base.data.class_repeats, self._training_counts()
@@ -383,6 +397,7 @@ class Search:
         inputs = replace(self.inputs, reuse=(folder,), require_reuse=True)
         result = self._tried(recipe, HEAD, inputs)
         if result and self.plan.keep_if_better(HEAD, recipe, result["accuracy"]):
+            self._save_held_out(_held_out(self.plan.out / HEAD))
             self.finetuned_recipe = recipe
 
 

@@ -17,7 +17,6 @@ from training.evaluate.plots import new_figure, save_figure
 from training.inputs import Inputs, load_inputs
 from training.run_folder import (
     FIRST_FOLD,
-    HELD_OUT_STEPS,
     OUT_OF_FOLD,
     VAL,
     best_of,
@@ -102,16 +101,17 @@ def read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, 
 
 
 def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
-    given, folder = folder, best_of(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; check the path")
     is_crossval = (folder / OUT_OF_FOLD).is_file()
-    run, file_name = (folder / FIRST_FOLD, OUT_OF_FOLD) if is_crossval else (folder, VAL)
-    path = run_file(folder, file_name)
-    if not path.is_file():
-        others = [str(given / step) for step in HELD_OUT_STEPS if (given / step / VAL).is_file()]  # of `auto`
-        fix = f"; give {others[0]}, which was trained without the held-out images" if others else ""
+    run = folder / FIRST_FOLD if is_crossval else best_of(folder)
+    # The best run of `auto` may be trained on the held-out images; `auto` keeps the predictions of before.
+    found = [run_file(place, OUT_OF_FOLD if is_crossval else VAL) for place in (folder, run)]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
         raise UserError(
-            f"{folder} must be a finished run with a validation part or a cross-validation; "
-            f"it has neither {VAL} nor {OUT_OF_FOLD}{fix}"
+            f"{folder} must be a finished run with a validation part, or a cross-validation; "
+            f"it has neither {VAL} nor {OUT_OF_FOLD}"
         )
     record = read_record(run)
     images, _ = load_inputs(replace(inputs, size=record.image_shape, max_images=record.max_images))

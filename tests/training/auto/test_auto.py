@@ -72,6 +72,7 @@ def test_the_quick_model_is_ready_to_build(auto_data, tmp_path, capsys):
     assert record.recipe.head.kind == "linear"
     assert record.recipe.data.class_repeats == {"Species2": 2}
     assert record.recipe.prediction.tta_transforms == ("none", "horizontal")
+    assert saved_accuracy(out) == accuracy and (out / "confusion.png").is_file()
     trained = load_run(out)
     assert trained.names == ("Species1", "Species2", "Species3")
     assert trained.samples is not None
@@ -253,6 +254,12 @@ def test_a_kept_fine_tuning_is_complete_but_for_its_checkpoint(auto_data, tmp_pa
     assert load_run(tmp_path / "out").names == ("Species1", "Species2", "Species3")
 
 
+def saved_accuracy(out):
+    """The accuracy of the best model's predictions of the held-out images, as `auto` saves them."""
+    with np.load(out / "val.npz") as file:
+        return (file["probabilities"].argmax(axis=1) == file["labels"]).mean()
+
+
 @pytest.fixture
 def decided(auto_data, tmp_path, monkeypatch, one_epoch):
     """Runs `auto` on twelve held-out images with models that are wrong on the first so many of them.
@@ -308,6 +315,7 @@ def test_a_fine_tuning_is_kept_unless_it_is_clearly_worse(decided, tmp_path, cap
     assert (refused in capsys.readouterr().out) == (best == "auto-quick")
     steps = list(json.loads((tmp_path / "out" / "plan.json").read_text("utf-8"))["steps"])
     assert steps == ["quick", "finetuned"][: 1 if best == "auto-quick" else 2]
+    assert saved_accuracy(tmp_path / "out") == 1 - (quick if best == "auto-quick" else finetuned) / 12
 
 
 @pytest.mark.parametrize(
@@ -324,7 +332,8 @@ def test_a_fine_tuning_is_kept_unless_it_is_clearly_worse(decided, tmp_path, cap
 def test_a_head_is_kept_only_if_it_is_not_worse_than_the_fine_tuning(
     decided, tmp_path, capsys, heads, trained, best, said
 ):
-    assert decided(3, 3, heads, trained)[0] == best
+    shipped, accuracy = decided(3, 3, heads, trained)
+    assert shipped == best and saved_accuracy(tmp_path / "out") == accuracy
     assert said in capsys.readouterr().out
     assert (tmp_path / "out" / "head").exists() == (trained is not None)
 
