@@ -151,4 +151,3 @@ def test_if_the_best_run_was_trained_on_all_images_the_predictions_of_before_are
     assert draw(tmp_path / "auto", mistaken["images"], tmp_path / "auto.png") == 0
     assert draw(mistaken["run"], mistaken["images"], tmp_path / "run.png") == 0
     assert (tmp_path / "auto.png").read_bytes() == (tmp_path / "run.png").read_bytes()
-
