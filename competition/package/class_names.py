@@ -11,7 +11,7 @@ import numpy as np
 
 from common.folders import printable
 
-MAX_FIELDS = 1_000_000  # of one message
+MAX_FIELDS = 2_000_000  # that are read in all; the committed model needs 331
 MAX_STEPS = 20  # from the signature to the constant
 MAX_CLASSES = 10_000
 LISTED = 10  # of many classes, in a text
@@ -30,7 +30,7 @@ def class_names(path: Path | str) -> tuple[str, ...] | None:
         equal, or one cannot be printed.
     """
     try:
-        names = _constant(np.memmap(path, mode="r").data, b"about", b"names")
+        names = _Reader(MAX_FIELDS).constant(np.memmap(path, mode="r").data, b"about", b"names")
     except (OSError, ValueError, IndexError, KeyError):
         return None
     usable = 1 < len(names) <= MAX_CLASSES and len(set(names)) == len(names) and all(n == printable(n) for n in names)
@@ -42,63 +42,83 @@ def shortened(items: Sequence[str], most: int = LISTED) -> str:
     return ", ".join([*items[: most - 1], "…", items[-1]] if len(items) > most else items)
 
 
-def _constant(saved_model: memoryview, signature: bytes, output: bytes) -> tuple[str, ...]:
-    """Follows an output of a signature through function calls and Identity nodes to its constant of strings."""
-    meta_graph = _values(saved_model, 2)[0]
-    graph = _values(meta_graph, 2)[0]
-    functions = {_text(_values(function, 1)[0], 1): function for function in _values(_values(graph, 2)[0], 1)}
-    tensor = _text(_map(_map(meta_graph, 5)[signature], 2)[output], 1)
-    nodes = _values(graph, 1)
-    for _ in range(MAX_STEPS):
-        name, _, index = tensor.partition(b":")
-        node = {_text(node, 1): node for node in nodes}[name]
-        attributes = _map(node, 5)
-        if b"value" in attributes:  # a Const
-            return tuple(bytes(value).decode() for value in _values(_values(attributes[b"value"], 8)[0], 8))
-        if b"f" in attributes:  # a call of a function
-            function = functions[_text(_values(attributes[b"f"], 10)[0], 1)]
-            returned = _values(_values(function, 1)[0], 3)[int(index.rpartition(b":")[2] or 0)]
-            tensor, nodes = bytes(_map(function, 4)[_text(returned, 1)]), _values(function, 3)
-        else:  # an Identity
-            tensor = _text(node, 3)
-    raise ValueError("the output is not a constant")
+class _Reader:
+    """Reads messages, and raises a ValueError after a number of fields.
 
+    A small zip unpacks to a file in which every step to the constant leads through millions of fields.
 
-def _values(message: memoryview, number: int) -> list[memoryview]:
-    """The values of a repeated message or string."""
-    return [value for field, value in _fields(message) if field == number]
+    Args:
+        left: the number.
+    """
 
+    def __init__(self, left: int) -> None:
+        self.left = left
 
-def _text(message: memoryview, number: int) -> bytes:
-    """The first value of a string."""
-    return bytes(_values(message, number)[0])
+    def constant(self, saved_model: memoryview, signature: bytes, output: bytes) -> tuple[str, ...]:
+        """Follows an output of a signature through function calls and Identity nodes to its constant of strings."""
+        meta_graph = self._first(saved_model, 2)
+        graph = self._first(meta_graph, 2)
+        functions = {self._text(self._first(f, 1), 1): f for f in self._values(self._first(graph, 2), 1)}
+        tensor = self._text(self._map(self._map(meta_graph, 5)[signature], 2)[output], 1)
+        nodes = self._by_name(graph, 1)
+        for _ in range(MAX_STEPS):
+            name, _, index = tensor.partition(b":")
+            node = nodes[name]
+            attributes = self._map(node, 5)
+            if b"value" in attributes:  # a Const
+                values = self._values(self._first(attributes[b"value"], 8), 8)
+                return tuple(bytes(value).decode() for value in values)
+            if b"f" in attributes:  # a call of a function
+                function = functions[self._text(self._first(attributes[b"f"], 10), 1)]
+                returned = list(self._values(self._first(function, 1), 3))[int(index.rpartition(b":")[2] or 0)]
+                tensor = bytes(self._map(function, 4)[self._text(returned, 1)])
+                nodes = self._by_name(function, 3)
+            else:  # an Identity
+                tensor = self._text(node, 3)
+        raise ValueError("the output is not a constant")
 
+    def _values(self, message: memoryview, number: int) -> Iterator[memoryview]:
+        """The values of a repeated message or string."""
+        return (value for field, value in self._fields(message) if field == number)
 
-def _map(message: memoryview, number: int) -> dict[bytes, memoryview]:
-    """A map with strings as keys: each entry is a message of key and value."""
-    return {_text(entry, 1): _values(entry, 2)[0] for entry in _values(message, number)}
+    def _first(self, message: memoryview, number: int) -> memoryview:
+        """The first value of a message or string."""
+        for value in self._values(message, number):
+            return value
+        raise ValueError("the file is damaged")
 
+    def _text(self, message: memoryview, number: int) -> bytes:
+        """The first value of a string."""
+        return bytes(self._first(message, number))
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yields (field number, bytes) of each field whose length is stored. Numbers are skipped."""
-    place = 0
-    for _ in range(MAX_FIELDS):
-        if place == len(message):
-            return
-        key, place = _varint(message, place)
-        wire_type = key & 7
-        if wire_type == VARINT:
-            _, place = _varint(message, place)
-            continue
-        size = FIXED_SIZES.get(wire_type, 0)
-        if wire_type == LENGTH_DELIMITED:
-            size, place = _varint(message, place)
-        if (not size and wire_type != LENGTH_DELIMITED) or size > len(message) - place:
-            raise ValueError("the file is damaged")
-        if wire_type == LENGTH_DELIMITED:
-            yield key >> 3, message[place : place + size]
-        place += size
-    raise ValueError("the file has too many fields")
+    def _map(self, message: memoryview, number: int) -> dict[bytes, memoryview]:
+        """A map with strings as keys: each entry is a message of key and value."""
+        return {self._text(entry, 1): self._first(entry, 2) for entry in self._values(message, number)}
+
+    def _by_name(self, message: memoryview, number: int) -> dict[bytes, memoryview]:
+        """The nodes of a graph or function."""
+        return {self._text(node, 1): node for node in self._values(message, number)}
+
+    def _fields(self, message: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """Yields (field number, bytes) of each field whose length is stored. Numbers are skipped."""
+        place = 0
+        while place < len(message):
+            self.left -= 1
+            if self.left < 0:
+                raise ValueError("the file has too many fields")
+            key, place = _varint(message, place)
+            wire_type = key & 7
+            if wire_type == VARINT:
+                _, place = _varint(message, place)
+                continue
+            size = FIXED_SIZES.get(wire_type, 0)
+            if wire_type == LENGTH_DELIMITED:
+                size, place = _varint(message, place)
+            if (not size and wire_type != LENGTH_DELIMITED) or size > len(message) - place:
+                raise ValueError("the file is damaged")
+            if wire_type == LENGTH_DELIMITED:
+                yield key >> 3, message[place : place + size]
+            place += size
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from helpers import NAMES, ROOT, python, tiny_submission
 
+from competition.package import class_names as module
 from competition.package.class_names import class_names
 
 pytestmark = pytest.mark.integration
@@ -66,23 +67,65 @@ def test_damage_anywhere_gives_the_names_or_none(tmp_path):
         assert names is None or (len(names) > 1 and all(isinstance(name, str) for name in names))
 
 
-def test_endless_chain_of_nodes_ends(tmp_path):
-    """A node whose input is itself."""
+def field(number, value):
+    """A message's field of bytes."""
+    length, left = b"", len(value)
+    while left > 127:
+        length, left = length + bytes([left & 127 | 128]), left >> 7
+    return bytes([number << 3 | 2]) + length + bytes([left]) + value
 
-    def field(number, value):
-        return bytes([number << 3 | 2, len(value)]) + value
 
-    node = field(1, b"a") + field(2, b"Identity") + field(3, b"a:0")
+def write_graph(path, nodes):
+    """A SavedModel of these nodes, in which the names are the output a:0."""
     output = field(2, field(1, b"names") + field(2, field(1, b"a:0")))
     signature = field(5, field(1, b"about") + field(2, output))
-    (tmp_path / GRAPH).write_bytes(field(2, field(2, field(1, node) + field(2, b"")) + signature))
+    path.write_bytes(field(2, field(2, b"".join(field(1, node) for node in nodes) + field(2, b"")) + signature))
+
+
+def test_endless_chain_of_nodes_ends(tmp_path):
+    """A node whose input is itself."""
+    write_graph(tmp_path / GRAPH, [field(1, b"a") + field(2, b"Identity") + field(3, b"a:0")])
     assert class_names(tmp_path / GRAPH) is None
+
+
+@pytest.fixture
+def fields_read(monkeypatch):
+    """The number of fields that were read, in a list."""
+    count, varint = [0], module._varint
+
+    def counted(message, place):
+        count[0] += 1
+        return varint(message, place)
+
+    monkeypatch.setattr(module, "_varint", counted)
+    monkeypatch.setattr(module, "MAX_FIELDS", 1000)
+    return count
+
+
+def test_fields_of_all_messages_are_limited_together(tmp_path, fields_read):
+    """A file of some kB when it is zipped stopped the grader for hours."""
+    junk = b"\x18\x00" * 900  # numbers before the name of each node
+    write_graph(tmp_path / GRAPH, [junk + field(1, name) + field(3, b"a:0") for name in (b"a", b"b", b"c")])
+    assert class_names(tmp_path / GRAPH) is None
+    assert fields_read[0] <= 2 * 1000  # a key and a length each
+
+
+def test_nothing_is_read_behind_a_name(tmp_path, fields_read):
+    junk = b"\x18\x00" * 900
+    write_graph(tmp_path / GRAPH, [field(1, b"a") + field(3, b"missing:0"), field(1, b"b") + junk])
+    assert class_names(tmp_path / GRAPH) is None
+    assert fields_read[0] < 100
+
+
+def test_committed_model_needs_few_fields(fields_read):
+    assert class_names(ROOT / "submission" / "SubmissionModel" / GRAPH) == NAMES
 
 
 def test_tensorflow_is_not_imported(tmp_path):
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
+from competition.package import class_names as module
 from competition.package.class_names import class_names
 assert class_names(sys.argv[2])[0] == "Species1"
 assert not {"tensorflow", "google"} & set(sys.modules)
