@@ -75,11 +75,11 @@ def match_columns(columns: Sequence[str], names: Sequence[str], told: str | None
     kinds = [kind] if kind else ["names"] if _are_numbers(names) else ["names", "positions", "one-based"]
     for option in kinds:
         found = _positions_of(columns, names, option)
-        if found is not None:
+        if found is not None and (kind or not _is_contradicted(columns, [names[place] for place in found])):
             return Answer("probabilities", columns=found)
     different = sorted(set(columns) ^ set(names))[:5]
     fix = "train on its classes"
-    if not kind and _are_numbers(names) and any(_positions_of(columns, names, option) for option in KINDS[1:3]):
+    if not kind and any(_positions_of(columns, names, option) for option in KINDS[1:3]):
         fix = "if its columns are numbered by position, give --answer positions or --answer one-based"
     raise UserError(f"its columns and the model's classes differ in {', '.join(different) or 'number'}; {fix}")
 
@@ -267,6 +267,19 @@ def _positions_of(columns: Sequence[str], names: Sequence[str], kind: str) -> tu
     if len(prefixes) != 1 or len(set(found)) != len(names) or sorted(found) != sorted(wanted):
         return None
     return tuple(wanted.index(number) for number in found)
+
+
+def _is_contradicted(columns: Sequence[str], classes: Sequence[str]) -> bool:
+    """Whether a column is called as another class than its own, or as its own with another number."""
+    for column, name in zip(columns, classes, strict=True):
+        if column != name and column in classes:
+            return True
+        parts = re.fullmatch(r"(.+?)[\W_]*([0-9]{1,9})", name)
+        word = re.escape(parts[1]) if parts else ""
+        number = re.fullmatch(rf"(?:.*[\W_])?{word}[\W_]*([0-9]{{1,9}})", column, re.I) if parts else None
+        if parts and number and int(number[1]) != int(parts[2]):
+            return True
+    return False
 
 
 def is_number(text: str) -> bool:

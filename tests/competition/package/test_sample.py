@@ -317,6 +317,7 @@ COLUMNS = {
     "numbers from 1": (NAMES, [f"c{name}" for name in EIGHT]),
     "numbered names": (EIGHT, [f"class_{name}" for name in EIGHT]),
     "padded names": (PADDED, [f"p{name}" for name in EIGHT]),
+    "names with other numbers": (("2cm", "10cm", "30cm", "40cm"), ["c0", "c1", "c2", "c3"]),
     "padded columns": (EIGHT, [f"p{name}" for name in PADDED]),
     "a name within the prefix": (("s", "t"), ["class_s", "class_t"]),
     "a name within another": (("leaf", "leaflet"), ["p_leaf", "p_leaflet"]),
@@ -336,6 +337,11 @@ def test_columns_are_matched_in_any_order(case):
     [
         (EIGHT, ZERO_BASED, "--answer positions"),
         (("2", "3", "4"), ("c0", "c1", "c2"), "--answer positions"),
+        (NAMES, [f"Species{name}" for name in ZERO_BASED], "differ in Species0, Species8; .* --answer positions"),
+        (NAMES, [f"p_species_{name}" for name in ZERO_BASED], "--answer positions"),
+        (("c2", "c3", "c4", "c5"), ("c1", "c2", "c3", "c4"), "differ in c1, c5; .* --answer one-based"),
+        (("h1", "h2", "h4"), ("h1", "h2", "h3"), "differ in h3, h4; .* --answer one-based"),
+        (("c1", "cat", "dog"), ("c0", "c1", "c2"), "--answer positions"),
         (NAMES, [f"c{name}" for name in (*EIGHT[1:], "9")], "differ in"),
         (NAMES, [f"a{name}" if name != "1" else "b1" for name in EIGHT], "differ in"),
         (NAMES, [f"prob_{name}" for name in (*NAMES[1:], "Rose")], "differ in"),
@@ -349,6 +355,8 @@ def test_other_columns_are_refused(names, columns, named):
 @pytest.mark.parametrize(("told", "columns"), [("positions", ZERO_BASED), ("one-based", EIGHT)])
 def test_numbered_columns_are_what_the_user_says(told, columns):
     assert match_columns(columns, tuple("23456789"), told).columns == tuple(range(8))
+    assert match_columns(columns, NAMES, told).columns == tuple(range(8))
+    assert match_columns([f"Species{name}" for name in columns], NAMES, told).columns == tuple(range(8))
 
 
 # --- the mapping that is printed
