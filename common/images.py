@@ -1,5 +1,6 @@
 """Loads class folders into arrays."""
 
+import errno
 import hashlib
 import os
 import time
@@ -26,6 +27,8 @@ OTHER_ASPECTS = 0.1  # share of images of another aspect, above which all images
 TRIAL_FILES = 16  # on which the speed of reading is measured
 DARK = 32  # an eighth of white
 LEAST_SHARE = 0.1  # of the images that have the most frequent size; with fewer, the median size is taken
+# Errors that concern one file; others are of the disk, the network or this computer. Pillow's have no number.
+OF_ONE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO)
 REDUCED_SIDE = 384  # pixels, the longer side of reduced images; the recipes' networks use at most 299
 
 
@@ -162,6 +165,7 @@ def load_images(listed: ClassFolders, size: tuple[int, int] | None = None) -> Im
 
     Raises:
         UserError: a class has no readable image; the same file has two labels; too little memory.
+        OSError, MemoryError: this computer cannot read a file.
     """
     names = tuple(name for name, _ in listed.classes)
     files = [(path, label) for label, (_, paths) in enumerate(listed.classes) for path in paths]
@@ -278,11 +282,19 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
 
 
 def _read_file(path: Path, label: int, pixels: np.ndarray) -> _Photo | str:
-    """Reads one file into `pixels` [h, w, 3]. Returns a note if it is not a readable image."""
+    """Reads one file into `pixels` [h, w, 3]. Returns a note if it is not a readable image.
+
+    Raises:
+        OSError, MemoryError: this computer cannot read the file; the image may be good.
+    """
     try:
         data = read_file(path)
         picture = decode(data, pixels.shape[:2])
+    except MemoryError:
+        raise
     except Exception as error:  # each of Pillow's decoders raises its own
+        if isinstance(error, OSError) and error.errno not in OF_ONE_FILE:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"skipped {printable(path)}: {printable(reason)}"
     pixels[:] = np.asarray(picture.image)

@@ -1,6 +1,8 @@
 """Image files and class folders are read into arrays."""
 
+import errno
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -9,9 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import ROOT, python
 from pictures import chunk, with_chunks
 from PIL import Image
 
+from common import images as module
 from common.errors import UserError
 from common.folders import list_classes
 from common.images import NAMED, Images, load_folder, working_size
@@ -381,3 +385,37 @@ def test_too_little_memory_is_named(leaf_folder, monkeypatch):
     monkeypatch.setattr("common.images.np", SimpleNamespace(empty=fail, uint8=np.uint8))
     with pytest.raises(UserError, match="24 images of 32×32 pixels need .* GB.*--size"):
         load_folder(leaf_folder)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOTCONN])
+def test_disk_that_cannot_be_read_is_no_damaged_image(leaf_folder, monkeypatch, number):
+    read = module.read_file
+
+    def fail(path):
+        if path.name == "00002.jpg":
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    monkeypatch.setattr(module, "read_file", fail)
+    with pytest.raises(OSError) as caught:
+        load_folder(leaf_folder)
+    assert caught.value.errno == number
+    assert caught.value.filename.endswith("00002.jpg")
+
+
+def test_image_too_large_for_the_memory_is_no_damaged_image(tmp_path):
+    """A process with little memory, which the photograph exceeds."""
+    draw_folder(tmp_path / "leaves", 2, classes=2, side=32)
+    Image.new("RGB", (9000, 9000)).save(tmp_path / "leaves" / "Species1" / "large.png")
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from common.cli import run_command
+from common.images import load_folder
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+sys.exit(run_command(lambda: print(load_folder(sys.argv[2], (32, 32)).notes)))
+"""
+    done = python("-c", code, ROOT, tmp_path / "leaves")
+    assert done.returncode == 2, done.stdout
+    assert re.fullmatch("error: too little memory .*\n", done.stderr)
