@@ -135,7 +135,7 @@ class Submission:
         os.close(their_requests)
         os.close(their_responses)
         os.set_blocking(self._requests, False)
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def request(self, request):
         """Sends a request and reads the header of its response.
@@ -151,7 +151,7 @@ class Submission:
             if len(self._buffer) > MAX_HEADER_BYTES:
                 raise Failed(*PIPE_MISUSE)
             self._read()
-        line, self._buffer = self._buffer.split(b"\n", 1)
+        line = self._take(self._buffer.index(b"\n") + 1)
         try:
             header = json.loads(line.decode())
             assert isinstance(header, dict)
@@ -188,8 +188,13 @@ class Submission:
         size = np.dtype(dtype).itemsize * int(np.prod(shape))
         while len(self._buffer) < size:
             self._read()
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return np.frombuffer(data, dtype).reshape(shape)
+        return np.frombuffer(self._take(size), dtype).reshape(shape)
+
+    def _take(self, size):
+        """Removes the first bytes from the buffer, and returns them."""
+        data = self._buffer[:size]
+        del self._buffer[:size]  # without a copy of the rest
+        return data
 
     def _read(self):
         self._wait([self._responses], [])
@@ -527,25 +532,28 @@ def predictions_of(submission, request, classes):
     count = len(request["rows"])
     validate_header(header, count)
     values = submission.array("<i8", (count,))
+    probabilities = announced_probabilities(submission, header, count)
     if count and not (0 <= values.min() and values.max() < classes):
         raise Failed(
             "predict returned {} to {}, there are {} classes".format(values.min(), values.max(), classes),
             "return class numbers from 0 to {}".format(classes - 1),
         )
-    probabilities = None
-    if header.get("has_probabilities") is True:
-        if type(header.get("classes")) is not int or not 0 < header["classes"] <= MAX_CLASSES:
-            raise Failed(*PIPE_MISUSE)
-        probabilities = submission.array("<f4", (count, header["classes"]))
-        if header["classes"] == classes and not np.isfinite(probabilities).all():
-            rows = np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()
-            raise Failed(
-                "the probabilities of {} of {} images are NaN or infinite, row {} first".format(
-                    len(rows), count, rows[0]
-                ),
-                "an output of the network is not a number: check its weights and its input",
-            )
+    if probabilities is not None and probabilities.shape[1] == classes and not np.isfinite(probabilities).all():
+        rows = np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()
+        raise Failed(
+            "the probabilities of {} of {} images are NaN or infinite, row {} first".format(len(rows), count, rows[0]),
+            "an output of the network is not a number: check its weights and its input",
+        )
     return values, probabilities if are_probabilities(probabilities, classes) else None
+
+
+def announced_probabilities(submission, header, count):
+    """The probabilities of a response, float32 [count, k], or None. Raises Failed if their number is not valid."""
+    if header.get("has_probabilities") is not True:
+        return None
+    if type(header.get("classes")) is not int or not 0 < header["classes"] <= MAX_CLASSES:
+        raise Failed(*PIPE_MISUSE)
+    return submission.array("<f4", (count, header["classes"]))
 
 
 def validate_header(header, count):

@@ -316,6 +316,16 @@ def test_both_logs_show_each_failed_check_with_its_reason_and_fix(submit, case):
 
 
 @pytest.mark.integration
+def test_classes_out_of_range_are_no_misuse_of_the_pipes(submit):
+    """Probabilities that follow them are read, so that the next check finds its own response."""
+    keeps = "        self.probabilities = np.eye(4, dtype=np.float32)[good % 4]\n        return"
+    result = submit(stub("good % 4 + 4").replace("        return", keeps))
+    reasons = {record["reason"] for record in result.failed.values()}
+    assert all(re.fullmatch("predict returned [4-7] to [4-7], there are 4 classes", reason) for reason in reasons)
+    assert list(result.failed) == ["one image", "odd batch"]
+
+
+@pytest.mark.integration
 def test_logs_of_a_good_submission_show_no_failed_check(submit):
     result = submit(GOOD)
     assert "failed checks" not in result.prediction.stderr + result.scoring.stderr
@@ -464,3 +474,22 @@ def test_misuse_of_the_pipes_ends_in_a_failed_check(submit, case):
     assert re.search(reason, "\n".join(record["reason"] for record in result.failed.values()))
     assert result.scores == {}
     assert "Traceback" not in result.prediction.stderr.rpartition("failed checks:")[2]
+
+
+@pytest.mark.unit
+def test_response_is_collected_in_one_buffer(monkeypatch):
+    """A copy of all that has come before, at every read, was charged to the submission's time."""
+    ingestion = load_module(PROGRAM, "ingestion")
+    submission = ingestion.Submission.__new__(ingestion.Submission)
+    submission._buffer = buffer = bytearray()
+    parts = iter([b'{"kind": "tensor"}\n', *(bytes([number]) * 1000 for number in range(100)), b"rest"])
+    monkeypatch.setattr(submission, "_wait", lambda readable, writable: None)
+    monkeypatch.setattr(submission, "_send", lambda request: None)
+    monkeypatch.setattr(submission, "_responses", 0, raising=False)
+    monkeypatch.setattr(ingestion.os, "read", lambda descriptor, size: next(parts))
+    assert submission.request({}) == {"kind": "tensor"}
+    values = submission.array("u1", (100, 1000))
+    assert (values == np.arange(100)[:, None]).all()
+    submission._read()
+    assert submission._buffer is buffer
+    assert buffer == b"rest"
