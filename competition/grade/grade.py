@@ -167,11 +167,14 @@ def grade(
         The grade. Whatever the submission does is a failed check there, never an exception.
 
     Raises:
-        UserError: `data` or `python` cannot be used, a folder of `data` is none of the model's classes, the images need
+        UserError: `path`, `data` or `python` cannot be used, a folder of `data` is none of the model's classes, the images need
             more memory than there is, or the disk of temporary files is full.
     """
     rules = rules or Rules()
     python = _find_interpreter(python, ("numpy", "tensorflow") if LAYOUTS[rules.layout] == "model" else ("numpy",))
+    show("grading: checking the zip")
+    checks = inspect(path, rules.limit_mb)
+    show("")
     images = load_folder(data, rules.size) if data else _synthetic_images(rules)
     job = _Job(
         zip=Path(path),
@@ -185,9 +188,7 @@ def grade(
     )
     del images
     notes = (*_missing_protection(isolation(python)), *job.images.notes)
-    result = Grade(str(path), len(job.images), bool(data), job.images.names, notes)
-    show("grading: checking the zip")
-    result.checks = inspect(path, rules.limit_mb)
+    result = Grade(str(path), len(job.images), bool(data), job.images.names, notes, checks=checks)
     if result.passed:
         _require_memory(job.images.images, rules)
         with _temporary_folder() as folder, _local_disk(folder, _disk_bytes(job)):

@@ -1,6 +1,7 @@
 """Checks a submission's zip against the server's rules and unpacks it safely."""
 
 import errno
+import io
 import lzma
 import re
 import shutil
@@ -14,12 +15,17 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from common.errors import UserError
+from common.folders import printable
+
 MODEL_NAME = "SubmissionModel"  # folder of the SavedModel in a submission
 LIMIT_MB = 300  # CodaLab's default for one submission
 UNPACKED_LIMIT_MB = 2000  # far above what a real model within LIMIT_MB unpacks to
 ENTRIES_LIMIT = 10_000
 DEPTH_LIMIT = 50  # nested folders
 NAME_LIMIT = 255  # bytes of one part of a path
+PATH_LIMIT = 1000  # bytes of a whole path; macOS takes 1,024, with the folder that it is unpacked to
+DIRECTORY_LIMIT = 10_000_000  # bytes of a zip's directory, which Python reads as a whole: 1,000 for each entry
 METADATA_LIMIT = 10_000  # bytes
 METADATA_KEYS = ("description",)
 BUILD_AGAIN = "zip the files again: python build_submission.py"
@@ -64,19 +70,34 @@ def inspect(path: Path | str, limit_mb: float = LIMIT_MB) -> list[Check]:
         The checks. The zip is safe to unpack only if all of them passed.
 
     Raises:
+        UserError: there is no such file.
         OSError: this computer cannot read the file; the zip may be good.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"the zip must be a file, {printable(path)} is a folder; python build_submission.py makes a zip")
     if not path.is_file():
-        return [Check("zip", False, f"no file at {path}", "build it: python build_submission.py")]
+        raise UserError(f"the zip must exist, no file at {printable(path)}; build it: python build_submission.py")
+    size = _check_size(path, limit_mb)
+    if not size.passed:
+        return [size]
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [_check_size(path, limit_mb), *_check_contents(archive)]
+        with _BoundedFile(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            return [size, *_check_contents(archive)]
     except (*UNREADABLE, ValueError, NotImplementedError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
             raise
         fix = "build it again: python build_submission.py"
         return [Check("zip", False, f"{path} is damaged or not a zip: {error}", fix)]
+
+
+class _BoundedFile(io.BufferedReader):
+    """A zip whose directory is not read if it is larger than that of any valid one."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > DIRECTORY_LIMIT:
+            raise zipfile.BadZipFile(f"its directory is larger than {DIRECTORY_LIMIT / 1e6:.0f} MB")
+        return super().read(size)
 
 
 def may_be_unpacked(checks: Sequence[Check]) -> bool:
@@ -156,7 +177,7 @@ def _parsed(text: str) -> object:
 def _check_size(path: Path, limit_mb: float) -> Check:
     size = path.stat().st_size
     if size > limit_mb * 1e6:
-        fix = "store the weights at half precision or use a smaller network"
+        fix = "leave out files that prediction does not need, or train a smaller network"
         return Check("size", False, f"{megabytes(size)} MB, the limit is {limit_mb} MB", fix)
     return Check("size", True, f"{megabytes(size)} of {limit_mb} MB")
 
@@ -206,7 +227,7 @@ def _check_metadata_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name
     if entry.file_size > METADATA_LIMIT:
         return Check(name, False, "it is larger than 10 kB", FIX_METADATA.format(name=name))
     if entry.compress_type in UNBOUNDED:
-        return Check(name, False, f"it is compressed with {UNBOUNDED[entry.compress_type]}", BUILD_AGAIN)
+        return Check(name, True, f"not read, because it is compressed with {UNBOUNDED[entry.compress_type]}")
     return check_metadata(archive.read(entry).decode("utf-8", "replace"), name)
 
 
@@ -269,7 +290,8 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
         return "is not a file name"
     if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
         return "has a character that is not portable"
-    if len(path.parts) > DEPTH_LIMIT or any(len(part.encode("utf-8", "replace")) > NAME_LIMIT for part in path.parts):
+    longest = max((len(part.encode("utf-8", "replace")) for part in path.parts), default=0)
+    if len(path.parts) > DEPTH_LIMIT or longest > NAME_LIMIT or len(name.encode("utf-8", "replace")) > PATH_LIMIT:
         return "is nested too deeply or too long"
     if not name.isascii() and not entry.flag_bits & 0x800:
         return "is in another encoding than UTF-8"

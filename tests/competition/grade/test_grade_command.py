@@ -138,9 +138,10 @@ def test_refused_zip_exits_with_1(tmp_path, capsys):
     assert not json.loads((tmp_path / "grade.json").read_text())["passed"]
 
 
-def test_missing_zip_exits_with_1(tmp_path, capsys):
-    assert grade_submission.main([str(tmp_path / "none.zip")]) == 1
-    assert f"no file at {tmp_path / 'none.zip'}" in capsys.readouterr().out
+def test_missing_zip_or_folder_exits_with_2(tmp_path, capsys):
+    for path, reason in ((tmp_path / "none.zip", "no file at"), (tmp_path, "is a folder")):
+        assert grade_submission.main([str(path)]) == 2
+        assert reason in capsys.readouterr().err
 
 
 # --- arguments and signals
