@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 
@@ -15,6 +15,7 @@ from competition.upload.retries import answered
 
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 STALLED = (60, 60)  # while a body is sent, the first one counts
+PORTS = {"https": 443, "http": 80}  # that an address need not name
 PAGES = 200  # of one list, at most
 
 
@@ -122,17 +123,23 @@ def request_token(url: str, username: str, password: str) -> str:
 
 
 def checked_url(url: str) -> str:
-    """The server's address without /api and without a trailing slash.
+    """The server's address in one form: in lower case, without the default port, /api and a trailing slash.
 
     Raises:
         UserError: an address that a token must not be sent to.
     """
-    scheme = url.partition(":")[0].lower()
-    if scheme not in ("http", "https") or not host(url):
+    scheme, name = url.partition(":")[0].lower(), host(url)
+    try:
+        port = urlsplit(url).port if name else None
+    except ValueError:
+        name = ""
+    if scheme not in ("http", "https") or not name:
         raise UserError(f"--server must be an address such as https://www.codabench.org, got {url}")
-    if scheme == "http" and host(url) not in ("localhost", "127.0.0.1", "::1"):
+    if scheme == "http" and name not in ("localhost", "127.0.0.1", "::1"):
         raise UserError(f"--server must start with https, or the token would be sent unencrypted; got {url}")
-    return url.rstrip("/").removesuffix("/api")
+    name = f"[{name}]" if ":" in name else name
+    name += f":{port}" if port not in (None, PORTS[scheme]) else ""
+    return f"{scheme}://{name}{urlsplit(url).path.rstrip('/').removesuffix('/api')}"
 
 
 def is_token(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Submits a zip once. What was sent is noted beside the zip, in ZIP.phaseID.upload.json."""
+"""Submits a zip once. What was sent is noted beside the zip, in ZIP.HOST.phaseID.upload.json."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.files import file_sha256, locked, write_json
 from competition.package.archive import LIMIT_MB, LOCAL_CHECKS, inspect, may_be_unpacked
 from competition.upload.answers import field, ids, number, one_line
-from competition.upload.codabench import Server
+from competition.upload.codabench import Server, checked_url
 from competition.upload.errors import NoAnswer, Refused, Unclear
 from competition.upload.retries import PAUSE, SERVER_ERROR
 
@@ -81,14 +81,13 @@ def send(
         UserError: the note beside the zip is damaged, or another process is submitting the zip.
     """
     path = Path(path)
-    place = note_path(path, phase)
+    place = note_path(path, server.url, phase)
     if dry_run:
         _require_permission(server, phase)
         return None
     with locked(place.with_suffix(".lock"), f"the upload of {path}", instead="end it"):
-        sha256, before = file_sha256(path), _read_note(place)
-        same = before and (before.server, before.phase, before.sha256) == (server.url, phase, sha256)
-        if before and same and not again:
+        sha256, before = file_sha256(path), _noted(path, server.url, phase)
+        if before and before.sha256 == sha256 and not again:
             return _submitted_before(server, before, place)
         _require_permission(server, phase)
         competition = find_competition(server, phase) if competition is None else competition
@@ -106,9 +105,10 @@ def send(
         return note.submission
 
 
-def note_path(path: Path, phase: int) -> Path:
-    """The place of the note about a zip and a phase."""
-    return path.with_name(f"{path.name}.phase{phase}.upload.json")
+def note_path(path: Path, url: str, phase: int) -> Path:
+    """The place of the note about a zip, a server and a phase."""
+    server = re.sub(r"[^A-Za-z0-9.-]+", "_", url.partition("://")[2])
+    return path.with_name(f"{path.name}.{server}.phase{phase}.upload.json")
 
 
 def remote_name(path: Path) -> str:
@@ -224,15 +224,25 @@ def _look_up(server: Server, note: Note) -> int | None:
     return None
 
 
+def _noted(path: Path, url: str, phase: int) -> Note | None:
+    """The note about a zip, a server and a phase. Earlier versions left the server out of its name."""
+    for place in (note_path(path, url, phase), path.with_name(f"{path.name}.phase{phase}.upload.json")):
+        note = _read_note(place)
+        if note and (note.server, note.phase) == (url, phase):
+            return note
+    return None
+
+
 def _read_note(place: Path) -> Note | None:
     try:
         note = Note(**json.loads(place.read_text("utf-8")))
+        note.server = checked_url(str(note.server))
         if not isinstance(note.submission, (int, type(None))):
             raise ValueError(f"submission {note.submission}")
         return note
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UserError) as error:
         raise UserError(
             f"{place} is damaged ({error}); see on the competition's page what was submitted, then delete it"
         ) from error

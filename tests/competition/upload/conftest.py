@@ -60,16 +60,17 @@ class Done:
 
 
 class NoteFile:
-    """The note beside the zip, one for each phase."""
+    """The note beside the zip, one for each server and phase."""
 
-    def __init__(self, zip_path, phase):
-        self._zip_path, self._phase = zip_path, phase
+    def __init__(self, zip_path, url, phase):
+        self._zip_path, self._url, self._phase = zip_path, url, phase
 
-    def path(self, phase=None):
-        return self._zip_path.with_name(f"{self._zip_path.name}.phase{phase or self._phase}.upload.json")
+    def path(self, phase=None, url=None):
+        server = (url or self._url).removeprefix("http://").replace(":", "_")
+        return self._zip_path.with_name(f"{self._zip_path.name}.{server}.phase{phase or self._phase}.upload.json")
 
-    def read(self, phase=None):
-        return json.loads(self.path(phase).read_text())
+    def read(self, phase=None, url=None):
+        return json.loads(self.path(phase, url).read_text())
 
 
 @pytest.fixture
@@ -116,8 +117,8 @@ def make_task():
 
 
 @pytest.fixture
-def note(zip_path):
-    return NoteFile(zip_path, imitation.PHASE)
+def note(server, zip_path):
+    return NoteFile(zip_path, server.url, imitation.PHASE)
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import zipfile
 
 import pytest
 
+from common.errors import UserError
 from common.files import locked
 from competition.upload import submit
+from competition.upload.codabench import checked_url
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +35,7 @@ def test_anything_else_is_a_new_submission(server, zip_path, upload, note, chang
     done = upload(phase=phase, url=url)
     assert (done.code, done.out.splitlines()[0]) == (0, "submission 4001")
     assert len(server.submissions) == 2
-    assert note.read(phase)["submission"] == 4001
+    assert note.read(phase, url)["submission"] == 4001
 
 
 def test_each_phase_has_a_note(server, upload):
@@ -42,6 +44,39 @@ def test_each_phase_has_a_note(server, upload):
     assert upload().out.startswith("submission 4000\n")
     assert upload(phase=8).out.startswith("submission 4001\n")
     assert len(server.submissions) == 2
+
+
+def test_each_server_has_a_note(server, upload):
+    """Two servers may give their phases the same number."""
+    other = server.url.replace("127.0.0.1", "localhost")
+    upload()
+    upload(url=other)
+    assert upload().out.startswith("submission 4000\n")
+    assert upload(url=other).out.startswith("submission 4001\n")
+    assert len(server.submissions) == 2
+
+
+def test_a_note_without_the_server_in_its_name_is_read(server, upload, zip_path, note):
+    """Earlier versions wrote it."""
+    upload()
+    note.path().rename(zip_path.with_name(f"{zip_path.name}.phase{server.phase}.upload.json"))
+    assert upload().out.startswith("submission 4000\n")
+    assert upload(url=server.url.replace("127.0.0.1", "localhost")).out.startswith("submission 4001\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://www.codabench.org/", "HTTPS://WWW.Codabench.org/api", "https://www.codabench.org:443", "https://www.codabench.org/api/"],
+)
+def test_a_server_has_one_address(url):
+    assert checked_url(url) == "https://www.codabench.org"
+
+
+def test_other_ports_and_folders_are_other_servers():
+    for url in ("https://a.org:8443/x", "http://127.0.0.1:8000", "http://[::1]:8000", "https://a.org"):
+        assert checked_url(url) == url
+    with pytest.raises(UserError, match="--server must be an address"):
+        checked_url("https://a.org:99999")
 
 
 def test_again(server, upload):
@@ -80,11 +115,11 @@ def test_a_note_that_is_a_folder(server, upload, note):
     assert server.calls == []
 
 
-@pytest.mark.parametrize("number", ["abc", [1]])
-def test_a_note_whose_submission_is_not_a_number(server, upload, note, number):
+@pytest.mark.parametrize(("key", "value"), [("submission", "abc"), ("submission", [1]), ("server", 5), ("server", "x")])
+def test_a_note_with_a_value_that_none_has(server, upload, note, key, value):
     upload()
     before = server.count("submission")
-    note.path().write_text(json.dumps({**note.read(), "submission": number}))
+    note.path().write_text(json.dumps({**note.read(), key: value}))
     assert upload().code == 2
     assert server.count("submission") == before
 
