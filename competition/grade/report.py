@@ -64,9 +64,9 @@ def _printable_lines(text: str) -> list[str]:
 
 def _class_table(grade: Grade) -> Iterator[str]:
     """Yields the table of classes, of many only the worst, with the confusion counts if they fit the width."""
-    names, scores = _short_names(grade), grade.scores
+    names, scores, table = _short_names(grade), grade.scores, _counts(grade)
     every = range(len(names))
-    rows = every if len(names) <= CLASS_ROWS else _worst_classes(grade)
+    rows = every if len(names) <= CLASS_ROWS else _worst_classes(grade, table)
     wide, cell = max(_columns(names[row]) for row in rows), max(4, len(str(scores["images"])))
     has_counts = wide + len(CLASS_HEAD) + len(COUNTS_HEAD) + (cell + 1) * len(names) <= WIDTH
     heads = COUNTS_HEAD + "".join(f" {number + 1:>{cell}}" for number in every) if has_counts else ""
@@ -74,40 +74,45 @@ def _class_table(grade: Grade) -> Iterator[str]:
         yield f"the {len(rows)} classes with the lowest F1:"
     yield " " * wide + CLASS_HEAD + heads
     for row in rows:
-        counts = _counts(grade, row)
+        counts = table[row]
         precision, recall, f1 = (scores[f"{key}_{row}"] for key in ("precision", "recall", "f1"))
-        line = f"{_padded(names[row], wide)}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}  {sum(counts):6}"
-        shown = " " * len(COUNTS_HEAD) + "".join(f" {count:>{cell}}" for count in counts) if has_counts else ""
+        line = f"{_padded(names[row], wide)}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}  {sum(counts.values()):6}"
+        cells = "".join(f" {counts.get(column, 0):>{cell}}" for column in every) if has_counts else ""
+        shown = " " * len(COUNTS_HEAD) + cells if has_counts else ""
         yield line + shown
     if len(rows) < len(names):
         yield f"… and {len(names) - len(rows)} more classes, see --html"
 
 
-def _worst_classes(grade: Grade) -> list[int]:
+def _worst_classes(grade: Grade, table: list[dict[int, int]]) -> list[int]:
     """Returns the classes of the lowest F1. Those that have no image come last."""
     every = range(len(grade.names))
-    return sorted(every, key=lambda row: (not sum(_counts(grade, row)), grade.scores[f"f1_{row}"]))[:CLASS_ROWS]
+    return sorted(every, key=lambda row: (not table[row], grade.scores[f"f1_{row}"]))[:CLASS_ROWS]
 
 
 def _confusions(grade: Grade) -> Iterator[str]:
     """Yields the pairs of a true and a wrongly predicted class with the most images."""
-    names = _short_names(grade)
-    table = [_counts(grade, row) for row in range(len(names))]
-    pairs = [(-count, row, column) for row, counts in enumerate(table) for column, count in enumerate(counts) if count]
+    names, table = _short_names(grade), _counts(grade)
+    pairs = [(-count, row, column) for row, counts in enumerate(table) for column, count in counts.items()]
     wrong = sorted(pair for pair in pairs if pair[1] != pair[2])
     if not wrong:
         return
     yield from ("", "largest confusions:")
     wide = max(_columns(names[row]) for _, row, _ in wrong[:CONFUSION_ROWS])
     for count, row, column in wrong[:CONFUSION_ROWS]:
-        yield f"  {-count:>5} of {sum(table[row]):>5}  {_padded(names[row], wide)}  taken for  {names[column]}"
+        yield f"  {-count:>5} of {sum(table[row].values()):>5}  {_padded(names[row], wide)}  taken for  {names[column]}"
     if len(wrong) > CONFUSION_ROWS:
         yield f"  … and {len(wrong) - CONFUSION_ROWS} more pairs, see --html"
 
 
-def _counts(grade: Grade, row: int) -> list[int]:
-    """Returns how many images of a class were predicted as each class."""
-    return [int(grade.scores.get(f"confusion_{row}_{column}", 0)) for column in range(len(grade.names))]
+def _counts(grade: Grade) -> list[dict[int, int]]:
+    """Returns for each class how many of its images were predicted as each class that occurs."""
+    table: list[dict[int, int]] = [{} for _ in grade.names]
+    for key, count in grade.scores.items():
+        name, *places = key.split("_")
+        if name == "confusion" and count:
+            table[int(places[0])][int(places[1])] = int(count)
+    return table
 
 
 def _short_names(grade: Grade) -> list[str]:

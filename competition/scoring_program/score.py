@@ -218,7 +218,8 @@ def wilson(successes, total, z=1.959964):
     """95 % interval of a proportion: (low, high)."""
     share, spread = successes / total, z * z / total
     half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
+    low, high = (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
+    return max(0.0, low), min(1.0, high)  # rounding leads just beyond
 
 
 def write(result, output):

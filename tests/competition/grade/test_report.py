@@ -44,6 +44,28 @@ def test_tables_fit_100_columns_and_are_short(name, classes):
     assert len(lines) <= 45
 
 
+class CountingScores(dict):
+    """Scores that count how often one is looked up."""
+
+    looked_up = 0
+
+    def __getitem__(self, key):
+        self.looked_up += 1
+        return super().__getitem__(key)
+
+    def get(self, key, default=None):
+        self.looked_up += 1
+        return super().get(key, default)
+
+
+def test_scores_of_thousands_of_classes_are_looked_up_once():
+    """Not each pair of classes: 3,000 classes have nine million."""
+    grade = confused([f"Species{number}" for number in range(200)], per_class=2)
+    grade.scores = CountingScores(grade.scores)
+    report(grade)
+    assert grade.scores.looked_up < 10 * 200
+
+
 def test_few_classes_have_a_row_each_with_all_counts():
     text = report(confused([f"Species{number}" for number in range(8)]))
     assert re.search(r"^ +precision +recall +F1 +images +predicted as +1 +2 +3 +4 +5 +6 +7 +8$", text, re.MULTILINE)

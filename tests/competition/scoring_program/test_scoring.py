@@ -63,6 +63,14 @@ def test_scores_are_those_of_scikit_learn(score, tmp_path, case):
 
 
 @pytest.mark.unit
+def test_interval_is_within_0_and_1(score):
+    """Rounding led to -0.0 % and to more than 1."""
+    bounds = [score.wilson(correct, total) for total in range(1, 500) for correct in (0, total)]
+    assert all(0 <= low < high <= 1 for low, high in bounds)
+    assert not any(math.copysign(1, low) < 0 for low, _ in bounds)
+
+
+@pytest.mark.unit
 def test_scores_txt_and_scores_json_are_equal(score, tmp_path):
     stage = lay_out(tmp_path, Submitted(*CASES["mixed"]))
     stage.run(score)
