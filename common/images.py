@@ -21,6 +21,7 @@ from common.image_file import center_box, decode, read_file, stored_size
 from common.progress import progress
 
 NAMED = 20  # skipped files that are named one by one
+PAIRS = 3  # of equal files with two labels that are named
 MAX_SIDE = 512  # pixels; images of a larger most frequent size are reduced
 SAME_ASPECT = 0.05  # relative difference of two aspects that are taken as the same
 OTHER_ASPECTS = 0.1  # share of images of another aspect, above which all images are read as squares
@@ -295,13 +296,20 @@ def _read_file(path: Path, label: int, pixels: np.ndarray) -> _Photo | str:
     except Exception as error:  # each of Pillow's decoders raises its own
         if isinstance(error, OSError) and error.errno not in OF_ONE_FILE:
             raise OSError(error.errno, error.strerror, str(path)) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"skipped {printable(path)}: {printable(reason)}"
+        return f"skipped {printable(path)}: {reason_of(error)}"
     pixels[:] = np.asarray(picture.image)
     digest = hashlib.sha256(f"{picture.size}".encode())
     digest.update(pixels.data)
     sha256 = hashlib.sha256(data).digest()
     return _Photo(path, label, picture.size, picture.conversion, sha256, digest.digest(), thumbnail(picture.image))
+
+
+def reason_of(error: Exception) -> str:
+    """Returns one line that says why a file cannot be read. Pillow's text has the address of an object."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if text.startswith("cannot identify image file"):
+        return "not an image that Pillow can read"
+    return printable(text.splitlines()[0])
 
 
 def _check_readable(photos: list[_Photo], names: tuple[str, ...], results: list[tuple[int, _Photo | str]]) -> None:
@@ -314,7 +322,7 @@ def _check_readable(photos: list[_Photo], names: tuple[str, ...], results: list[
 
 
 def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
-    """Raises a UserError that lists all files of the same bytes in two classes."""
+    """Raises a UserError that names files of the same bytes in two classes."""
     first: dict[bytes, _Photo] = {}
     pairs = []
     for photo in photos:
@@ -324,7 +332,9 @@ def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
                 f"{printable(other.path)} ({names[other.label]}) = {printable(photo.path)} ({names[photo.label]})"
             )
     if pairs:
-        raise UserError(f"each image must have one label, these have two; remove one of each pair: {'; '.join(pairs)}")
+        more = [f"and {len(pairs) - PAIRS} more pairs"] if len(pairs) > PAIRS else []
+        shown = "; ".join([*pairs[:PAIRS], *more])
+        raise UserError(f"each image must have one label, these have two; remove one of each pair: {shown}")
 
 
 def _hidden(skipped: Sequence[Path]) -> Iterator[str]:

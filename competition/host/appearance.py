@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from common.errors import UserError
 from common.folders import printable
 from common.image_file import read_image
+from common.images import reason_of
 from competition.host.files import as_png
 
 LOGO_SIDE = 600  # pixels, the longest side of an organizer's logo
@@ -24,7 +25,7 @@ def read_text(path: Path | str) -> str:
     try:
         text = Path(path).read_text("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--text must be a Markdown file in UTF-8, got {printable(path)}: {_reason(error)}") from error
+        raise UserError(f"--text must be a Markdown file in UTF-8, got {printable(path)}: {reason_of(error)}") from error
     if not text:
         raise UserError(f"--text must be a file with text, {printable(path)} is empty; leave out --text, or write one")
     return text
@@ -39,7 +40,7 @@ def read_logo(path: Path | str) -> bytes:
     try:
         picture, _ = read_image(path)
     except Exception as error:  # each of Pillow's decoders raises its own
-        raise UserError(f"--logo must be a PNG or JPEG picture, got {printable(path)}: {_reason(error)}") from error
+        raise UserError(f"--logo must be a PNG or JPEG picture, got {printable(path)}: {reason_of(error)}") from error
     picture.thumbnail((LOGO_SIDE, LOGO_SIDE))
     return as_png(np.asarray(picture))
 
@@ -54,9 +55,3 @@ def neutral_logo() -> bytes:
         color = CHOSEN_COLOR if number == TILES * TILES // 2 else TILE_COLOR
         pen.rounded_rectangle((left, top, left + TILE - 1, top + TILE - 1), 12, color)
     return as_png(np.asarray(picture))
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an exception says."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return printable(text.splitlines()[0])

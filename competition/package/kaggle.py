@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.files import atomically
 from common.folders import printable
 from common.image_file import read_image
+from common.images import reason_of
 from common.progress import progress
 from competition.package.image_ids import ImageIds
 from competition.package.kaggle_kernel import write_answers
@@ -85,4 +86,4 @@ def _read_pixels(path: Path) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # each decoder of Pillow raises exceptions of its own
-        raise UserError(f"{printable(path)} cannot be read as an image ({error}); replace or remove it") from error
+        raise UserError(f"{printable(path)} cannot be read ({reason_of(error)}); replace or remove it") from error

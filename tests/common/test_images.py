@@ -128,6 +128,7 @@ def test_unreadable_files_are_skipped_and_named(leaf_folder):
     for note, path in zip(images.notes, (text, cut), strict=True):
         assert note.startswith(f"skipped {path}: ")
         assert "\n" not in note
+    assert images.notes[0].endswith(": not an image that Pillow can read")
 
 
 def test_many_skipped_files_are_counted(leaf_folder):
@@ -419,3 +420,12 @@ sys.exit(run_command(lambda: print(load_folder(sys.argv[2], (32, 32)).notes)))
     done = python("-c", code, ROOT, tmp_path / "leaves")
     assert done.returncode == 2, done.stdout
     assert re.fullmatch("error: too little memory .*\n", done.stderr)
+
+
+def test_few_of_many_pairs_with_two_labels_are_named(tmp_path):
+    draw_folder(tmp_path / "leaves", 5, classes=2, side=32)
+    for path in (tmp_path / "leaves" / "Species1").iterdir():
+        shutil.copy(path, tmp_path / "leaves" / "Species2" / f"copy_{path.name}")
+    with pytest.raises(UserError, match="remove one of each pair: .*; and 2 more pairs$") as caught:
+        load_folder(tmp_path / "leaves")
+    assert str(caught.value).count(" = ") == 3
