@@ -4,6 +4,7 @@ import datetime
 import io
 import json
 import os
+import re
 import secrets
 import textwrap
 import zipfile
@@ -262,30 +263,31 @@ def description(settings: Settings) -> str:
 
 
 def page(name: str, settings: Settings, images: Images) -> str:
-    """Returns a page, the terms or the organizer's note, with this competition's numbers."""
+    """Returns a page, the terms or the organizer's note, with this competition's numbers.
+
+    Only the fields below are replaced, so that an edited page may have other braces.
+    """
     height, width = images.images.shape[1:3]
     classes = len(images.names)
-    return (
-        (PAGES_FOLDER / name)
-        .read_text("utf-8")
-        .format(
-            title=settings.title,
-            text=settings.text or TEXT.format(classes=classes),
-            model_code=textwrap.indent((KIT_FOLDER / "model.py").read_text("utf-8"), "    ").rstrip(),
-            count=len(images),
-            height=height,
-            width=width,
-            seconds=settings.seconds,
-            per_day=settings.per_day,
-            in_all=settings.in_all,
-            classes=classes,
-            last=classes - 1,
-            class_list="\n".join(f"{number}. {label}" for number, label in enumerate(images.names)),
-            details=(DETAILS_WITH_MISTAKES if settings.show_mistakes else DETAILS).format(classes=classes),
-            given_away=given_away(settings, images),
-            learned=min(len(images), (classes - 1) * settings.in_all),
-        )
-    )
+    fields = {
+        "title": settings.title,
+        "text": settings.text or TEXT.format(classes=classes),
+        "model_code": textwrap.indent((KIT_FOLDER / "model.py").read_text("utf-8"), "    ").rstrip(),
+        "count": len(images),
+        "height": height,
+        "width": width,
+        "seconds": settings.seconds,
+        "per_day": settings.per_day,
+        "in_all": settings.in_all,
+        "classes": classes,
+        "last": classes - 1,
+        "class_list": "\n".join(f"{number}. {label}" for number, label in enumerate(images.names)),
+        "details": (DETAILS_WITH_MISTAKES if settings.show_mistakes else DETAILS).format(classes=classes),
+        "given_away": given_away(settings, images),
+        "learned": min(len(images), (classes - 1) * settings.in_all),
+    }
+    text = (PAGES_FOLDER / name).read_text("utf-8")
+    return re.sub(rf"\{{({'|'.join(fields)})\}}", lambda field: str(fields[field[1]]), text)
 
 
 def given_away(settings: Settings, images: Images) -> str:

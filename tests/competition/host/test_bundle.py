@@ -15,6 +15,7 @@ from helpers import ROOT, load_module
 from PIL import Image
 
 from common.images import load_folder
+from competition.host import bundle
 from competition.host.appearance import read_logo, read_text
 from competition.host.bundle import Settings, build, description, note_path, write_reference
 from competition.synthetic import draw_folder
@@ -224,6 +225,14 @@ def test_braces_in_a_title_are_kept(telltale_images, tmp_path):
     unpacked = unpack(build(telltale_images, Settings("{count} {0} of {"), tmp_path / "a.zip"), tmp_path / "a")
     assert unpacked.yaml["title"] == "{count} {0} of {"
     assert "# {count} {0} of {" in (unpacked.folder / "overview.md").read_text()
+
+
+def test_other_braces_in_an_edited_page_are_kept(telltale_images, tmp_path, monkeypatch):
+    text = "# {title}\n\nSend {'a': 1}, {} or {other} for {count} images, }{ \\1 {{seconds}}\n"
+    (tmp_path / "overview.md").write_text(text)
+    monkeypatch.setattr(bundle, "PAGES_FOLDER", tmp_path)
+    page = bundle.page("overview.md", Settings("A \\1 {count}", seconds=7), telltale_images)
+    assert page == "# A \\1 {count}\n\n" + text.split("\n\n")[1].replace("{count}", str(COUNT)).replace("{seconds}", "7")
 
 
 def test_programs_have_the_commands_of_the_worker(unpacked):
