@@ -14,6 +14,7 @@ exit codes: 0 built, 2 wrong input, 130 interrupted; an old file is replaced onl
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.cli import argument_parser, output_file, run_command
 from common.errors import UserError
@@ -54,6 +55,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     """Reads the images, writes the bundle and prints its size."""
+    if Path(options.out).suffix.lower() != ".zip":
+        raise UserError(f"--out must end with .zip, got {options.out}; give {options.out}.zip")
     settings = Settings(
         title=options.title,
         start=options.start,

@@ -162,6 +162,7 @@ def test_unusable_text_or_logo_is_refused_by_its_name(telltale_folder, old_bundl
     error = refusal(capsys, telltale_folder, "--out", old_bundle, option, path)
     assert option in error
     assert str(path) in error
+    assert "object at" not in error
     assert is_kept(old_bundle)
 
 
@@ -203,6 +204,14 @@ def test_unwritable_place_is_refused(telltale_folder, tmp_path, capsys):
     out = tmp_path / "folder.zip"
     assert f"must be a file, and {out} is a folder" in refusal(capsys, telltale_folder, "--out", out)
     assert files(tmp_path) == ["file"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["comp", "comp.tar"])
+def test_bundle_must_be_called_a_zip(telltale_folder, tmp_path, capsys, name):
+    out = tmp_path / name
+    assert f"--out must end with .zip, got {out}; give {out}.zip" in refusal(capsys, telltale_folder, "--out", out)
+    assert files(tmp_path) == []
 
 
 @pytest.mark.unit
