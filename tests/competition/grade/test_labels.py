@@ -83,6 +83,17 @@ def test_other_names_are_refused_naming_both(folders):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    ("folders", "fix"),
+    [(["cat", "dog"], "build the zip with --run RUN"), ([*NAMES, "dog"], "rename or remove these folders")],
+    ids=["another task", "one more class"],
+)
+def test_fix_depends_on_whether_a_class_is_shared(folders, fix):
+    with pytest.raises(UserError, match=f"--data must have the classes of the model in the zip, Species1, .*{fix}"):
+        by_class_name(images_of(folders), NAMES)
+
+
+@pytest.mark.unit
 def test_unknown_names_are_a_note():
     images, notes = by_class_name(images_of(["a", "b"]), None)
     assert images.names == ("a", "b")
