@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _build(options: argparse.Namespace, model_folder: Path | None, source: str = "") -> None:
     if options.layout in kaggle_command.LAYOUTS:
-        kaggle_command.write(options, model_folder)
+        kaggle_command.write(options, model_folder, source)
     else:
         out = options.out or "dist/submission.zip"
         path = build(model_folder, out, options.limit_mb or LIMIT_MB, options.layout)

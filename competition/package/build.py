@@ -207,6 +207,13 @@ def describe(path: Path | str, model_folder: Path | str | None = None, source: s
     return "\n".join(lines)
 
 
+def model_line(model_folder: Path | str | None = None, source: str = "") -> str:
+    """Returns one line that says which model is used and which classes it has. The arguments are those of `describe`."""
+    folder = _model_folder(model_folder)
+    names = shortened(class_names(folder / "saved_model.pb") or ["classes not known"])
+    return f"model: {source}, {names}" if source else f"model: {folder}, {names}; --run RUN takes your own"
+
+
 def tensorflow_version(path: Path | str) -> str:
     """Returns the version of TensorFlow that saved the model in a zip.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from competition.package.answer import KINDS
-from competition.package.build import predict_csv, write_code
+from competition.package.build import model_line, predict_csv, write_code
 from competition.package.kaggle import plan
 from competition.package.kaggle_code import CodeCompetition, require_own_folder
 
@@ -23,7 +23,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample", help="for kaggle: the competition's sample_submission.csv")
     parser.add_argument(
         "--answer",
-        "--labels",
         help="for kaggle: what the sample takes: class names, positions from 0 or from 1, or the probability of one of "
         f"two classes; {', '.join(KINDS)} or probability:CLASS (default: decided from the names and the sample)",
     )
@@ -57,16 +56,18 @@ def read_plan(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
     return plan(options.images, options.sample, names, options.answer, options.layout == "kaggle-code")[2]
 
 
-def write(options: argparse.Namespace, model_folder: Path | None) -> None:
-    """Writes the CSV file, or the dataset and the notebook, and prints the client's commands."""
+def write(options: argparse.Namespace, model_folder: Path | None, source: str = "") -> None:
+    """Writes the CSV file, or the dataset and the notebook, and prints the model and the client's commands."""
+    model = model_line(model_folder, source)
     if options.layout == "kaggle-code":
         target, out = _target(options), _out(options)
-        print("\n".join(write_code(options.images, options.sample, target, model_folder, out, options.answer)))
+        lines = write_code(options.images, options.sample, target, model_folder, out, options.answer)
+        print("\n".join([model, *lines]))
         return
     path, notes = predict_csv(options.images, options.sample, model_folder, _out(options), options.answer)
     name = shlex.quote(options.competition or "COMPETITION")
     command = f"kaggle competitions submit -c {name} -f {shlex.quote(str(path))} -m 'message'"
-    print("\n".join([*notes, f"{path}  submit it with: {command}"]))
+    print("\n".join([model, *notes, f"{path}  submit it with: {command}"]))
 
 
 def _out(options: argparse.Namespace) -> Path:

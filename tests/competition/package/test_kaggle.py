@@ -247,7 +247,9 @@ def test_command_writes_the_csv_and_prints_the_upload_command(run_kaggle, image_
     assert (code, err) == (0, "")
     assert table(old_csv)[1:] == [[f"{name}.png", NAMES[by_id[name].argmax()]] for name in ids]
     assert [path.name for path in old_csv.parent.iterdir()] == [old_csv.name]
-    mapping, note, line = out.splitlines()
+    model, mapping, note, line = out.splitlines()
+    place = tiny_submission() / "SubmissionModel"
+    assert model == f"model: {place}, {', '.join(NAMES)}; --run RUN takes your own"
     assert mapping.startswith("labels: the class names")
     assert note.startswith(f"5 other files in {image_folder}")
     command = ["kaggle", "competitions", "submit", "-c", "leaves-2", "-f", str(old_csv), "-m", "message"]
@@ -309,6 +311,20 @@ def test_undecided_labels_are_told_on_the_command_line(run_kaggle, image_folder,
     assert [row[1] for row in table(old_csv)[1:]] == [str(by_id[name].argmax() + 1) for name in ids]
 
 
+def test_class_of_another_task_names_the_model_and_the_option(run_kaggle, image_folder, old_csv, tmp_path):
+    """Without --run the committed model is used."""
+    arguments = "--images", image_folder, "--sample", write_sample(tmp_path / "s.csv", ["100"], value="Rose")
+    assert "the model has the classes Species1, " in error_of(run_kaggle, old_csv, *arguments)
+    assert "build with --run RUN" in error_of(run_kaggle, old_csv, *arguments)
+
+
+def test_the_answer_has_one_option(old_csv, capsys):
+    """--labels, which means a CSV file elsewhere, is none of build_submission.py."""
+    with pytest.raises(SystemExit):
+        build_submission.main(["--layout", "kaggle", "--labels", "names"])
+    assert "--labels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["", "best"])
 def test_wrong_sample_is_found_before_anything_is_exported(
     run_kaggle, image_folder, old_csv, tmp_path, monkeypatch, place
@@ -339,6 +355,7 @@ def test_damaged_image_is_named(run_kaggle, image_folder, old_csv, tmp_path, dam
     sample = write_sample(tmp_path / "s.csv", [path.name for path in sorted(folder.iterdir())])
     error = error_of(run_kaggle, old_csv, "--images", folder, "--sample", sample)
     assert f"{folder / '105.png'} cannot be read" in error
+    assert "object at" not in error
     assert "replace or remove it" in error
 
 
@@ -396,6 +413,7 @@ def test_run_predicts_with_its_own_model(run_kaggle, image_folder, by_id, old_cs
     ids = sorted(by_id)[:9]
     sample = write_sample(tmp_path / "s.csv", ids, value="Kind0")
     arguments = "--images", image_folder, "--sample", sample, "--run", "runs/first", "--out", old_csv
-    code, _, err = run_kaggle(*arguments)
+    code, out, err = run_kaggle(*arguments)
     assert (code, err) == (0, "")
+    assert out.startswith("model: runs/first, recipe first, Kind0, Kind1, ")
     assert [row[1] for row in table(old_csv)[1:]] == [f"Kind{by_id[name].argmax()}" for name in ids]
