@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import UserError
+from competition.package.class_names import shortened
 
 KINDS = ("names", "positions", "one-based", "probability")  # the values of --answer; also probability:CLASS
 MAX_DIGITS = 9
+NEGATIONS = {"not", "no", "non", "without"}  # words of a column that takes the probability of the other class
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def match_columns(columns: Sequence[str], names: Sequence[str], told: str | None
         if found is not None and (kind or not _is_contradicted(columns, [names[place] for place in found])):
             return Answer("probabilities", columns=found)
     different = sorted(set(columns) ^ set(names))[:5]
-    fix = "train on its classes"
+    fix = _fix(columns, names)
     if not kind and any(_positions_of(columns, names, option) for option in KINDS[1:3]):
         fix = "if its columns are numbered by position, give --answer positions or --answer one-based"
     raise UserError(f"its columns and the model's classes differ in {', '.join(different) or 'number'}; {fix}")
@@ -139,8 +141,20 @@ def _match_labels(values: set[str], column: str, names: Sequence[str], kind: str
     other = min(others)
     raise UserError(
         f"the values of {_called(column)} must be the model's classes or numbers from 0 to {last}, got {other!r}; "
-        "train on the competition's classes"
+        f"{_fix(values, names)}"
     )
+
+
+def _fix(others: Iterable[str], names: Sequence[str]) -> str:
+    """What to do if a sample has other classes than the model."""
+    folded = {name.casefold(): name for name in names}
+    alike = [other for other in sorted(set(others) - set(names)) if other.casefold() in folded]
+    if alike:
+        name = folded[alike[0].casefold()]
+        return f"{alike[0]} and the model's {name} differ only in upper and lower case: rename the folder, train again"
+    if set(others) & set(names):
+        return "train on the competition's classes"
+    return f"the model has the classes {shortened(names)}; build with --run RUN if you trained one"
 
 
 def _spelled(values: set[str], names: Sequence[str]) -> tuple[str, ...]:
@@ -189,7 +203,7 @@ def _numbered(values: set[str], column: str, names: Sequence[str]) -> Answer:
     if min(numbers) == 0:
         raise UserError(
             f"the values of {_called(column)} must be numbers from 0 to {count - 1} or from 1 to {count}, "
-            f"got 0 and {max(numbers)}; train on the competition's classes"
+            f"got 0 and {max(numbers)}; {_fix(values, names)}"
         )
     raise _undecided(values, column, "do not tell whether they count from 0 or from 1", ("positions", "one-based"))
 
@@ -199,8 +213,7 @@ def _binary(values: set[str], column: str, names: Sequence[str]) -> Answer:
     named = _named_class(column, names)
     if not _are_numbers(values):
         if named is None:
-            what = f"are a probability, of {names[0]} or of {names[1]}"
-            raise _undecided(values, column, what, [f"probability:{shlex.quote(name)}" for name in names])
+            raise _undecided_class(values, column, names)
         return Answer("probability", columns=(named,))
     options = ("probability",) if named == 0 else ("positions", "one-based", "probability")
     what = f"may be class numbers, or the probability of {names[1 if named is None else named]}"
@@ -208,12 +221,22 @@ def _binary(values: set[str], column: str, names: Sequence[str]) -> Answer:
 
 
 def _named_class(column: str, names: Sequence[str]) -> int | None:
-    """The one of two classes that the column is called after, or 1 if the classes are 0 and 1; else None."""
-    words = {column.casefold(), *re.split(r"[\W_]+", column.casefold())}
-    found = [place for place, name in enumerate(names) if name.casefold() in words]
+    """The one of two classes that the column is called after, or 1 if the classes are 0 and 1; else None.
+
+    It is None if the column is called after what an image is not, as not_cat.
+    """
+    words = _words(column)
+    whole = [place for place, name in enumerate(names) if name.casefold() == column.casefold()]
+    found = whole or [place for place, name in enumerate(names) if name.casefold() in words]
+    if not whole and words & NEGATIONS:
+        return None
     if len(found) == 1:
         return found[0]
     return _numbers(names).index(1) if sorted(_numbers(names)) == [0, 1] else None
+
+
+def _words(column: str) -> set[str]:
+    return set(re.split(r"[\W_]+", column.casefold()))
 
 
 def _told_probability(values: set[str], column: str, names: Sequence[str], named: str) -> Answer:
@@ -221,6 +244,8 @@ def _told_probability(values: set[str], column: str, names: Sequence[str], named
     if len(names) != 2 or not _are_probabilities(values - {""}):
         raise UserError(f"--answer probability needs two classes and numbers from 0 to 1, got {len(names)} classes")
     found = names.index(named) if named else _named_class(column, names)
+    if found is None and _words(column) & NEGATIONS:
+        raise _undecided_class(values, column, names)
     return Answer("probability", columns=(1 if found is None else found,))
 
 
@@ -247,6 +272,11 @@ def _undecided(values: set[str], column: str, what: str, options: Sequence[str])
     shown = ", ".join(sorted(values)[:3])
     fix = " or ".join(f"--answer {option}" for option in options)
     return UserError(f"the values of {_called(column)} ({shown}) {what}; give {fix}")
+
+
+def _undecided_class(values: set[str], column: str, names: Sequence[str]) -> UserError:
+    what = f"are a probability, of {names[0]} or of {names[1]}"
+    return _undecided(values, column, what, [f"probability:{shlex.quote(name)}" for name in names])
 
 
 def _positions_of(columns: Sequence[str], names: Sequence[str], kind: str) -> tuple[int, ...] | None:

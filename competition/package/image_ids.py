@@ -29,6 +29,11 @@ class ImageIds:
     def __contains__(self, name: object) -> bool:
         return bool(self._index.matches(str(name))[1])
 
+    def has_exactly(self, name: str) -> bool:
+        """Whether an image has this id without other leading zeros."""
+        form, files = self._index.matches(name)
+        return bool(files) and form < len(FORMS) - 1
+
     def find(self, ids: Sequence[str]) -> tuple[list[Path], list[str]]:
         """Finds the file of each id.
 

@@ -99,10 +99,10 @@ def load_code(path: Path) -> Any:
 # --- the sample's ids and their images
 
 
-def read_rows(path: Path) -> list[list[str]]:
+def read_rows(path: Path, delimiter: str = ",") -> list[list[str]]:
     """Returns the rows of a CSV file without blank lines."""
     with open(path, newline="", encoding="utf-8-sig") as file:
-        return [row for row in csv.reader(file) if row]
+        return [row for row in csv.reader(file, delimiter=delimiter) if row]
 
 
 def read_ids(path: Path, form: dict[str, Any]) -> list[str]:
@@ -111,7 +111,7 @@ def read_ids(path: Path, form: dict[str, Any]) -> list[str]:
     Raises:
         ValueError: it has another header than the sample that the notebook was built for.
     """
-    rows, header = read_rows(path), list(form["header"])
+    rows, header = read_rows(path, form["delimiter"]), list(form["header"])
     if header and rows[:1] != [header]:
         raise ValueError(f"{path} must have the header {header}, got {rows[:1]}; build the notebook from this sample")
     return [row[form["id_column"]] for row in rows[bool(header) :]]
@@ -215,9 +215,9 @@ def write_answers(path: Path, ids: Sequence[str], probabilities: np.ndarray, for
         path: the file.
         ids: the images' ids.
         probabilities: float32 array [n, classes].
-        form: `header` (names of the columns, or empty), `id_column` (the place of the ids), and either `labels`
-            (what is written for each class) and `top` (labels in each cell, the most probable first), or `columns`
-            (the class of each column of probabilities).
+        form: `header` (names of the columns, or empty), `id_column` (the place of the ids), `delimiter`, and either
+            `labels` (what is written for each class) and `top` (labels in each cell, the most probable first), or
+            `columns` (the class of each column of probabilities).
 
     Raises:
         ValueError: a probability is not finite.
@@ -225,7 +225,7 @@ def write_answers(path: Path, ids: Sequence[str], probabilities: np.ndarray, for
     if not np.isfinite(probabilities).all():
         raise ValueError("the model must return probabilities, got NaN or infinity; train it again")
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, delimiter=form["delimiter"], lineterminator="\n")
         if form["header"]:
             writer.writerow(form["header"])
         for place, name in enumerate(ids):

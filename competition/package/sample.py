@@ -10,8 +10,10 @@ from typing import Any
 
 from common.errors import UserError
 from common.folders import printable
+from common.labels import FILE_COLUMNS, delimiter_of
 from competition.package.answer import Answer, is_number, match_columns, match_values, parse_told
 from competition.package.class_names import shortened
+from competition.package.image_ids import ImageIds
 from competition.package.kaggle_kernel import read_rows
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -29,16 +31,18 @@ class Sample:
     id_column: which column holds the ids.
     ids: image ids in the order of the file.
     answer: what the other columns take.
+    delimiter: what separates the columns.
     """
 
     header: tuple[str, ...]
     id_column: int
     ids: tuple[str, ...]
     answer: Answer
+    delimiter: str = ","
 
     def form(self) -> dict[str, Any]:
         """Returns what `kaggle_kernel.write_answers` needs, as strings, numbers and lists."""
-        form = {"header": self.header, "id_column": self.id_column, **asdict(self.answer)}
+        form = {"header": self.header, "id_column": self.id_column, "delimiter": self.delimiter, **asdict(self.answer)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in form.items()}
 
     def mapping(self, names: Sequence[str]) -> str:
@@ -78,7 +82,7 @@ def read_sample(path: Path | str, names: Sequence[str], images: Container[str] =
     """
     parse_told(told, names)
     try:
-        rows = _read_rows(path)
+        rows, delimiter = _read_rows(path)
         id_column = _id_column(rows, images)
         header = () if _is_id(rows[0][id_column], images) else tuple(rows[0])
         body = rows[1:] if header else rows
@@ -88,19 +92,36 @@ def read_sample(path: Path | str, names: Sequence[str], images: Container[str] =
         repeated = [name for name, count in Counter(ids).items() if count > 1]
         if repeated:
             raise UserError(f"it has the id {repeated[0]} more than once; keep one line for each image")
-        answers = [cell for place, cell in enumerate(header) if place != id_column]
-        if len(rows[0]) > 2:
-            return Sample(header, id_column, ids, match_columns(answers, names, told))
-        values = {row[1 - id_column] for row in body}
-        return Sample(header, id_column, ids, match_values(values, answers[0] if answers else "", names, told))
+        return Sample(header, id_column, ids, _match(header, body, id_column, names, told), delimiter)
     except UserError as error:
         raise UserError(printable(f"--sample {path}: {error}")) from error
 
 
-def _read_rows(path: Path | str) -> list[list[str]]:
-    """Returns at least one row, all of the same length of two or more."""
+def _match(
+    header: Sequence[str], body: Sequence[Sequence[str]], id_column: int, names: Sequence[str], told: str | None
+) -> Answer:
+    """Decides what the columns beside that of the ids take."""
+    columns = [cell for place, cell in enumerate(header) if place != id_column]
+    if len(body[0]) > 2:
+        return match_columns(columns, names, told)
+    values, column = {row[1 - id_column] for row in body}, columns[0] if columns else ""
+    if header and re.sub("[ -]", "_", header[id_column].lower()) not in FILE_COLUMNS:
+        _require_header(column, values, names)
+    return match_values(values, column, names, told)
+
+
+def _require_header(column: str, values: set[str], names: Sequence[str]) -> None:
+    """Raises a UserError if the name of the column of answers is an answer, so that the line is that of an image."""
+    numbers = is_number(column) and all(map(is_number, values))
+    if column and (column in values or numbers or (column in names and values <= set(names))):
+        raise UserError(f"its first line must be a header, got the answer {column}; add a header such as id,label")
+
+
+def _read_rows(path: Path | str) -> tuple[list[list[str]], str]:
+    """Returns (at least one row, all of the same length of two or more; what separates the columns)."""
     try:
-        rows = read_rows(Path(path))
+        delimiter = delimiter_of(Path(path).read_text("utf-8-sig"))
+        rows = read_rows(Path(path), delimiter)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{error}; give the competition's sample_submission.csv") from error
     if not rows or len(rows[0]) < 2:
@@ -110,18 +131,22 @@ def _read_rows(path: Path | str) -> list[list[str]]:
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise UserError(f"line {number} has {len(row)} columns, the header has {len(rows[0])}; repair the line")
-    return rows
+    return rows, delimiter
 
 
 def _id_column(rows: list[list[str]], images: Container[str]) -> int:
-    """The column with the most different ids of images; between equals one that is called so or has suffixes."""
+    """The column with the most different ids of images; between equals one that is called so or has suffixes.
 
-    named = len(rows) > 1 and any(ID_HEADER.fullmatch(cell) and cell not in images for cell in rows[0])
+    If a column is called so, others must not differ from the names of images in leading zeros: labels often do.
+    """
+    called = [len(rows) > 1 and bool(ID_HEADER.fullmatch(cell)) and cell not in images for cell in rows[0]]
+    is_exact = images.has_exactly if isinstance(images, ImageIds) else images.__contains__
 
-    def rank(column: int) -> tuple[int, bool, bool]:
-        values = {row[column] for row in rows[int(named) : FIRST_ROWS]}
-        called = bool(ID_HEADER.fullmatch(rows[0][column]))
-        return sum(value in images for value in values), called, rows[-1][column].lower().endswith(SUFFIXES)
+    def rank(column: int) -> tuple[int, int, bool, bool]:
+        values = {row[column] for row in rows[int(any(called)) : FIRST_ROWS]}
+        is_known = images.__contains__ if called[column] or not any(called) else is_exact
+        likely, exact = sum(map(is_known, values)), sum(map(is_exact, values))
+        return likely, exact, called[column], rows[-1][column].lower().endswith(SUFFIXES)
 
     ranks = [rank(column) for column in range(len(rows[0]))]
     if max(ranks)[0] and ranks.count(max(ranks)) > 1:

@@ -3,12 +3,15 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers import NAMES
 
 from common.errors import UserError
 from competition.package.answer import Answer, match_columns, match_values
-from competition.package.kaggle import write_csv
+from competition.package.image_ids import ImageIds
+from competition.package.kaggle import plan, write_csv
+from competition.package.kaggle_kernel import read_ids, write_answers
 from competition.package.sample import read_sample
 
 pytestmark = pytest.mark.unit
@@ -116,6 +119,66 @@ def test_columns_of_probabilities_need_a_header(tmp_path):
         read_sample(tmp_path / "s.csv", ("cat", "dog"), IDS)
 
 
+HEADERLESS = {
+    "the class of others": "a1f3,cat\nb2c4,cat\nc9d0,cat\n",
+    "another class": "a1f3,dog\nb2c4,cat\n",
+    "a number": "a1f3,1\nb2c4,0\n",
+    "a probability": "a1f3,0.5\nb2c4,0.5\n",
+}
+
+
+@pytest.mark.parametrize("case", HEADERLESS)
+@pytest.mark.parametrize("images", [(), {"b2c4"}], ids=["no image is known", "the first image is missing"])
+def test_first_row_with_an_answer_is_no_header(tmp_path, case, images):
+    """Its image would silently be missing from what is written."""
+    (tmp_path / "s.csv").write_text(HEADERLESS[case])
+    with pytest.raises(UserError, match="first line must be a header, got the answer .*; add a header such as id,lab"):
+        read_sample(tmp_path / "s.csv", ("cat", "dog"), images)
+
+
+def test_header_may_be_called_as_one_of_two_classes(tmp_path):
+    (tmp_path / "s.csv").write_text("a1f3,cat\nb2c4,0.5\n")
+    assert read_sample(tmp_path / "s.csv", ("cat", "dog")).header == ("a1f3", "cat")
+
+
+@pytest.mark.parametrize("text", ["label,image_id\n0,0001.jpg\n0,0002.jpg\n", "image_id,label\n0001.jpg,0\n0002.jpg,0\n"])
+def test_labels_are_not_taken_for_ids_with_other_leading_zeros(tmp_path, text):
+    """The folder is that of other images, one of which is called 0000.jpg."""
+    (tmp_path / "images").mkdir()
+    for name in ("0000.jpg", "0002.jpg"):
+        (tmp_path / "images" / name).touch()
+    (tmp_path / "s.csv").write_text(text)
+    assert read_sample(tmp_path / "s.csv", NAMES, ImageIds(tmp_path / "images")).ids == ("0001.jpg", "0002.jpg")
+
+
+def test_labels_that_match_an_image_do_not_hide_that_the_folder_is_a_wrong_one(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0000.jpg").touch()
+    (tmp_path / "s.csv").write_text("image_id,label\n0001.jpg,0\n0002.jpg,0\n")
+    with pytest.raises(UserError, match="has no image for 2 of the sample's 2 ids, the first is 0001.jpg"):
+        plan(tmp_path / "images", tmp_path / "s.csv", NAMES)
+
+
+def test_ids_that_differ_in_leading_zeros_come_before_a_label_that_matches(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        (tmp_path / "images" / f"{number}.jpg").touch()
+    (tmp_path / "s.csv").write_text("label,id\n0,000\n0,001\n0,002\n0,003\n")
+    assert read_sample(tmp_path / "s.csv", NAMES, ImageIds(tmp_path / "images")).ids == ("000", "001", "002", "003")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_columns_may_be_separated_as_those_of_labels(tmp_path, delimiter):
+    """The answers are written with the same delimiter."""
+    text = "id,label\n7.jpg,Species1\n8.jpg,Species1\n".replace(",", delimiter)
+    (tmp_path / "s.csv").write_text(text)
+    sample = read_sample(tmp_path / "s.csv", NAMES, IDS)
+    assert (sample.header, sample.ids) == (("id", "label"), ("7.jpg", "8.jpg"))
+    assert read_ids(tmp_path / "s.csv", sample.form()) == ["7.jpg", "8.jpg"]
+    write_answers(tmp_path / "out.csv", sample.ids, np.eye(8, dtype=np.float32)[[0, 0]], sample.form())
+    assert (tmp_path / "out.csv").read_text() == text
+
+
 def test_ids_may_stand_between_probabilities(tmp_path):
     (tmp_path / "s.csv").write_text("dog,id,cat\n0.5,7.jpg,0.5\n0.5,8.jpg,0.5\n")
     sample = read_sample(tmp_path / "s.csv", ("cat", "dog"), IDS)
@@ -191,6 +254,19 @@ PROBABILITY = {
     "classes 0 and 1": (("0", "1"), {"0.5"}, "target", 1),
     "classes 1 and 0 padded": (("00", "01"), {"0.5"}, "target", 1),
 }
+
+
+@pytest.mark.parametrize("column", ["not_cat", "no cat", "non-cat", "is_without_cat"])
+@pytest.mark.parametrize("told", [None, "probability"])
+def test_column_of_what_an_image_is_not_is_undecided(column, told):
+    with pytest.raises(UserError, match="--answer probability:cat or --answer probability:dog"):
+        match_values({"0.5"}, column, BINARY, told)
+    assert match_values({"0.5"}, column, BINARY, "probability:dog").columns == (1,)
+
+
+@pytest.mark.parametrize(("column", "expected"), [("no_cactus", 0), ("cactus", 1), ("has_cactus", 1)])
+def test_negation_may_belong_to_the_name_of_a_class(column, expected):
+    assert match_values({"0.5"}, column, ("no_cactus", "cactus")) == Answer("probability", columns=(expected,))
 
 
 @pytest.mark.parametrize("case", PROBABILITY)
@@ -357,6 +433,27 @@ def test_numbered_columns_are_what_the_user_says(told, columns):
     assert match_columns(columns, tuple("23456789"), told).columns == tuple(range(8))
     assert match_columns(columns, NAMES, told).columns == tuple(range(8))
     assert match_columns([f"Species{name}" for name in columns], NAMES, told).columns == tuple(range(8))
+
+
+# --- what an error says about the classes
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "fix"),
+    [
+        (NAMES, {"Rose", "Lily"}, "the model has the classes Species1, .*; build with --run RUN if you trained one"),
+        (NAMES, {"9"}, "the model has the classes"),
+        (NAMES, {"0", "8"}, "the model has the classes"),
+        (NAMES, {"Rose", "Species1"}, "train on the competition's classes"),
+        (BINARY, {"Cat", "dog"}, "Cat and the model's cat differ only in upper and lower case: rename the folder"),
+    ],
+)
+def test_fix_depends_on_how_the_classes_differ(names, values, fix):
+    with pytest.raises(UserError, match=fix):
+        match_values(values, "label", names)
+    if not any(map(str.isdecimal, values)):
+        with pytest.raises(UserError, match=fix):
+            match_columns(sorted(values), names)
 
 
 # --- the mapping that is printed
