@@ -167,8 +167,8 @@ def grade(
         The grade. Whatever the submission does is a failed check there, never an exception.
 
     Raises:
-        UserError: `path`, `data` or `python` cannot be used, a folder of `data` is none of the model's classes, the images need
-            more memory than there is, or the disk of temporary files is full.
+        UserError: `path`, `data` or `python` cannot be used, a folder of `data` is none of the model's classes, the
+            images need more memory than there is, or the disk of temporary files is full.
     """
     rules = rules or Rules()
     python = _find_interpreter(python, ("numpy", "tensorflow") if LAYOUTS[rules.layout] == "model" else ("numpy",))

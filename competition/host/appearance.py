@@ -25,7 +25,9 @@ def read_text(path: Path | str) -> str:
     try:
         text = Path(path).read_text("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--text must be a Markdown file in UTF-8, got {printable(path)}: {reason_of(error)}") from error
+        raise UserError(
+            f"--text must be a Markdown file in UTF-8, got {printable(path)}: {reason_of(error)}"
+        ) from error
     if not text:
         raise UserError(f"--text must be a file with text, {printable(path)} is empty; leave out --text, or write one")
     return text

@@ -75,7 +75,7 @@ def inspect(path: Path | str, limit_mb: float = LIMIT_MB) -> list[Check]:
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"the zip must be a file, {printable(path)} is a folder; python build_submission.py makes a zip")
+        raise UserError(f"the zip must be a file, {printable(path)} is a folder; python build_submission.py makes one")
     if not path.is_file():
         raise UserError(f"the zip must exist, no file at {printable(path)}; build it: python build_submission.py")
     size = _check_size(path, limit_mb)

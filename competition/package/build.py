@@ -208,7 +208,7 @@ def describe(path: Path | str, model_folder: Path | str | None = None, source: s
 
 
 def model_line(model_folder: Path | str | None = None, source: str = "") -> str:
-    """Returns one line that says which model is used and which classes it has. The arguments are those of `describe`."""
+    """Returns one line that names the model and its classes. The arguments are those of `describe`."""
     folder = _model_folder(model_folder)
     names = shortened(class_names(folder / "saved_model.pb") or ["classes not known"])
     return f"model: {source}, {names}" if source else f"model: {folder}, {names}; --run RUN takes your own"

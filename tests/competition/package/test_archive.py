@@ -106,7 +106,7 @@ def test_unicode_names_pass(tmp_path):
 def test_missing_file_or_folder_is_wrong_input(tmp_path):
     with pytest.raises(UserError, match=re.escape(f"no file at {tmp_path / 'none.zip'}; build it: python build_sub")):
         inspect(tmp_path / "none.zip")
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path} is a folder; python build_submission.py makes a zip")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path} is a folder; python build_submission.py makes one")):
         inspect(tmp_path)
 
 

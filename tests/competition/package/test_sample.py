@@ -141,7 +141,9 @@ def test_header_may_be_called_as_one_of_two_classes(tmp_path):
     assert read_sample(tmp_path / "s.csv", ("cat", "dog")).header == ("a1f3", "cat")
 
 
-@pytest.mark.parametrize("text", ["label,image_id\n0,0001.jpg\n0,0002.jpg\n", "image_id,label\n0001.jpg,0\n0002.jpg,0\n"])
+@pytest.mark.parametrize(
+    "text", ["label,image_id\n0,0001.jpg\n0,0002.jpg\n", "image_id,label\n0001.jpg,0\n0002.jpg,0\n"]
+)
 def test_labels_are_not_taken_for_ids_with_other_leading_zeros(tmp_path, text):
     """The folder is that of other images, one of which is called 0000.jpg."""
     (tmp_path / "images").mkdir()

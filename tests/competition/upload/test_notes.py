@@ -66,7 +66,12 @@ def test_a_note_without_the_server_in_its_name_is_read(server, upload, zip_path,
 
 @pytest.mark.parametrize(
     "url",
-    ["https://www.codabench.org/", "HTTPS://WWW.Codabench.org/api", "https://www.codabench.org:443", "https://www.codabench.org/api/"],
+    [
+        "https://www.codabench.org/",
+        "HTTPS://WWW.Codabench.org/api",
+        "https://www.codabench.org:443",
+        "https://www.codabench.org/api/",
+    ],
 )
 def test_a_server_has_one_address(url):
     assert checked_url(url) == "https://www.codabench.org"
