@@ -142,11 +142,10 @@ def _id_column(rows: list[list[str]], images: Container[str]) -> int:
     called = [len(rows) > 1 and bool(ID_HEADER.fullmatch(cell)) and cell not in images for cell in rows[0]]
     is_exact = images.has_exactly if isinstance(images, ImageIds) else images.__contains__
 
-    def rank(column: int) -> tuple[int, int, bool, bool]:
+    def rank(column: int) -> tuple[int, bool, bool]:
         values = {row[column] for row in rows[int(any(called)) : FIRST_ROWS]}
         is_known = images.__contains__ if called[column] or not any(called) else is_exact
-        likely, exact = sum(map(is_known, values)), sum(map(is_exact, values))
-        return likely, exact, called[column], rows[-1][column].lower().endswith(SUFFIXES)
+        return sum(map(is_known, values)), called[column], rows[-1][column].lower().endswith(SUFFIXES)
 
     ranks = [rank(column) for column in range(len(rows[0]))]
     if max(ranks)[0] and ranks.count(max(ranks)) > 1:
