@@ -54,9 +54,9 @@ EXAMPLES = """examples:
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
   python -m training deepweeds --images images --labels labels.csv --out data/leaves
-  python -m training predict --data my/photos --out predictions.csv
+  python -m training predict --data my/photos --run runs/mine --out predictions.csv
 
-exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (repeat the command to continue the run)
+exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (the same command continues a run, but not auto)
 """
 INTERRUPTED = "interrupted; what is finished is kept, repeat the command to continue"
 AUTO_INTERRUPTED = (
@@ -134,27 +134,33 @@ def _run(options: argparse.Namespace) -> None:
     if options.out and (len(names) > 1 or options.seeds > 1):
         raise UserError("--out is the folder of one run; give --runs, the folder of the runs' folders, for several")
     recipes = {name: load_recipe(name) for name in names}
+    from training.config.override import override
     from training.fit.distribute import prepare
 
-    recipes = {name: _changed(recipe, options.set) for name, recipe in recipes.items()}
+    recipes = {name: override(recipe, options.set) for name, recipe in recipes.items()}
     prepare(max(recipe.finetune.most_replicas for recipe in recipes.values()))
     if len(names) == 1 and options.seeds == 1:
         out = Path(options.out or Path(options.runs) / names[0])
-        _train(recipes[names[0]], names[0], _inputs(options, require_reuse=True), out)
+        recipe = _in_precision(recipes[names[0]], options.set, out)
+        _train(recipe, names[0], _inputs(options, require_reuse=True), out)
         print(f"done: {out}; next: python build_submission.py --run {shlex.quote(str(out))}")
         return
     _run_several(recipes, options)
 
 
-def _changed(recipe: "Recipe", settings: list[str]) -> "Recipe":
-    """The recipe with the user's settings, in bfloat16 where that is faster, unless they set a precision."""
-    from training.config.override import in_bfloat16, override
+def _in_precision(recipe: "Recipe", settings: list[str], out: Path) -> "Recipe":
+    """The recipe in bfloat16 where that is faster, or where the run that is continued is; not if settings choose."""
+    from training.config.override import in_bfloat16
     from training.fit.precision import fastest
+    from training.run_folder import RECORD, read_record
 
-    recipe = override(recipe, settings)
-    if any("precision" in setting.partition("=")[0] for setting in settings) or fastest() == "float32":
+    if {setting.partition("=")[0].strip() for setting in settings} & {"finetune.precision", "head.feature_precision"}:
         return recipe
-    return in_bfloat16(recipe)
+    in_bf16 = fastest() == "bfloat16"
+    if (out / RECORD).is_file():
+        begun = read_record(out).recipe
+        in_bf16 = begun == in_bfloat16(begun)
+    return in_bfloat16(recipe) if in_bf16 else recipe
 
 
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
@@ -176,7 +182,7 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
             if out in finished:
                 print(f"{out}: finished")
                 continue
-            _train(recipe, name, _inputs(options), out)
+            _train(_in_precision(recipe, options.set, out), name, _inputs(options), out)
         except Finished:  # by another process, in the meantime
             print(f"{out}: finished")
         except InUse as error:
@@ -219,12 +225,17 @@ def _auto(options: argparse.Namespace) -> None:
 
 def _crossval(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe)
+    from training.config.override import override
     from training.evaluate.crossval import crossval
     from training.evaluate.metrics import summary
     from training.fit.distribute import prepare
+    from training.run_folder import FIRST_FOLD
 
     out = Path(options.out or f"runs/crossval-{options.recipe}")
-    recipe = _changed(recipe, options.set)
+    own = {"data.folds", "data.fold", "data.validation_split", "checkpoint"}
+    if chosen := own & {setting.partition("=")[0].strip() for setting in options.set}:
+        raise UserError(f"crossval sets {', '.join(sorted(chosen))} itself; give --folds for the number of folds")
+    recipe = _in_precision(override(recipe, options.set), options.set, out / FIRST_FOLD)
     prepare(recipe.finetune.most_replicas)
     result = crossval(recipe, options.recipe, _inputs(options), out, options.folds, options.seeds)
     if result:

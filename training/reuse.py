@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.files import atomically, write_json
+from training.fit.checkpoint import read_history
 from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
 from training.fit.soup import soup_parts
 from training.run_folder import INIT, OLD_NAMES, RECORD, Record, read_metrics, read_record, run_file
@@ -28,7 +29,7 @@ class _Finetuning:
 
 
 def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
-    """Copies from a finished run that made the same choices: its fine-tuning, or what this run starts from.
+    """Copies the fine-tuned weights of a run with the same settings, or of the fine-tuning that both start from.
 
     The parts of a soup are copied only together with what they started from, because training it again would not give
     exactly the same weights.
@@ -36,13 +37,13 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
     Args:
         out: folder of the new run.
         record: of the new run.
-        runs: folders of finished runs; the first that fits is used, and a line says so.
+        runs: folders of runs whose fine-tuning is finished; the first that fits is used, and a line says so.
 
     Returns:
         Whether something was copied, or was there already.
 
     Raises:
-        UserError: a folder without a finished run.
+        UserError: a folder without a run, or its fine-tuning is not finished.
     """
     sources = [_finetunings(_finished(run, record), run) for run in runs]
     if any(out.rglob(CHECKPOINT)):
@@ -66,9 +67,15 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
 
 
 def _finished(run: Path, wanted: Record) -> Record:
-    """The record of a finished run. One of an earlier version knows its backbone weights by their file's name only."""
-    record = read_record(run)
-    read_metrics(run)  # raises if the run is not finished
+    """The record of a run whose fine-tuning is finished, even if its head is not.
+
+    One of an earlier version knows its backbone weights by their file's name only.
+    """
+    record, history = read_record(run), run / HISTORY
+    tune = record.recipe.finetune
+    complete = tune.epochs and tune.soup == 1 and history.is_file() and len(read_history(history)) == tune.epochs
+    if not complete:
+        read_metrics(run)  # raises if the run is not finished
     if record.backbone_sha256 or record.backbone_weights != wanted.backbone_weights:
         return record
     return replace(record, backbone_sha256=wanted.backbone_sha256)

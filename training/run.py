@@ -14,7 +14,7 @@ from common.files import atomically, digest, write_arrays, write_json
 from common.images import Images
 from training.config.recipe import QUASI_SVM, SOFTMAX, Recipe
 from training.data.augment import precompute_augmentation
-from training.data.balance import natural, svmsmote
+from training.data.balance import check_classes, natural, svmsmote
 from training.data.split import TrainVal, not_held_out, split_rows
 from training.data.teacher import with_teacher
 from training.evaluate.metrics import metrics, summary
@@ -74,6 +74,7 @@ def train(
     images, test = loaded or load_inputs(inputs)
     images = with_teacher(images, recipe, inputs.teacher)
     recipe.prediction.check_image_shape(images.images.shape[1:3])
+    _check_names(recipe, images.names)
     weights = used_weights(recipe, inputs.backbone_weights)
     if weights != inputs.backbone_weights:
         given = Path(inputs.backbone_weights).name
@@ -99,9 +100,20 @@ def train(
             trainable_parameters=parameters, training_images=len(data.train), finished=time.strftime("%Y-%m-%d")
         )
         if test:
-            result["test_images_in_training"] = test.count_in(images)
+            trained_on = images.rows(np.flatnonzero(~np.array(images.held_out))) if images.held_out else images
+            result["test_images_in_training"] = test.count_in(trained_on)
         write_json(out / METRICS, result)  # last, because it marks the run as finished
     return result
+
+
+def _check_names(recipe: Recipe, names: tuple) -> None:
+    """Raises a UserError, before anything is trained, if classes or layers in the recipe do not exist."""
+    check_classes("data.class_repeats", recipe.data.class_repeats, names)
+    check_classes("head.class_bias", recipe.head.class_bias, names)
+    for classes, _ in recipe.augmentation.precomputed:
+        check_classes("augmentation.precomputed", classes, names)
+    if recipe.head.feature_layers:
+        pooled_layers(recipe.finetune.backbone("none"), recipe.head.feature_layers)
 
 
 def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:

@@ -32,6 +32,7 @@ INIT = "init_from"  # folder, within the run's, of the fine-tuning that it start
 LOCK = ".lock"
 FIRST_FOLD = "seed0-fold0"  # folder, within that of a cross-validation, of its first run
 BEST = "best"  # folder, within that of `auto`, of its best run
+PLAN = "plan.json"  # of `auto`: its decisions
 CACHE = ".features"  # beside the run folders, shared by all of them
 # Names of the same files in runs of earlier versions.
 OLD_NAMES = {
@@ -171,9 +172,7 @@ def read_record(folder: Path) -> Record:
     """
     path = run_file(folder, RECORD)
     if not path.is_file():
-        raise UserError(
-            f"no run at {folder}: it has no {RECORD}; give a folder that python -m training run has written"
-        )
+        raise UserError(_no_run(folder))
     try:
         fields = json.loads(path.read_text("utf-8"))
         return Record(
@@ -192,6 +191,16 @@ def read_record(folder: Path) -> Record:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error
+
+
+def _no_run(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no folder {folder}; check the path of the run"
+    if not folder.is_dir():
+        return f"{folder} is a file; give the folder of a run"
+    if (folder / PLAN).is_file():
+        return f"auto was ended before it had a model in {folder}; start it again"
+    return f"no run at {folder}: it has no {RECORD}; give a folder that training auto or run has written"
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -245,7 +254,8 @@ def _claim(out: Path, record: Record) -> None:
     there = read_record(out)
     for field in there.differences(record):
         raise UserError(
-            f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out"
+            f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out, with "
+            f"--reuse {out} if its fine-tuning is finished and the same"
         )
     if keras.backend.backend() not in there.versions:  # random states cannot be moved between backends
         backend = ", ".join(set(there.versions) - {"python", "keras"})

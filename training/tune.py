@@ -27,12 +27,12 @@ from common.images import Images
 from training.config.override import change
 from training.config.recipe import Recipe
 from training.config.record import to_json
-from training.data.split import split_rows
 from training.fit.features import FeatureSpec, cached_features
 from training.fit.finetune import make_backbone, warmup_schedule
 from training.fit.head import Features, fit_on_features
 from training.inputs import Inputs, load_inputs
 from training.model.heads import softmax_head
+from training.run import split_and_balance
 from training.run_folder import CACHE, LOCK, weights_sha256
 
 BEST = 10  # trials that are described
@@ -155,6 +155,8 @@ def _check_base(base: Recipe) -> None:
             "finetune.resolution_schedule must have 0 epochs, "
             f"got {tune.head_warmup_epochs} and {tune.epochs} epochs; see the recipe tuned"
         )
+    if len(base.prediction.tta_transforms) > 1:
+        raise UserError("tune compares trials without test-time augmentation; leave out prediction.tta_transforms")
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,8 @@ class _Job:
 
 def _load(base: Recipe, inputs: Inputs, cache: Path, trials: int) -> _Job:
     images, test = load_inputs(inputs)
-    train_rows, val_rows = split_rows(base.data, images)
-    if not len(val_rows):
+    data = split_and_balance(base, images)
+    if not len(data.val):
         raise UserError(
             "data.validation_split must be above 0 for tune, which ranks trials by their validation accuracy"
         )
@@ -190,8 +192,9 @@ def _load(base: Recipe, inputs: Inputs, cache: Path, trials: int) -> _Job:
         "trials": trials,
         "seed": SEED,
     }
-    parts = images.rows(train_rows), images.rows(val_rows), test
-    return _Job(base, *parts, inputs.backbone_weights, cache, trials, json.loads(json.dumps(identity)))
+    return _Job(
+        base, data.train, data.val, test, inputs.backbone_weights, cache, trials, json.loads(json.dumps(identity))
+    )
 
 
 class _HeadTuner(keras_tuner.Tuner):
@@ -221,20 +224,22 @@ class _HeadTuner(keras_tuner.Tuner):
         job, tune = self.job, recipe.finetune
         keras.utils.set_random_seed(recipe.seed)  # a repeated trial has the same result
         head = softmax_head(tune, self.backbone.output_shape[-1], len(job.train.names))
-        spec = FeatureSpec(tune.input_size, recipe.augmentation.transforms, recipe.head.views, recipe.seed)
+        precision = recipe.head.feature_precision
+        spec = FeatureSpec(tune.input_size, recipe.augmentation.transforms, recipe.head.views, recipe.seed, precision)
         views = cached_features(job.cache, self.backbone, job.train.images, spec)
-        val = self._plain_features(job.val, tune.input_size)
+        plain = FeatureSpec(tune.input_size, precision=precision)
+        val = self._features(job.val, plain)
         features = Features(views, job.train.labels, val, job.val.labels, job.train.names)
         fit_on_features(head, warmup_schedule(tune), recipe, features)
         result = {"val_accuracy": _accuracy(head, val, job.val.labels)}
         if job.test:
-            test = self._plain_features(job.test, tune.input_size)
+            test = self._features(job.test, plain)
             result["test_accuracy"] = _accuracy(head, test, job.test.labels)
         return result
 
-    def _plain_features(self, images: Images, input_size: int) -> np.ndarray:
-        """Features [n, d] of the images without random transforms."""
-        return cached_features(self.job.cache, self.backbone, images.images, FeatureSpec(input_size))[0]
+    def _features(self, images: Images, spec: FeatureSpec) -> np.ndarray:
+        """Features [n, d] of one view of the images."""
+        return cached_features(self.job.cache, self.backbone, images.images, spec)[0]
 
 
 def _accuracy(head: keras.Model, features: np.ndarray, labels: np.ndarray) -> float:

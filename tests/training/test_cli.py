@@ -1,6 +1,7 @@
 """The command line of training: output, exit codes and interruptions."""
 
 import errno
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from training import recipes
 from training.__main__ import main
 from training.evaluate.rows import reported
 from training.recipes import recipe_names, recipe_summary
+from training.run_folder import Record
 
 pytestmark = pytest.mark.integration
 
@@ -374,11 +376,33 @@ def test_a_run_that_ctrl_c_interrupted_is_continued(leaf_folder, tmp_path):
         ("float32", ["finetune.precision=mixed_bfloat16"], ("mixed_bfloat16", "float32")),
     ],
 )
-def test_recipes_use_the_faster_precision_unless_one_is_set(monkeypatch, fast, settings, expected):
-    from training.__main__ import _changed
+def test_recipes_use_the_faster_precision_unless_one_is_set(monkeypatch, tmp_path, fast, settings, expected):
+    from training.__main__ import _in_precision
+    from training.config.override import override
     from training.config.recipe import Recipe
     from training.fit import precision
 
     monkeypatch.setattr(precision, "fastest", lambda: fast)
-    recipe = _changed(Recipe(), settings)
+    recipe = _in_precision(override(Recipe(), settings), settings, tmp_path / "new")
     assert (recipe.finetune.precision, recipe.head.feature_precision) == expected
+
+
+@pytest.mark.parametrize("begun", ["bfloat16", "float32"])
+def test_a_run_is_continued_in_its_precision_on_every_processor(monkeypatch, tmp_path, begun):
+    from training.__main__ import _in_precision
+    from training.config.override import in_bfloat16
+    from training.fit import precision
+    from training.recipes.inception_svm import recipe
+
+    started = in_bfloat16(recipe) if begun == "bfloat16" else recipe
+    fields = {"classes": ("a", "b"), "image_shape": (96, 96), "images": 2, "data_sha256": "", "versions": {}}
+    record = Record(name="inception_svm", recipe=started, backbone_weights="none", **fields)
+    (tmp_path / "run.json").write_text(json.dumps(record.to_json()), "utf-8")
+    monkeypatch.setattr(precision, "fastest", lambda: "float32" if begun == "bfloat16" else "bfloat16")
+    assert _in_precision(recipe, [], tmp_path) == started
+
+
+@pytest.mark.parametrize("setting", ["data.folds=10", "checkpoint=best_val_loss", "data.validation_split=0.5"])
+def test_crossval_refuses_settings_that_it_makes_itself(tmp_path, setting, capsys):
+    assert cli.main(["crossval", "online", "--data", str(tmp_path), "--set", setting]) == 2
+    assert f"crossval sets {setting.partition('=')[0]} itself; give --folds" in capsys.readouterr().err

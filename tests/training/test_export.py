@@ -206,7 +206,7 @@ def test_names_that_do_not_fit_are_refused_and_the_folder_stays(plain_model, tmp
 
 
 def test_a_folder_without_a_run_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="no run at .*nowhere"):
+    with pytest.raises(UserError, match="no folder .*nowhere"):
         export_run(tmp_path / "nowhere", tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

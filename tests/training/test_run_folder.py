@@ -103,6 +103,18 @@ def saved(folder):
     return json.loads((folder / "run.json").read_text("utf-8"))
 
 
+def test_a_finished_fine_tuning_is_reused_though_the_head_failed(
+    reuse_data, tmp_path, monkeypatch, no_epochs, base_run
+):
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(base_run, unfinished)
+    (unfinished / "metrics.json").unlink()
+    with pytest.raises(UserError, match="--reuse .*unfinished if its fine-tuning is finished"):
+        train(change(BASE, views=3), "base", Inputs(reuse_data / "train", "none"), unfinished)
+    train(BASE, "base", reusing(reuse_data, unfinished, require=True), tmp_path / "again")
+    assert saved(tmp_path / "again")["finetuning_of"] == str(unfinished)
+
+
 # The lock
 
 
@@ -187,12 +199,13 @@ def test_the_first_run_that_fits_is_reused(reuse_data, base_run, tmp_path, no_ep
 def test_an_unfinished_run_cannot_be_reused(reuse_data, base_run, tmp_path, no_epochs):
     unfinished = shutil.copytree(base_run, tmp_path / "unfinished")
     (unfinished / "metrics.json").unlink()
+    (unfinished / "history.csv").write_text("epoch,loss\n", "utf-8")  # no epoch is done
     with pytest.raises(UserError, match="unfinished is not finished"):
         train(SVM, "svm", reusing(reuse_data, unfinished), tmp_path / "svm")
 
 
 def test_a_missing_run_cannot_be_reused(reuse_data, tmp_path, no_epochs):
-    with pytest.raises(UserError, match="no run at .*nowhere"):
+    with pytest.raises(UserError, match="no folder .*nowhere"):
         train(SVM, "svm", reusing(reuse_data, tmp_path / "nowhere"), tmp_path / "svm")
 
 

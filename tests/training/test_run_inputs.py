@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.files import digest
 from training import __main__ as cli
 from training.__main__ import main
+from training.config.override import change as set_fields
 from training.evaluate.mistakes import draw_mistakes
 from training.inputs import Inputs, load_inputs
 from training.model import backbones
@@ -74,6 +75,27 @@ def test_test_images_in_training_are_warned_of_and_stated_in_the_metrics(
     train(quick, "leaky", Inputs(leaf_folder, "none", test_folder), tmp_path / "leaky")
     assert "warning: 3 of the 27 --test images are also in --data" in capsys.readouterr().out
     assert json.loads((tmp_path / "leaky" / METRICS).read_text("utf-8"))["test_images_in_training"] == 3
+
+
+def test_test_images_that_are_validation_images_are_not_counted_as_trained_on(
+    leaf_folder, test_folder, quick, tmp_path
+):
+    inputs = Inputs(leaf_folder, "none", test_folder, validation=test_folder)
+    assert train(quick, "validated", inputs, tmp_path / "validated")["test_images_in_training"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"head.class_bias": {"Species9": 0.5}}, "head.class_bias must name classes of the data"),
+        ({"head.feature_layers": ("mixed99",)}, "head.feature_layers must be layers of the backbone"),
+    ],
+)
+def test_wrong_names_are_refused_before_the_training(leaf_folder, small, tmp_path, monkeypatch, changes, named):
+    monkeypatch.setattr("training.run._finetuned", lambda *rest: pytest.fail("trained"))
+    recipe = set_fields(small, changes)
+    with pytest.raises(UserError, match=named):
+        train(recipe, "wrong", Inputs(leaf_folder, "none", size=(24, 28)), tmp_path / "wrong")
 
 
 def test_run_without_test_images_states_nothing_of_them(leaf_folder, quick, tmp_path):

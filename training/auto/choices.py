@@ -81,9 +81,9 @@ def stages(affordable: float, large: bool) -> tuple[tuple[int, int], ...]:
     last = LARGE_SIZE if large and affordable >= MANY_EPOCHS else INPUT_SIZE
     cost = (1 - LAST_SHARE) * relative_cost(first) + LAST_SHARE * relative_cost(last)
     epochs = min(MAX_EPOCHS, int(affordable / cost))
-    if first == last:
-        return ((epochs, first),)
     count = round(LAST_SHARE * epochs)
+    if first == last or not count:
+        return ((epochs, first),)
     return ((epochs - count, first), (count, last))
 
 

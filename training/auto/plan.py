@@ -9,9 +9,7 @@ from common.files import atomic_folder, write_json
 from training.config.recipe import Recipe
 from training.config.record import to_json
 from training.fit.finetune import CHECKPOINT
-from training.run_folder import BEST, FEATURES, LOCK
-
-PLAN = "plan.json"
+from training.run_folder import BEST, FEATURES, LOCK, PLAN
 
 
 @dataclass

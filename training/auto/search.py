@@ -297,10 +297,21 @@ class Search:
     def _features(self, transforms: tuple) -> dict[str, np.ndarray]:
         """Layer → features of all images under some transforms: float32 [transforms, n, d]."""
         spec = FeatureSpec(self.size, precision=self.base.head.feature_precision)
-        layers = choices.LAYERS
-        features = tta_features(self.cache, self.backbone, layers, self.images.images, spec, transforms)
+        layers, held_out = choices.LAYERS, np.array(self.images.held_out, bool)
+        parts = (
+            [np.flatnonzero(~held_out), np.flatnonzero(held_out)] if len(held_out) else [np.arange(len(self.images))]
+        )
+        features = self._features_of_parts(parts, self.backbone, layers, spec, transforms)
         ends = np.cumsum([self.backbone.get_layer(name).output.shape[-1] for name in layers])
         return dict(zip(layers, np.split(features, ends[:-1], axis=-1), strict=True))
+
+    def _features_of_parts(
+        self, parts: Iterable[np.ndarray], backbone: keras.Model, layers: tuple, spec: FeatureSpec, transforms: tuple
+    ) -> np.ndarray:
+        """Features of all images, computed for each part, so that the training of a head finds them in the cache."""
+        images = self.images.images
+        found = [tta_features(self.cache, backbone, layers, images[rows], spec, transforms) for rows in parts]
+        return np.concatenate(found, axis=1)[:, np.argsort(np.concatenate(parts))]
 
     def _joined(self, layers: Iterable[str]) -> np.ndarray:
         """The features of some layers together: float32 [views, n, d]."""
@@ -378,9 +389,7 @@ class Search:
         freeze(backbone)
         spec = FeatureSpec(finetuning.finetune.input_size, precision=self.base.head.feature_precision)
         transforms = finetuning.prediction.tta_transforms
-        # The two parts apart, so that the training of the head finds them in the cache.
-        parts = [tta_features(self.cache, backbone, (), images.images[rows], spec, transforms) for rows in self.rows]
-        features = np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(self.rows))]
+        features = self._features_of_parts(self.rows, backbone, (), spec, transforms)
         softmax = _held_out(folder)
         best, score = None, accuracy(softmax, labels)
         for head in choices.finetuned_heads(self.base):

@@ -44,6 +44,7 @@ class Data:
         check.whole(0, "split_seed", "folds", "fold")
         check.within_one("validation_split")
         check("class_repeats", all(is_whole(n, 1) for n in self.class_repeats.values()), "whole numbers from 1")
+        check("class_repeats", all(isinstance(name, str) for name in self.class_repeats), "named by classes as text")
         check("folds", self.folds != 1, "0 for one validation part, or at least 2")
         check(
             "fold", self.fold < max(1, self.folds), f"below the {self.folds} folds" if self.folds else "0 without folds"
@@ -218,6 +219,8 @@ class Head:
         check("softmax_share", not self.softmax_share or not self.feature_layers, "0 with head.feature_layers")
         check("teacher_share", not self.teacher_share or self.kind == QUASI_SVM, f"0 with head.kind={self.kind}")
         check("class_bias", all(map(is_finite, self.class_bias.values())), "finite numbers")
+        check("class_bias", all(isinstance(name, str) for name in self.class_bias), "named by classes as text")
+        check("feature_layers", all(isinstance(name, str) for name in self.feature_layers), "names of layers")
         check("class_bias", not self.class_bias or self.kind == QUASI_SVM, f"{{}} with head.kind={self.kind}")
         check("class_bias", not (self.class_bias and self.softmax_share), "{} with head.softmax_share")
 
@@ -253,7 +256,7 @@ class Recipe:
             "head.kind",
             self.head.kind,
             trained or self.head.kind != SOFTMAX,
-            "quasi_svm without epochs, which train no softmax",
+            "quasi_svm or linear if no epochs train the softmax",
         )
         require(
             "head.softmax_share", self.head.softmax_share, trained or not self.head.softmax_share, "0 without epochs"
@@ -284,7 +287,7 @@ class Recipe:
             "data.resampling",
             self.data.resampling.__name__,
             self.data.resampling not in (smote, svmsmote),
-            f"natural {why}",
+            f"natural, oversample or undersample {why}",
         )
         precomputed = self.augmentation.precomputed
         require("augmentation.precomputed", precomputed, not precomputed, f"() {why}")

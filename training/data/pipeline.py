@@ -145,7 +145,9 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
             "data.pipeline=folder_batches reads files, not images made by SMOTE; choose another data.resampling"
         )
     batch_size = recipe.finetune.batch_size
-    whole = _whole_batches(np.asarray(rows), batch_size)
+    rng = np.random.default_rng((recipe.seed, recipe.finetune.earlier_epochs + epoch))
+    seed = int(rng.integers(2**31))
+    whole = _whole_batches(rng.permutation(rows), batch_size)  # others fill the last batch in each epoch
     _link(images, whole, Path(folder))
     t = recipe.augmentation.transforms
     generator = ImageDataGenerator(
@@ -157,7 +159,6 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
         vertical_flip=t.flips and t.vertical_flips,
         fill_mode="reflect",
     )
-    seed = int(np.random.default_rng((recipe.seed, recipe.finetune.earlier_epochs + epoch)).integers(2**31))
     with contextlib.redirect_stdout(io.StringIO()):  # it reports the number of images in each epoch
         batches = generator.flow_from_directory(
             folder,
@@ -166,6 +167,7 @@ def folder_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fo
             batch_size=batch_size,
             class_mode="categorical",
             seed=seed,
+            interpolation="bicubic",
         )
     if batches.samples < len(whole):
         raise UserError(

@@ -63,7 +63,7 @@ def split(
     names: tuple | None = None,
     groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A stratified, seeded split into a training and a validation part.
+    """A stratified, seeded split into a training and a validation part. A class with several images is in both.
 
     Args:
         labels: int [n].
@@ -84,6 +84,8 @@ def split(
     rows = np.arange(len(labels))
     if validation_split == 0:
         return rows, rows[:0]
+    if not 0 < validation_split < 1:
+        raise UserError(f"the share that is held out must be from 0 to below 1, got {validation_split:g}")
     if groups is not None and _has_mixed_group(labels, groups):
         return _grouped_part(labels, groups, validation_split, seed, names)
     first, group = _first_rows(labels, groups)
@@ -94,7 +96,7 @@ def split(
             f"a split needs two different images of at least two classes, got {classes} such classes; add images, or "
             "hold nothing out (--set data.validation_split=0)"
         )
-    if 0 < share <= 0.5 and share * len(drawn) <= classes - 1:
+    if share <= 0.5 and share * len(drawn) <= classes - 1:
         least = np.ceil(100 * classes / len(drawn)) / 100
         raise UserError(
             f"a split holds out an image of each of the {classes} classes, {share:.0%} of {len(drawn)} images are "
@@ -104,12 +106,32 @@ def split(
         _, val = train_test_split(drawn, test_size=validation_split, stratify=labels[first[drawn]], random_state=seed)
     except ValueError as error:
         raise UserError(f"cannot hold out {validation_split:.0%} of {len(drawn)} images: {error}") from error
-    held_out = np.isin(group, val)
+    held_out = np.isin(group, _with_each_class(val, drawn, labels[first], seed))
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
+def _with_each_class(val: np.ndarray, drawn: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """The held-out rows, with one row moved of each class that is in one part only.
+
+    scikit-learn's stratified split rounds the number of held-out images of a rare class down to none.
+
+    Args:
+        val: the rows of `drawn` that are held out.
+        drawn: the rows that are split, at least two of each class.
+        labels: int, of all rows.
+        seed: integer.
+    """
+    held_out, rng = np.isin(drawn, val), np.random.default_rng(seed)
+    for label in np.unique(labels[drawn]):
+        places = np.flatnonzero(labels[drawn] == label)
+        if held_out[places].all() or not held_out[places].any():
+            moved = rng.choice(places)
+            held_out[moved] = not held_out[moved]
+    return drawn[held_out]
+
+
 def not_held_out(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.ndarray) -> list[str]:
-    """A warning if classes are only in the training part.
+    """A warning if classes are only in the training part, with the number of their images.
 
     Args:
         labels: int [n].
@@ -118,9 +140,10 @@ def not_held_out(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.nd
     """
     if not len(val):
         return []
-    absent = [names[label] for label in np.setdiff1d(labels[train], labels[val])]
+    counts = np.bincount(labels)
+    absent = [f"{names[label]} ({counts[label]})" for label in np.setdiff1d(labels[train], labels[val])]
     listed = ", ".join(absent[:LISTED]) + (f" and {len(absent) - LISTED} more" if len(absent) > LISTED else "")
-    reason = "they are too few for this share, or all the same"
+    reason = "a class needs two different images, or two groups"
     return [f"warning: no image of {listed} is held out: {reason}"] * bool(absent)
 
 
@@ -264,6 +287,8 @@ def copy_split(inputs: Inputs, out: Path, validation_split: float, seed: int) ->
     """
     if out.exists():
         raise UserError(f"--out must be a new folder, {out} exists; give another one, or remove it first")
+    if out.resolve().is_relative_to(Path(inputs.data).resolve()):
+        raise UserError(f"--out must be outside of --data, whose images it would become; got {out}, give another one")
     images = load_labelled(inputs)
     rows_of_parts = split(images.labels, validation_split, seed, images.names, images.groups)
     parts = dict(zip(("train", "validation"), rows_of_parts, strict=True))

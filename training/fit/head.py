@@ -20,6 +20,7 @@ from training.model.heads import linear_head, quasi_svm_head
 
 HEAD_HISTORY = "head_history.csv"
 LINEAR_STEPS = 200  # of L-BFGS
+CONSTANT = 1e-10  # a feature with a lower variance, in units of the mean variance, is constant but for rounding
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,21 @@ def fit_quasi_svm(recipe: Recipe, features: Features, folder: Path | None = None
     keras.utils.set_random_seed(recipe.seed)
     train, width = features.train, features.train.shape[-1]
     axes = None if recipe.head.shared_feature_scale else (0, 1)
-    mean, deviation = train.mean(axis=axes), train.std(axis=axes)
+    mean, deviation = train.mean(axis=axes), np.sqrt(_variance_to_divide_by(train.var(axis=axes)))
     order = 1 if recipe.head.kernel == "laplacian" else 2
     typical = median_distance((train[0] - mean) / np.maximum(deviation, 1e-7), recipe.seed, order)
     scale = recipe.head.kernel_scale * typical
     if not scale > 0:
         raise UserError("all training images have the same features; check the backbone weights and the images")
     head = quasi_svm_head(recipe.head, width, len(features.names), scale, recipe.seed)
-    head.get_layer("standardise").adapt(train.reshape(-1, width))
-    own = recipe.head
-    schedule = HeadSchedule(own.epochs, own.learning_rate, own.batch_size, "head.learning_rate", own.teacher_share)
+    scaler = head.get_layer("standardise")
+    scaler.adapt(train.reshape(-1, width))
+    scaler.adapt_variance.assign(_variance_to_divide_by(keras.ops.convert_to_numpy(scaler.adapt_variance)))
+    scaler.finalize_state()
+    chosen = recipe.head
+    schedule = HeadSchedule(
+        chosen.epochs, chosen.learning_rate, chosen.batch_size, "head.learning_rate", chosen.teacher_share
+    )
     history = fit_on_features(head, schedule, recipe, features)
     if folder:
         write_history(folder / HEAD_HISTORY, history)
@@ -111,11 +117,20 @@ def fit_quasi_svm(recipe: Recipe, features: Features, folder: Path | None = None
     return head
 
 
+def _variance_to_divide_by(variance: np.ndarray) -> np.ndarray:
+    """The variances of features, of constant ones the mean variance.
+
+    A feature that is 0 in each of a few training images would be divided by 1e-7 in a new image, and decide its class.
+    """
+    mean = variance.mean()
+    return np.where(variance > CONSTANT * mean, variance, mean)
+
+
 def fit_linear(recipe: Recipe, features: Features) -> keras.Model:
     """Trains logistic regression on standardized features with scikit-learn.
 
     Args:
-        recipe: its `head.c`, `data.class_repeats`, `data.class_weights` and `seed` are used.
+        recipe: its `head.c`, `head.logit_adjustment`, `data.class_repeats` and `data.class_weights` are used.
         features: see `Features`; all views are training examples.
 
     Returns:
@@ -134,6 +149,7 @@ def fit_linear(recipe: Recipe, features: Features) -> keras.Model:
     if len(features.names) == 2:  # scikit-learn has one logit for two classes
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.array([-bias[0], bias[0]]) / 2
     head.get_layer("softmax").set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    adjust_logits(head, labels, len(features.names), recipe.head.logit_adjustment)
     return head
 
 

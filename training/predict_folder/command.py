@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.files import TEMPORARY, atomically, locked, temporary_beside, write_json, write_text
 from common.folders import printable
 from common.progress import progress
+from competition.package.class_names import shortened
 from training.predict_folder.cluster import Cluster, Work, predict_shards, require_ray
 from training.predict_folder.listing import Listing, paths, write_listing
 from training.predict_folder.shard import Part, ShardPredictor, Task
@@ -95,6 +96,8 @@ def predict_folder(job: Job) -> Summary:
     _check(job)
     with unpacked(job.model, job.run) as submission:
         names = class_names_of(submission, job.run or job.model)
+        source = job.run or ("the committed leaf model; --run RUN takes yours" if job.model == SOURCE else job.model)
+        print(f"model: {source}; {len(names)} classes: {shortened(names)}", flush=True)
         if job.top is not None and not 1 <= job.top <= len(names):
             raise UserError(f"--top must be a whole number from 1 to {len(names)}, the classes, got {job.top}")
         with _opened(job, model_sha256(submission)) as listing:

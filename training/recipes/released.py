@@ -32,10 +32,9 @@ first_cycle = Finetune(
     label_smoothing=0.1,
     batch_augmentations=(mix_up,),
     dropout=0.3,
-    dense_dropout=0.3,  # without dense layers, it has no effect
+    dense_dropout=0.3,  # without dense layers, it has no effect; finished runs have it
     swa_epochs=8,
     batch_size=32,
-    precision="mixed_bfloat16",
 )
 
 second_cycle = replace(

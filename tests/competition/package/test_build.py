@@ -293,7 +293,7 @@ def write_run(folder, state):
 
 @pytest.mark.parametrize(
     ("state", "reason"),
-    [("missing", "no run at"), ("empty", "no run at"), ("damaged", "is damaged"), ("unfinished", "not finished")],
+    [("missing", "no folder"), ("empty", "no run at"), ("damaged", "is damaged"), ("unfinished", "not finished")],
 )
 def test_run_that_cannot_be_exported_exits_with_2(submission_folder, old_zip, capsys, tmp_path, state, reason):
     write_run(tmp_path / "run", state)

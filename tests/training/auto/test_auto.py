@@ -171,7 +171,8 @@ def test_the_saved_recipe_repeats_the_quick_model(auto_data, tmp_path):
         (4.0, False, ((4, 192),)),
         (3.9, False, ((4, 128), (2, 192))),
         (3.9, True, ((4, 128), (2, 192))),
-        (0.4, False, ((0, 128), (0, 192))),
+        (1.0, False, ((1, 128),)),
+        (0.4, False, ((0, 128),)),
     ],
 )
 def test_larger_epochs_cost_as_much_as_they_have_more_pixels(monkeypatch, affordable, large, schedule):

@@ -30,6 +30,17 @@ def test_split_keeps_the_proportions_and_every_row():
     check_partition(train, val)
 
 
+@pytest.mark.parametrize("counts", [(80, 2, 2, 2), (60, 4, 4, 4, 4, 4), (50, 30, 3, 3), (100, 2, 2)])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.7])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_class_with_several_images_is_in_both_parts(counts, share, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    train, val = split(labels, share, seed)
+    check_partition(train, val, len(labels))
+    assert set(labels[train]) == set(labels[val]) == set(labels)
+    assert len(val) == pytest.approx(share * len(labels), abs=len(counts))
+
+
 def test_split_depends_only_on_the_seed():
     val = split(LABELS, 0.25, 3)[1]
     assert np.array_equal(val, split(LABELS, 0.25, 3)[1])
@@ -49,8 +60,8 @@ def test_split_may_hold_nothing_out():
         ([0, 1, 2], 0.5, "of at least two classes, got 0 such classes"),
         ([0, 0, 1, 1, 2, 2], 0.1, "3 classes, 10% of 6 .*=0.5,"),
         (np.repeat(np.arange(200), 4), 0.2, "200 classes, 20% of 800 .*=0.25,"),
-        ([0, 0, 1, 1], 1.5, "150%"),
-        ([0, 0, 1, 1], -0.5, "-50%"),
+        ([0, 0, 1, 1], 1.5, "from 0 to below 1, got 1.5"),
+        ([0, 0, 1, 1], -0.5, "from 0 to below 1, got -0.5"),
     ],
 )
 def test_impossible_split_is_refused(labels, validation_split, named):
@@ -195,7 +206,7 @@ def test_class_of_one_image_and_its_copies_is_trained_on_and_named():
     check_partition(train, val, 8)
     assert set(labels[val]) == {0, 2}
     assert not_held_out(labels, NAMES, train, val) == [
-        "warning: no image of Species2 is held out: they are too few for this share, or all the same"
+        "warning: no image of Species2 (3) is held out: a class needs two different images, or two groups"
     ]
     assert not_held_out(labels, NAMES, *split(labels, 0.5, 0, NAMES)) == []
 

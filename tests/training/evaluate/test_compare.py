@@ -432,7 +432,9 @@ def test_without_a_finished_run_nothing_is_written(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert run_compare(tmp_path / "table.md", tmp_path / "empty", tmp_path / "nowhere") == 2
     error = capsys.readouterr().err
-    assert re.match("error: compare needs a finished run, got 2 other folders: no run at .*empty.*nowhere", error)
+    assert re.match(
+        "error: compare needs a finished run, got 2 other folders: no run at .*empty.*no folder .*nowhere", error
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
     with pytest.raises(UserError, match="finished run"):
         compare([tmp_path / "empty"], tmp_path / "rows.csv", tmp_path / "table.md")

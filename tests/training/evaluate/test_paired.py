@@ -145,7 +145,7 @@ def test_folds_of_several_cross_validations_in_one_folder_are_refused(runs, tmp_
     [
         ("other", "both must be trained on the same images and classes"),
         ("leaves", "no run at .*leaves"),
-        ("nowhere", "no run at .*nowhere"),
+        ("nowhere", "no folder .*nowhere"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(runs, other, message):

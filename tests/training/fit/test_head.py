@@ -67,6 +67,16 @@ def test_shared_scale_does_not_amplify_uninformative_features(tmp_path):
 
 
 @pytest.mark.integration
+def test_a_feature_that_is_constant_in_training_does_not_decide_the_class_of_a_new_image(tmp_path):
+    points, labels = rings(300, 0)
+    points = np.concatenate([points, np.zeros((300, 1), np.float32)], axis=1)
+    head = fit_head(recipe_of("last", **THIRTY_EPOCHS), without_val(points, labels), tmp_path)
+    new = points + np.float32([0, 0, 0.1])  # a tenth of a typical deviation
+    same = head.predict(new, verbose=0).argmax(axis=1) == head.predict(points, verbose=0).argmax(axis=1)
+    assert same.mean() > 0.95
+
+
+@pytest.mark.integration
 def test_class_weights_raise_the_probability_of_a_rare_class(tmp_path):
     points, labels = rings(300, 0)
     chosen = (labels == 1) | (np.arange(300) < 60)

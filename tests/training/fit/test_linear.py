@@ -48,6 +48,17 @@ def test_class_weights_are_those_of_scikit_learn():
     assert plain[:, 0].mean() < expected[:, 0].mean() - 0.05
 
 
+def test_logit_adjustment_subtracts_the_log_of_the_class_frequency():
+    features = features_of(3)
+    rows = np.r_[:4, 15:45]
+    features = replace(features, train=features.train[:, rows], train_labels=features.train_labels[rows])
+    plain = change(Recipe(), kind="linear", c=0.003)
+    kernel, bias = fit_linear(plain, features).get_layer("softmax").get_weights()
+    adjusted = fit_linear(change(plain, logit_adjustment=1.0), features).get_layer("softmax").get_weights()
+    np.testing.assert_array_equal(adjusted[0], kernel)
+    np.testing.assert_allclose(adjusted[1], bias - np.log(np.array([4, 15, 15]) / 34), atol=1e-5)
+
+
 def test_repeated_classes_are_predicted_more_often():
     features = features_of(3, per_class=6)
     plain = change(Recipe(), head=change(Recipe(), kind="linear", c=0.001).head)
