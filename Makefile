@@ -73,6 +73,7 @@ ifneq ($(TRAIN),)
 	@"$(BIN)/python" -m training auto --data "$(TRAIN)" --minutes $(MINUTES) --out "$(RUN)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
 	@"$(BIN)/python" build_submission.py --run "$(RUN)" --out "$(ZIP)"
 else
+	$(if $(GIVEN_RUN),,@test ! -d "$(RUN)/best" || echo "note      this packs the committed model; RUN=$(RUN) packs yours")
 	@"$(BIN)/python" build_submission.py $(if $(GIVEN_RUN),--run "$(RUN)") --out "$(ZIP)"
 endif
 	@echo

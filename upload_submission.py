@@ -7,7 +7,7 @@ examples:
 
 The token comes from the environment variable CODABENCH_TOKEN, or from the file that --login writes (mode 600), which
 is for one server. It is never printed. The id of the phase is in the competition's data: GET
-SERVER/api/competitions/ID/ → phases. What was sent is noted beside the zip, in ZIP.phaseID.upload.json. The same
+SERVER/api/competitions/ID/ → phases. What was sent is noted beside the zip, in ZIP.HOST.phaseID.upload.json. The same
 command, given again, watches that submission and does not send a second one.
 
 exit codes: 0 scored (or --dry-run and allowed, or --login done), 1 refused or failed, 2 wrong input, 3 no answer: give

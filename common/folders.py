@@ -87,6 +87,8 @@ def list_classes(folder: Path | str) -> ClassFolders:
             a class folder is empty, or its name cannot be printed.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"class folders must be in a folder, {printable(folder)} is a file; if it is a zip, unpack it")
     if not folder.is_dir():
         raise UserError(
             f"the folder of class folders must exist; there is no folder {printable(folder)}, check the path"
@@ -141,6 +143,8 @@ def _check_count(folder: Path, names: list[str]) -> None:
         return
     got = f"only {printable(names[0])}" if names else "none"
     fix = "add one folder for each class"
+    if not names and any(path.is_file() and not is_hidden(path.name) for path in folder.iterdir()):
+        fix = "move its images there, or give a CSV file of their labels (--labels of python -m training)"
     if names and len(_subfolders(folder / names[0])) >= 2:
         fix = f"give {printable(folder / names[0])}"
     raise UserError(f"{printable(folder)} must contain at least two class folders, got {got}; {fix}")

@@ -43,7 +43,8 @@ def wilson(correct: float, total: int, z: float = 1.959964) -> list[float]:
     """95 % confidence interval of a proportion, [low, high] (E. B. Wilson, JASA 22, 1927)."""
     share, spread = correct / total, z * z / total
     half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return [(share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)]
+    low, high = (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
+    return [max(0.0, low), min(1.0, high)]  # rounding leads just beyond
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
