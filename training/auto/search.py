@@ -1,7 +1,7 @@
 """The steps of `training.auto`: quick heads, a fine-tuning, heads on the fine-tuned backbone, and all images."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,7 +306,7 @@ class Search:
         return dict(zip(layers, np.split(features, ends[:-1], axis=-1), strict=True))
 
     def _features_of_parts(
-        self, parts: Iterable[np.ndarray], backbone: keras.Model, layers: tuple, spec: FeatureSpec, transforms: tuple
+        self, parts: Sequence[np.ndarray], backbone: keras.Model, layers: tuple, spec: FeatureSpec, transforms: tuple
     ) -> np.ndarray:
         """Features of all images, computed for each part, so that the training of a head finds them in the cache."""
         images = self.images.images
