@@ -44,7 +44,11 @@ STEPS = (
     ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full"),
 )
 # The cross-validations in results/folds: what was done, and the folder. Each is compared with the one before.
-FOLD_STEPS = (("The released recipe", "released"),)
+# What a row of the folds is, its folder in results/folds, and its settings besides those of `released`.
+FOLD_STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("The released recipe", "released", {}),
+    ("Head trained on flips and rotations only (`head.views=0`)", "unaugmented_head", {"head.views": 0}),
+)
 FOLDS = 5
 SPECIES = [
     "Chinee apple",
@@ -137,13 +141,14 @@ def _folds() -> dict[str, str]:
         "folds.each": ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs),
         "released.minutes": f"{_load('runs/released_full/metrics.json')['finetuning_minutes']:.0f}",
     }
-    lines = ["| step | out of fold | 95 % interval | paired difference | p | minutes per fold |", "|" + " --- |" * 6]
+    heads = ("step", "images", "out of fold", "95 % interval", "paired difference", "p", "minutes per fold")
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     before = None
-    for step, name in FOLD_STEPS:
+    for step, name, _ in FOLD_STEPS:
         folder = RESULTS / "folds" / name
         scores, runs = _out_of_fold(folder), finished_folds(folder)
         minutes = sum(_run_metrics(run)["finetuning_minutes"] for run in runs) / len(runs)
-        cells = [percent(scores["accuracy"]), " to ".join(map(percent, scores["interval95"]))]
+        cells = [f"{scores['images']:,}", percent(scores["accuracy"]), " to ".join(map(percent, scores["interval95"]))]
         lines.append(f"| {step} | {' | '.join(cells + _difference(before, folder))} | {minutes:.0f} |")
         before = folder
     found["folds.steps"] = "\n" + "\n".join(lines) + "\n"

@@ -45,12 +45,20 @@ def test_the_held_out_accuracy_of_own_images_is_that_of_the_model_that_ships():
 
 
 def test_the_folds_are_those_of_the_released_recipe():
-    folds = finished_folds(fill.RESULTS / "folds" / "released")
-    for number, run in enumerate(folds):
-        recipe = read_record(run).recipe
-        assert recipe == in_bfloat16(change(load_recipe("released"), {"data.folds": fill.FOLDS, "data.fold": number}))
-    images = sum(fill._run_metrics(run)["images"] for run in folds)
+    released = finished_folds(fill.RESULTS / "folds" / "released")
+    images = sum(fill._run_metrics(run)["images"] for run in released)
     assert fill.values()["folds.images"] == f"{images:,}"
+    assert [read_record(run).recipe.data.fold for run in released] == list(range(len(released)))
+
+
+@pytest.mark.parametrize(("name", "changes"), [step[1:] for step in fill.FOLD_STEPS])
+def test_the_folds_of_a_step_have_its_recipe(name, changes):
+    folds = finished_folds(fill.RESULTS / "folds" / name)
+    assert folds
+    for run in folds:
+        recipe = read_record(run).recipe
+        own = {"data.folds": fill.FOLDS, "data.fold": recipe.data.fold, **changes}
+        assert recipe == in_bfloat16(change(load_recipe("released"), own))
 
 
 def test_a_step_is_compared_with_the_one_before():
