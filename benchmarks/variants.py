@@ -1,4 +1,4 @@
-"""Variants of the exported network: fewer operations, and 8 bits. Where the time of a prediction goes.
+"""Variants of the exported network: fewer operations, and 8 bits; and each operation's share of the time.
 
   python -m benchmarks.variants --data data/leaves/train
   python -m benchmarks.variants --data data/leaves/train --test data/leaves/phase1 --rounds 15

@@ -1,6 +1,6 @@
 """The wrapper around every command line: exit codes, Ctrl-C, closed pipes and one-line errors.
 
-Exit codes: 0 success, 1 refused or a failed check, 2 wrong input, 130 interrupted.
+Exit codes: 0 success, 1 refused or a failed check, 2 wrong input, 3 no response (upload), 130 interrupted.
 """
 
 import argparse

@@ -312,7 +312,7 @@ def _own_data_rows(rows: dict) -> str:
 
 def _peer_rows(result: dict) -> str:
     fastest = result["fastest"].partition(", ")[2]
-    lines = [f"| | images/s (min to max) | the submission in {fastest} is so many times as fast | same labels |"]
+    lines = [f"| | images/s (min to max) | speed-up of the submission ({fastest}) | same labels |"]
     lines.append("| --- | --- | --- | --- |")
     for name, row in result["contestants"].items():
         speed, low, high = (row[f"images_per_second{key}"] for key in ("", "_min", "_max"))

@@ -44,7 +44,7 @@ OLD_NAMES = {
 }
 OLD_METRICS = {"frozen_epochs": "head_warmup_epochs"}
 
-# Fields of a record that two runs must share to be the same, and what decides them.
+# Fields that must be equal for two runs to count as the same, with the option that sets each.
 COMPARED = {
     "recipe": "recipe or --set",
     "classes": "class names",

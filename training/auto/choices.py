@@ -32,7 +32,7 @@ TURNING = replace(TRANSFORMS, vertical_flips=True, quarter_turns=True, rotation=
 
 
 def class_repeats(names: tuple[str, ...], counts: np.ndarray) -> dict[str, int]:
-    """How often the images of rare classes are repeated: the square root of how much rarer they are, at most 3.
+    """How often the images of rare classes are repeated: round(sqrt(largest class / class)), at most `MAX_REPEATS`.
 
     Args:
         names: class names.

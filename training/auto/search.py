@@ -36,7 +36,7 @@ GROUPS = "groups.csv"
 QUICK, FINETUNED, HEAD, ALL = "quick", "finetuned", "head", "all"
 LEAST_MINUTES = 2  # the quick model may need so many, however few are given
 FEATURE_SHARE = 0.15  # of the time, at most, for reading the images and their features, so that a fine-tuning fits
-QUICK_SHARE, QUICK_MINUTES = 0.4, 10  # the same with less than so many minutes, in which few epochs would fit
+QUICK_SHARE, QUICK_MINUTES = 0.4, 10  # FEATURE_SHARE with fewer minutes than that, in which few epochs would fit
 LARGER_SHARES = (0.25, 0.5)  # that are tried if no smaller share of groups can be held out
 TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
 COPIES = 5  # of all images, which a fine-tuning has in memory at most
@@ -48,7 +48,7 @@ MIN_STEPS = 300  # so many steps are enough for a fine-tuning of less than MIN_E
 PLANNED = 0.9  # share of the time left that is planned for epochs
 FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
 HEAD_SECONDS = 60  # of the heads after a fine-tuning, besides features
-AGAIN = 1.3  # of the time of a fine-tuning is enough to repeat it on all images
+AGAIN = 1.3  # the fine-tuning is repeated on all images if so many times its duration is left
 
 
 def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
@@ -277,7 +277,7 @@ class Search:
                     raise
 
     def _choose_mirroring(self) -> None:
-        """Mirrors no images, in training and prediction, if a head on mirrored images is clearly worse: of signs."""
+        """Turns mirroring off, in training and prediction, if it clearly lowers the accuracy, as for signs."""
         if not self._holds_out():
             return
         features, head = self._joined(choices.LAYERS), self.base.head

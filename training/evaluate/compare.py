@@ -265,7 +265,9 @@ def _inputs(record: Record, name: str, metrics: dict) -> list[str]:
 
 def _settings(planned: Recipe, done: Recipe) -> list[str]:
     """How a run differs from its recipe. The precision that `run` chooses for some processors is no difference."""
-    changes = [_changed_fields(one, done) for one in (planned, in_bfloat16(planned))]
+    chosen = in_bfloat16(planned)
+    of_earlier_versions = replace(chosen, head=planned.head)  # whose features were in float32
+    changes = [_changed_fields(one, done) for one in (planned, chosen, of_earlier_versions)]
     return min(changes, key=len)
 
 

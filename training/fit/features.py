@@ -25,7 +25,7 @@ FORMAT = 2  # increase it whenever the same arguments give other features
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What features are computed of.
+    """Which features: the input size, the augmentation, the number of views and the precision.
 
     input_size: side in pixels that the backbone takes.
     transforms: random transforms of each view, or None for the images as they are.
@@ -95,7 +95,7 @@ def tta_features(
 
 
 class _Source:
-    """What features are computed of, with digests that are computed once."""
+    """A backbone with its layers and images, whose digests are computed once."""
 
     def __init__(self, backbone: keras.Model, layers: tuple, images: np.ndarray) -> None:
         self.backbone, self.images = backbone, images
