@@ -27,7 +27,7 @@ from training.evaluate.paired import compare_held_out, finished_folds, held_out
 from training.evaluate.rows import Row, by_recipe, epochs_text, read_rows
 from training.predict import TTA_TRANSFORMS
 from training.recipes import load_recipe
-from training.run_folder import METRICS
+from training.run_folder import METRICS, RECORD
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -43,8 +43,8 @@ STEPS = (
     ("Small initialization of missing kernels, cosine to a tenth", "inception_svm_quiet", "inception_svm_quiet_full"),
     ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full"),
 )
-# The cross-validations in results/folds: what was done, and the folder. Each is compared with the one before.
-# What a row of the folds is, its folder in results/folds, and its settings besides those of `released`.
+# Cross-validations: text, folder in results/folds, and settings besides those of `released`. Each is compared with the
+# one before.
 FOLD_STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("The released recipe", "released", {}),
     ("Head trained on flips and rotations only (`head.views=0`)", "unaugmented_head", {"head.views": 0}),
@@ -148,8 +148,10 @@ def _folds() -> dict[str, str]:
         folder = RESULTS / "folds" / name
         scores, runs = _out_of_fold(folder), finished_folds(folder)
         minutes = sum(_run_metrics(run)["finetuning_minutes"] for run in runs) / len(runs)
+        reused = all("finetuning_of" in json.loads((run / RECORD).read_text("utf-8")) for run in runs)
+        took = "reused" if reused else f"{minutes:.0f}"
         cells = [f"{scores['images']:,}", percent(scores["accuracy"]), " to ".join(map(percent, scores["interval95"]))]
-        lines.append(f"| {step} | {' | '.join(cells + _difference(before, folder))} | {minutes:.0f} |")
+        lines.append(f"| {step} | {' | '.join(cells + _difference(before, folder))} | {took} |")
         before = folder
     found["folds.steps"] = "\n" + "\n".join(lines) + "\n"
     return found

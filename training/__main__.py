@@ -150,17 +150,16 @@ def _run(options: argparse.Namespace) -> None:
 
 def _in_precision(recipe: "Recipe", settings: list[str], out: Path) -> "Recipe":
     """The recipe in bfloat16 where that is faster, or where the run that is continued is; not if settings choose."""
-    from training.config.override import in_bfloat16
+    from training.config.override import in_bfloat16, with_precision_of
     from training.fit.precision import fastest
     from training.run_folder import RECORD, read_record
 
-    if {setting.partition("=")[0].strip() for setting in settings} & {"finetune.precision", "head.feature_precision"}:
+    names = [setting.partition("=")[0].strip() for setting in settings]
+    if any(name.endswith("precision") and not name.startswith("prediction.") for name in names):
         return recipe
-    in_bf16 = fastest() == "bfloat16"
     if (out / RECORD).is_file():
-        begun = read_record(out).recipe
-        in_bf16 = begun == in_bfloat16(begun)
-    return in_bfloat16(recipe) if in_bf16 else recipe
+        return with_precision_of(recipe, read_record(out).recipe)
+    return in_bfloat16(recipe) if fastest() == "bfloat16" else recipe
 
 
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from common.files import atomically, write_json
 from training.fit.checkpoint import read_history
 from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
 from training.fit.soup import soup_parts
-from training.run_folder import INIT, OLD_NAMES, RECORD, Record, read_metrics, read_record, run_file
+from training.run_folder import INIT, OLD_NAMES, RECORD, VAL, Record, read_metrics, read_record, run_file
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class _Finetuning:
     parts: tuple["_Finetuning", ...] = ()
 
 
-def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
+def reuse_finetuning(out: Path, record: Record, runs: list[Path], val_rows: np.ndarray | None = None) -> bool:
     """Copies the fine-tuned weights of a run with the same settings, or of the fine-tuning that both start from.
 
     The parts of a soup are copied only together with what they started from, because training it again would not give
@@ -38,6 +40,8 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
         out: folder of the new run.
         record: of the new run.
         runs: folders of runs whose fine-tuning is finished; the first that fits is used, and a line says so.
+        val_rows: the images that the new run holds out. A run that held out others is not used; earlier versions drew
+            others of rare classes.
 
     Returns:
         Whether something was copied, or was there already.
@@ -45,7 +49,8 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path]) -> bool:
     Raises:
         UserError: a folder without a run, or its fine-tuning is not finished.
     """
-    sources = [_finetunings(_finished(run, record), run) for run in runs]
+    records = {run: _finished(run, record) for run in runs}
+    sources = [_finetunings(there, run) for run, there in records.items() if _holds_out(run, val_rows)]
     if any(out.rglob(CHECKPOINT)):
         return True
     wanted = _finetunings(record, out)
@@ -79,6 +84,15 @@ def _finished(run: Path, wanted: Record) -> Record:
     if record.backbone_sha256 or record.backbone_weights != wanted.backbone_weights:
         return record
     return replace(record, backbone_sha256=wanted.backbone_sha256)
+
+
+def _holds_out(run: Path, val_rows: np.ndarray | None) -> bool:
+    """Whether a run held out these images, as far as its files tell."""
+    path = run_file(run, VAL)
+    if val_rows is None or not path.is_file():
+        return True
+    with np.load(path) as file:
+        return "rows" not in file.files or np.array_equal(file["rows"], val_rows)
 
 
 def _finetunings(record: Record, folder: Path) -> list[_Finetuning]:

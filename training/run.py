@@ -81,15 +81,15 @@ def train(
         print(f"{recipe.finetune.backbone.__name__} starts from random weights; --backbone-weights {given} is not used")
     record = make_record(name, recipe, images, weights, inputs.max_images)
     with open_run(out, record):
+        data = split_and_balance(recipe, images)
         if (
             inputs.reuse
-            and not reuse_finetuning(out, record, [Path(run) for run in inputs.reuse])
+            and not reuse_finetuning(out, record, [Path(run) for run in inputs.reuse], data.val_rows)
             and inputs.require_reuse
         ):
             raise UserError(
                 f"--reuse: no run among {', '.join(map(str, inputs.reuse))} has the fine-tuning of {name} on this data"
             )
-        data = split_and_balance(recipe, images)
         counts = f"{len(data.train)} training images, {len(data.val)} validation images, {len(images.names)} classes"
         print(f"{name}: {counts}, computed in {recipe.finetune.precision}", flush=True)
         parameters = _finetuned(recipe, data, weights, out, out.parent / CACHE)
@@ -100,20 +100,19 @@ def train(
             trainable_parameters=parameters, training_images=len(data.train), finished=time.strftime("%Y-%m-%d")
         )
         if test:
-            trained_on = images.rows(np.flatnonzero(~np.array(images.held_out))) if images.held_out else images
+            held_out = np.zeros(0, int) if data.val_rows is None else data.val_rows
+            trained_on = images.rows(np.setdiff1d(np.arange(len(images)), held_out))
             result["test_images_in_training"] = test.count_in(trained_on)
         write_json(out / METRICS, result)  # last, because it marks the run as finished
     return result
 
 
 def _check_names(recipe: Recipe, names: tuple) -> None:
-    """Raises a UserError, before anything is trained, if classes or layers in the recipe do not exist."""
+    """Raises a UserError, before anything is trained, if classes in the recipe do not exist."""
     check_classes("data.class_repeats", recipe.data.class_repeats, names)
     check_classes("head.class_bias", recipe.head.class_bias, names)
     for classes, _ in recipe.augmentation.precomputed:
         check_classes("augmentation.precomputed", classes, names)
-    if recipe.head.feature_layers:
-        pooled_layers(recipe.finetune.backbone("none"), recipe.head.feature_layers)
 
 
 def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:

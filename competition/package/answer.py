@@ -228,7 +228,7 @@ def _named_class(column: str, names: Sequence[str]) -> int | None:
     words = _words(column)
     whole = [place for place, name in enumerate(names) if name.casefold() == column.casefold()]
     found = whole or [place for place, name in enumerate(names) if name.casefold() in words]
-    if not whole and words & NEGATIONS:
+    if not whole and (words & NEGATIONS) - {name.casefold() for name in names}:
         return None
     if len(found) == 1:
         return found[0]

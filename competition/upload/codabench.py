@@ -123,7 +123,7 @@ def request_token(url: str, username: str, password: str) -> str:
 
 
 def checked_url(url: str) -> str:
-    """The server's address in one form: in lower case, without the default port, /api and a trailing slash.
+    """The server's address: scheme and host in lower case, without the default port, /api and a trailing slash.
 
     Raises:
         UserError: an address that a token must not be sent to.

@@ -1,5 +1,6 @@
 """The command line of training: output, exit codes and interruptions."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -373,6 +374,7 @@ def test_a_run_that_ctrl_c_interrupted_is_continued(leaf_folder, tmp_path):
         ("bfloat16", [], ("mixed_bfloat16", "bfloat16")),
         ("float32", [], ("float32", "float32")),
         ("bfloat16", ["finetune.precision=float32"], ("float32", "float32")),
+        ("bfloat16", ["prediction.precision=bfloat16"], ("mixed_bfloat16", "bfloat16")),
         ("float32", ["finetune.precision=mixed_bfloat16"], ("mixed_bfloat16", "float32")),
     ],
 )
@@ -387,19 +389,23 @@ def test_recipes_use_the_faster_precision_unless_one_is_set(monkeypatch, tmp_pat
     assert (recipe.finetune.precision, recipe.head.feature_precision) == expected
 
 
-@pytest.mark.parametrize("begun", ["bfloat16", "float32"])
+@pytest.mark.parametrize("begun", ["bfloat16", "float32", "finetune only"])
 def test_a_run_is_continued_in_its_precision_on_every_processor(monkeypatch, tmp_path, begun):
     from training.__main__ import _in_precision
-    from training.config.override import in_bfloat16
+    from training.config.override import in_bfloat16, override
     from training.fit import precision
-    from training.recipes.inception_svm import recipe
+    from training.recipes.released import recipe
 
-    started = in_bfloat16(recipe) if begun == "bfloat16" else recipe
+    started = recipe if begun == "float32" else in_bfloat16(recipe)
+    if begun == "finetune only":  # as earlier versions
+        started = dataclasses.replace(started, head=recipe.head)
     fields = {"classes": ("a", "b"), "image_shape": (96, 96), "images": 2, "data_sha256": "", "versions": {}}
     record = Record(name="inception_svm", recipe=started, backbone_weights="none", **fields)
     (tmp_path / "run.json").write_text(json.dumps(record.to_json()), "utf-8")
-    monkeypatch.setattr(precision, "fastest", lambda: "float32" if begun == "bfloat16" else "bfloat16")
+    monkeypatch.setattr(precision, "fastest", lambda: "bfloat16" if begun == "float32" else "float32")
     assert _in_precision(recipe, [], tmp_path) == started
+    own = override(recipe, ["finetune.init_from.precision=float32"])
+    assert _in_precision(own, ["finetune.init_from.precision=float32"], tmp_path) == own
 
 
 @pytest.mark.parametrize("setting", ["data.folds=10", "checkpoint=best_val_loss", "data.validation_split=0.5"])

@@ -204,6 +204,15 @@ def test_an_unfinished_run_cannot_be_reused(reuse_data, base_run, tmp_path, no_e
         train(SVM, "svm", reusing(reuse_data, unfinished), tmp_path / "svm")
 
 
+def test_a_run_that_held_out_other_images_is_not_reused(reuse_data, base_run, tmp_path, no_epochs):
+    other = shutil.copytree(base_run, tmp_path / "other")
+    with np.load(other / "val.npz") as file:
+        arrays = dict(file)
+    np.savez(other / "val.npz", **{**arrays, "rows": arrays["rows"][::-1] + 1})
+    with pytest.raises(UserError, match="--reuse: no run among .*other has the fine-tuning"):
+        train(SVM, "svm", reusing(reuse_data, other, require=True), tmp_path / "svm")
+
+
 def test_a_missing_run_cannot_be_reused(reuse_data, tmp_path, no_epochs):
     with pytest.raises(UserError, match="no folder .*nowhere"):
         train(SVM, "svm", reusing(reuse_data, tmp_path / "nowhere"), tmp_path / "svm")

@@ -66,6 +66,19 @@ def in_bfloat16(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, finetune=_mixed(recipe.finetune), head=head)
 
 
+def with_precision_of(recipe: Recipe, other: Recipe) -> Recipe:
+    """The recipe with the precisions of another one, of the fine-tunings and of the cached features."""
+    head = dataclasses.replace(recipe.head, feature_precision=other.head.feature_precision)
+    return dataclasses.replace(recipe, finetune=_in_precision_of(recipe.finetune, other.finetune), head=head)
+
+
+def _in_precision_of(finetune: Finetune, other: Finetune) -> Finetune:
+    earlier = finetune.init_from
+    if earlier and other.init_from:
+        earlier = _in_precision_of(earlier, other.init_from)
+    return dataclasses.replace(finetune, precision=other.precision, init_from=earlier)
+
+
 def _mixed(finetune: Finetune) -> Finetune:
     precision = "mixed_bfloat16" if finetune.precision == "float32" else finetune.precision
     return dataclasses.replace(

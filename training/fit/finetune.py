@@ -25,6 +25,7 @@ from training.fit.features import FeatureSpec, cached_features
 from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
 from training.fit.optimizer import adamw
 from training.fit.swa import add_to_mean, recalibrate
+from training.model.backbones import pooled_layers
 from training.model.build import build_model, compile_classifier, load_weights
 from training.model.fast_layers import fuse
 from training.model.heads import softmax_head
@@ -86,7 +87,7 @@ def finetune(
 
     Raises:
         Diverged: the loss, most gradients or a weight are not finite.
-        UserError: SWA on several machines; see `training.model.build.load_weights`.
+        UserError: SWA on several machines; no such layer of features; see `training.model.build.load_weights`.
     """
     tune = recipe.finetune
     if tune.swa_epochs and os.environ.get("TF_CONFIG"):
@@ -98,6 +99,7 @@ def finetune(
     require_same_progress(len(state.history))
     with scope(tune.replicas):
         backbone = make_backbone(recipe, backbone_weights if fresh and init is None else "none")
+        pooled_layers(backbone, recipe.head.feature_layers)  # raises now, not after the fine-tuning
         head = softmax_head(tune, backbone.output_shape[-1], len(data.train.names), recipe.seed)
         job = _Job(recipe, data, folder, state, backbone, head)
         if init and fresh:

@@ -271,6 +271,10 @@ def test_negation_may_belong_to_the_name_of_a_class(column, expected):
     assert match_values({"0.5"}, column, ("no_cactus", "cactus")) == Answer("probability", columns=(expected,))
 
 
+def test_a_negation_that_is_a_class_is_none():
+    assert match_values({"0.5"}, "prob_no", ("no", "yes")) == Answer("probability", columns=(0,))
+
+
 @pytest.mark.parametrize("case", PROBABILITY)
 def test_probability_of_one_of_two_classes(case):
     names, values, column, expected = PROBABILITY[case]
