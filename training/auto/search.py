@@ -75,6 +75,7 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
     search.quick()
     search.finetune()
     search.train_on_all()
+    search.draw_confusion()
     plan = search.plan
     held_out = "" if plan.accuracy is None else f"{plan.accuracy:.1%} on the held-out images; "
     plan.say(f"best: {held_out}see {out / BEST}")
@@ -179,6 +180,13 @@ class Search:
         else:
             plan.say("no other head on the fine-tuned backbone: the time is over")
 
+    def draw_confusion(self) -> None:
+        """Draws the saved predictions of the held-out images, if there are some, as a confusion matrix."""
+        if self._holds_out():
+            labels = self.images.labels[self.rows[1]]
+            result = metrics(labels, _held_out(self.plan.out), self.images.names)
+            plot_confusion(result, self.plan.out / "confusion.png")
+
     def train_on_all(self) -> None:
         """Repeats the fine-tuning that is the best run with the held-out images as well, if there is time."""
         recipe = self.finetuned_recipe
@@ -228,11 +236,9 @@ class Search:
             return None
 
     def _save_held_out(self, probabilities: np.ndarray) -> None:
-        """Saves the best model's predictions of the held-out images, before it is trained on them, and draws them."""
-        rows, out = self.rows[1], self.plan.out
-        labels = self.images.labels[rows]
-        write_arrays(out / VAL, probabilities=probabilities, labels=labels, rows=rows)
-        plot_confusion(metrics(labels, probabilities, self.images.names), out / "confusion.png")
+        """Saves the best model's predictions of the held-out images, before it is trained on them."""
+        rows = self.rows[1]
+        write_arrays(self.plan.out / VAL, probabilities=probabilities, labels=self.images.labels[rows], rows=rows)
 
     def _describe(self) -> None:
         images, repeats, counts = self.images, self.base.data.class_repeats, self._training_counts()
@@ -421,9 +427,9 @@ def _seconds_per_view(backbone: keras.Model, precision: str) -> float:
     return (time.monotonic() - began) / TRIAL_IMAGES
 
 
-def _held_out(run: Path) -> np.ndarray:
-    """The probabilities of a finished run on the held-out images."""
-    with np.load(run / VAL) as file:
+def _held_out(folder: Path) -> np.ndarray:
+    """The saved probabilities of the held-out images."""
+    with np.load(folder / VAL) as file:
         return file["probabilities"]
 
 
