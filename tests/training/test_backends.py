@@ -106,14 +106,15 @@ class Without:
 
 sys.meta_path.insert(0, Without())
 from training import __main__ as cli
-load_recipe = cli.load_recipe
+from training.commands import train
+load_recipe = train.load_recipe
 
 def load_tiny(name):
     from helpers import tiny
     from training.config.override import change
     return change(load_recipe(name), {"finetune.backbone": tiny})
 
-cli.load_recipe = load_tiny
+train.load_recipe = load_tiny
 sys.exit(cli.main(sys.argv[1:]))
 """
 SMALL = (

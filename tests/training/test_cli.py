@@ -19,6 +19,8 @@ from helpers import ROOT
 from training import __main__ as cli
 from training import recipes
 from training.__main__ import main
+from training.commands import evaluate, images, train
+from training.commands.options import EXAMPLES
 from training.evaluate.rows import reported
 from training.recipes import recipe_names, recipe_summary
 from training.run_folder import Record
@@ -63,9 +65,11 @@ def test_every_command_has_help(command, capsys):
 def test_every_example_is_understood(capsys, monkeypatch):
     done = []
     for name in COMMANDS:
-        monkeypatch.setattr(cli, f"_{name.replace('-', '_')}", lambda options, name=name: done.append(name))
+        function = f"_{name.replace('-', '_')}"
+        (module,) = (module for module in (cli, train, evaluate, images) if hasattr(module, function))
+        monkeypatch.setattr(module, function, lambda options, name=name: done.append(name))
     monkeypatch.setattr(cli, "_choose_backend", done.append)
-    lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("python -m training ")]
+    lines = [line.strip() for line in EXAMPLES.splitlines() if line.strip().startswith("python -m training ")]
     for line in lines:
         assert cli.main(shlex.split(line)[3:]) == 0
     assert set(done) == {*COMMANDS, None, "jax"}
@@ -121,7 +125,7 @@ def test_list_starts_with_three_commands_that_are_understood(capsys, monkeypatch
     assert list(groups)[0] == "Start here"
     done = []
     for name in ("_auto", "_run"):
-        monkeypatch.setattr(cli, name, lambda options: done.append(getattr(options, "recipe", [])))
+        monkeypatch.setattr(train, name, lambda options: done.append(getattr(options, "recipe", [])))
     assert [main(shlex.split(command)[3:]) for command in commands] == [0, 0, 0]
     assert done == [[], ["inception_svm"], ["released"]]
 
@@ -160,7 +164,7 @@ def test_another_backend_than_the_imported_one_is_refused(name, exit_code, monke
 
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     monkeypatch.setattr(cli, "_is_installed", lambda module: True)
-    monkeypatch.setattr(cli, "_run", lambda options: None)
+    monkeypatch.setattr(train, "_run", lambda options: None)
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     arguments = ["run", "released", "--data", "x", *(["--backend", name] if name else [])]
     assert main(arguments) == exit_code
@@ -329,11 +333,11 @@ import sys
 sys.path[:0] = sys.argv[1:3]
 from helpers import change, shrunk, tiny
 from training import __main__ as cli
-from training import recipes
+from training.commands import train
 from training.config.recipe import Recipe
 from training.model import backbones
 backbones.tiny = tiny
-cli.load_recipe = lambda name: change(shrunk(Recipe()), warmup_epochs=0.5)
+train.load_recipe = lambda name: change(shrunk(Recipe()), warmup_epochs=0.5)
 sys.exit(cli.main(sys.argv[3:]))
 """
 
@@ -379,19 +383,17 @@ def test_a_run_that_ctrl_c_interrupted_is_continued(leaf_folder, tmp_path):
     ],
 )
 def test_recipes_use_the_faster_precision_unless_one_is_set(monkeypatch, tmp_path, fast, settings, expected):
-    from training.__main__ import _in_precision
     from training.config.override import override
     from training.config.recipe import Recipe
     from training.fit import precision
 
     monkeypatch.setattr(precision, "fastest", lambda: fast)
-    recipe = _in_precision(override(Recipe(), settings), settings, tmp_path / "new")
+    recipe = train.in_precision(override(Recipe(), settings), settings, tmp_path / "new")
     assert (recipe.finetune.precision, recipe.head.feature_precision) == expected
 
 
 @pytest.mark.parametrize("begun", ["bfloat16", "float32", "finetune only"])
 def test_a_run_is_continued_in_its_precision_on_every_processor(monkeypatch, tmp_path, begun):
-    from training.__main__ import _in_precision
     from training.config.override import in_bfloat16, override
     from training.fit import precision
     from training.recipes.released import recipe
@@ -403,9 +405,9 @@ def test_a_run_is_continued_in_its_precision_on_every_processor(monkeypatch, tmp
     record = Record(name="inception_svm", recipe=started, backbone_weights="none", **fields)
     (tmp_path / "run.json").write_text(json.dumps(record.to_json()), "utf-8")
     monkeypatch.setattr(precision, "fastest", lambda: "bfloat16" if begun == "float32" else "float32")
-    assert _in_precision(recipe, [], tmp_path) == started
+    assert train.in_precision(recipe, [], tmp_path) == started
     own = override(recipe, ["finetune.init_from.precision=float32"])
-    assert _in_precision(own, ["finetune.init_from.precision=float32"], tmp_path) == own
+    assert train.in_precision(own, ["finetune.init_from.precision=float32"], tmp_path) == own
 
 
 @pytest.mark.parametrize("setting", ["data.folds=10", "checkpoint=best_val_loss", "data.validation_split=0.5"])

@@ -19,6 +19,7 @@ import sys
 sys.path[:0] = sys.argv[1:3]
 from helpers import change, shrunk, tiny
 from training import __main__ as cli
+from training.commands import train
 import build_submission
 
 def load_recipe(name):
@@ -27,7 +28,7 @@ def load_recipe(name):
     backbones.tiny = tiny
     return change(shrunk(Recipe()), warmup_epochs=0.5)
 
-cli.load_recipe = load_recipe
+train.load_recipe = load_recipe
 data, out = sys.argv[3:]
 code = cli.main(["run", "tiny", "--data", data, "--out", out, "--backbone-weights", "none"])
 sys.exit(code or build_submission.main(["--run", out, "--out", out + ".zip"]))

@@ -15,6 +15,7 @@ from common.files import digest, locked
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
+from training.commands import train as train_commands
 from training.config.override import field_names
 from training.config.recipe import Data, Finetune, Head, Recipe
 from training.data.augment import RandomTransforms, mix_up
@@ -56,8 +57,8 @@ def run_data(tmp_path_factory):
 @pytest.fixture
 def run_recipes(run_data, tmp_path, monkeypatch, capsys):
     """`python -m training run` with synthetic images and `RECIPES`. Returns (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli, "load_recipe", RECIPES.__getitem__)
-    monkeypatch.setattr(cli, "recipe_names", lambda: sorted(RECIPES))
+    monkeypatch.setattr(train_commands, "load_recipe", RECIPES.__getitem__)
+    monkeypatch.setattr(train_commands, "recipe_names", lambda: sorted(RECIPES))
 
     def call(*arguments):
         data = ["--data", str(run_data / "train"), "--runs", str(tmp_path / "runs")]
@@ -126,14 +127,14 @@ def test_a_failed_run_is_named_and_the_others_are_trained(run_recipes, runs_fold
 
 
 def test_a_run_that_another_process_finishes_in_the_meantime_is_no_failure(run_recipes, runs_folder, monkeypatch):
-    original = cli._train
+    original = train_commands._train
 
-    def train(recipe, name, inputs, out):
+    def trained_twice(recipe, name, inputs, out):
         if name == "two":  # here, the other process finishes it before this one begins
             original(recipe, name, inputs, out)
         original(recipe, name, inputs, out)
 
-    monkeypatch.setattr(cli, "_train", train)
+    monkeypatch.setattr(train_commands, "_train", trained_twice)
     code, out, error = run_recipes("one", "two")
     assert (code, f"{runs_folder / 'two'}: finished" in out, "failed" in error) == (0, True, False)
 

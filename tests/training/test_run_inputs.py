@@ -16,8 +16,8 @@ from PIL import Image
 from common.cli import image_size
 from common.errors import UserError
 from common.files import digest
-from training import __main__ as cli
 from training.__main__ import main
+from training.commands import train as train_commands
 from training.config.override import change as set_fields
 from training.evaluate.mistakes import draw_mistakes
 from training.inputs import Inputs, load_inputs
@@ -134,7 +134,7 @@ def test_images_with_a_table_are_those_of_class_folders(leaf_folder, flat_folder
 
 
 def test_every_command_of_a_run_takes_a_table(flat_folder, quick, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load_recipe", lambda name: quick)
+    monkeypatch.setattr(train_commands, "load_recipe", lambda name: quick)
     data = ["--data", str(flat_folder), "--labels", str(tmp_path / "train.csv")]
     named = [*data, "--label-columns", "image_id,species"]
     out, folds = str(tmp_path / "run"), str(tmp_path / "folds")

@@ -78,8 +78,9 @@ import sys
 sys.path[:0] = sys.argv[1:3]
 import helpers
 from training import __main__ as cli
-this, load = helpers.load_module(sys.argv[3]), cli.load_recipe
-cli.load_recipe = lambda name: this.one_epoch(load(name))
+from training.commands import train
+this, load = helpers.load_module(sys.argv[3]), train.load_recipe
+train.load_recipe = lambda name: this.one_epoch(load(name))
 sys.exit(cli.main(sys.argv[4:]))
 """
 

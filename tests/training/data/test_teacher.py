@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
+from training.commands import train as train_commands
 from training.config.recipe import Augmentation, Head
 from training.data.augment import mix_up
 from training.data.balance import oversample, smote
@@ -180,7 +181,7 @@ def test_a_taught_variant_reuses_the_first_fine_tuning_of_the_folds(taught, tmp_
 
 
 def test_the_command_line_takes_a_teacher(taught, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load_recipe", lambda name: TAUGHT)
+    monkeypatch.setattr(train_commands, "load_recipe", lambda name: TAUGHT)
     arguments = ["--data", str(taught / "leaves"), "--backbone-weights", "none", "--teacher", str(taught / "folds")]
     assert cli.main(["run", "small", *arguments, "--out", str(tmp_path / "run")]) == 0
     assert cli.main(["crossval", "small", *arguments, "--folds", "2", "--out", str(tmp_path / "folds")]) == 0

@@ -15,6 +15,7 @@ from common.groups import write_groups
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
+from training.commands import train as train_commands
 from training.config.recipe import Data, Finetune, Head, Recipe
 from training.data.split import split_fold
 from training.evaluate import crossval as module
@@ -236,7 +237,7 @@ def test_calibration_error():
 
 
 def test_command_line(finished_crossval, crossval_data, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load_recipe", lambda name: RECIPE)
+    monkeypatch.setattr(train_commands, "load_recipe", lambda name: RECIPE)
     arguments = ["crossval", "small", "--folds", str(FOLDS), "--seeds", "2", "--data", str(crossval_data)]
     arguments += ["--backbone-weights", "none", "--out", str(finished_crossval[0])]
     arguments += ["--set", "finetune.precision=float32"]  # as the finished folds

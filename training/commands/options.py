@@ -1,0 +1,111 @@
+"""The options that several commands share, and the inputs that they name."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from common.cli import image_size
+
+if TYPE_CHECKING:
+    from training.inputs import Inputs
+
+EXAMPLES = """examples:
+  python -m training auto --data my/images --minutes 30 --out runs/mine
+  python -m training auto --data my/images --labels my/train.csv --validation my/validation
+  python -m training list
+  python -m training run inception_svm --data data/leaves/train --out runs/first
+  python -m training run inception_svm --data data/leaves/train --set finetune.batch_size=16
+  python -m training run inception_svm --data data/leaves/train --reuse runs/inception_more --out runs/reused
+  python -m training run --all --data data/leaves/train --test data/leaves/phase1
+  python -m training run online smote mixup --seeds 3 --data data/leaves/train
+  python -m training run released --data data/leaves/train --backend jax
+  python -m training crossval released --folds 5 --data data/leaves/train
+  python -m training mistakes runs/released --data data/leaves/train --out mistakes.png
+  python -m training label-errors --data my/images --out label_errors.html
+  python -m training compare runs/*
+  python -m training paired runs/crossval-released runs/crossval-soup
+  python -m training class-bias runs/crossval-released
+  python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
+  python -m training split --data data/leaves/train --out data/split
+  python -m training deepweeds --images images --labels labels.csv --out data/leaves
+  python -m training predict --data my/photos --run runs/mine --out predictions.csv
+
+exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (the same command continues a run, but not auto)
+"""
+BACKENDS = ("tensorflow", "jax")
+
+
+def add_command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    """Adds a command, with a line in the list of commands, and its examples."""
+    examples = [line for line in EXAMPLES.splitlines() if f"-m training {name}" in line]
+    description = f"{what[0].upper()}{what[1:]}."
+    return commands.add_parser(name, help=what, description=description, epilog="\n".join(["examples:", *examples]))
+
+
+def inputs_of(options: argparse.Namespace, require_reuse: bool = False) -> "Inputs":
+    """The `Inputs` that a command's options name."""
+    from training.inputs import Inputs
+
+    read = ("test", "groups", "size", "labels", "label_columns", "validation_folder", "max_images")
+    names = ("backbone_weights", "teacher", *read)
+    given = {name.removesuffix("_folder"): getattr(options, name) for name in names if hasattr(options, name)}
+    return Inputs(options.data, reuse=tuple(getattr(options, "reuse", ())), require_reuse=require_reuse, **given)
+
+
+def add_training_options(command: argparse.ArgumentParser) -> None:
+    """The options of every command that trains."""
+    add_data(command)
+    add_weights(command)
+    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field; repeatable")
+    command.add_argument("--backend", choices=BACKENDS, help="Keras' backend (default: KERAS_BACKEND, else tensorflow)")
+
+
+def add_data(command: argparse.ArgumentParser, what: str = "the labelled images") -> None:
+    command.add_argument(
+        "--data", required=True, help=f"{what}: a folder with one folder for each class, or any folder with --labels"
+    )
+    command.add_argument("--labels", metavar="FILE", help="CSV file with the labels of the images in --data")
+    command.add_argument(
+        "--label-columns",
+        type=_columns,
+        metavar="FILES,LABELS",
+        help="names of two columns of --labels, for example image_id,species (default: recognized)",
+    )
+
+
+def _columns(text: str) -> tuple[str, str]:
+    """(column of files, column of labels) from a text such as image_id,species."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(
+            f"must be the names of two columns, got {text!r}; for example image_id,species"
+        )
+    return names[0], names[1]
+
+
+def add_validation(
+    command: argparse.ArgumentParser,
+    what: str = "class folders that are the validation part; all of --data is then trained on (default: a split)",
+) -> None:
+    command.add_argument("--validation", dest="validation_folder", metavar="DIR", help=what)
+
+
+def add_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--backbone-weights", default="imagenet", help="imagenet (the default, downloaded), a .weights.h5 file, or none"
+    )
+
+
+def add_groups(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--groups", metavar="FILE", help="CSV with the columns path and group; a split keeps each group in one part"
+    )
+
+
+def add_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--size",
+        type=image_size,
+        metavar="SIZE",
+        help="N or HxW, height and width in pixels at which the images are read (default: the most frequent size, "
+        "or the median if none is frequent, reduced to 384 on the longer side if that is longer than 512)",
+    )

@@ -1,0 +1,237 @@
+"""The commands that train: auto, run, crossval and tune."""
+
+import argparse
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.cli import positive, whole_number
+from common.errors import InUse, UserError
+from training.commands.options import (
+    add_command,
+    add_data,
+    add_groups,
+    add_size,
+    add_training_options,
+    add_validation,
+    add_weights,
+    inputs_of,
+)
+from training.recipes import load_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from training.config.recipe import Recipe
+    from training.inputs import Inputs
+
+AUTO_INTERRUPTED = (
+    "interrupted; the folder best of --out, if it is there, has the best model; to start again, give a new --out"
+)
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Adds these commands to the parser."""
+    for add in (_add_auto, _add_run, _add_crossval, _add_tune):
+        add(commands)
+
+
+def _add_auto(commands: argparse._SubParsersAction) -> None:
+    command = add_command(commands, "auto", "train the best model for any images within a number of minutes")
+    add_data(command)
+    command.add_argument("--minutes", type=positive, default=30, help="time for everything (default: %(default)s)")
+    command.add_argument("--out", default="runs/auto", help="new folder; best/ is the best run (default: %(default)s)")
+    command.add_argument("--test", help="class folders that are reported on and used for nothing else")
+    add_weights(command)
+    add_size(command)
+    add_groups(command)
+    add_validation(command)
+    command.set_defaults(command=_auto, interrupted=AUTO_INTERRUPTED)
+
+
+def _auto(options: argparse.Namespace) -> None:
+    from training.auto.search import auto
+
+    out = Path(options.out)
+    auto(inputs_of(options), out, options.minutes)
+    print(f"done: {out}; next: python build_submission.py --run {shlex.quote(str(out))}")
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    command = add_command(commands, "run", "train recipes")
+    command.add_argument("recipe", nargs="*", help="names, see list")
+    command.add_argument("--all", action="store_true", help="every recipe; finished runs are skipped")
+    command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run is continued")
+    command.add_argument("--runs", default="runs", help="folder of the folders of several runs (default: runs)")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="train each with N seeds on one split")
+    command.add_argument("--test", help="class folders that are reported on and used for nothing else")
+    command.add_argument(
+        "--reuse",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="take over the fine-tuning of this finished run if it is the same; may be repeated",
+    )
+    add_training_options(command)
+    _add_teacher(command)
+    add_size(command)
+    command.add_argument(
+        "--max-images", type=whole_number, metavar="N", help="at most so many images of --data, spread over each class"
+    )
+    add_groups(command)
+    add_validation(command)
+    command.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    names = recipe_names() if options.all else options.recipe
+    if bool(options.recipe) == options.all:
+        raise UserError("give the names of recipes, or --all; see python -m training list")
+    if options.seeds < 1:
+        raise UserError(f"--seeds must be a whole number from 1, got {options.seeds}")
+    if options.out and (len(names) > 1 or options.seeds > 1):
+        raise UserError("--out is the folder of one run; give --runs, the folder of the runs' folders, for several")
+    recipes = {name: load_recipe(name) for name in names}
+    from training.config.override import override
+    from training.fit.distribute import prepare
+
+    recipes = {name: override(recipe, options.set) for name, recipe in recipes.items()}
+    prepare(max(recipe.finetune.most_replicas for recipe in recipes.values()))
+    if len(names) == 1 and options.seeds == 1:
+        out = Path(options.out or Path(options.runs) / names[0])
+        recipe = in_precision(recipes[names[0]], options.set, out)
+        _train(recipe, names[0], inputs_of(options, require_reuse=True), out)
+        print(f"done: {out}; next: python build_submission.py --run {shlex.quote(str(out))}")
+        return
+    _run_several(recipes, options)
+
+
+def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
+    """Trains one run after another. Skips those that are finished or in use, and names those that failed at the end."""
+    from training.planned import outdated
+    from training.run_folder import Finished
+
+    runs = {
+        Path(options.runs) / (f"{name}-seed{seed}" if seed else name): (name, replace(recipe, seed=recipe.seed + seed))
+        for seed in range(options.seeds)
+        for name, recipe in recipes.items()
+    }
+    finished = {out: run for out, run in runs.items() if (out / "metrics.json").is_file()}
+    others, failed = outdated(finished, inputs_of(options)), []
+    for out, (name, recipe) in runs.items():
+        try:
+            if out in others:
+                raise UserError(others[out])
+            if out in finished:
+                print(f"{out}: finished")
+                continue
+            _train(in_precision(recipe, options.set, out), name, inputs_of(options), out)
+        except Finished:  # by another process, in the meantime
+            print(f"{out}: finished")
+        except InUse as error:
+            print(f"{out}: skipped, {error}")
+        except BrokenPipeError:  # nobody reads the output any more
+            raise
+        except (UserError, OSError) as error:
+            print(f"{out}: {error}", file=sys.stderr)
+            failed.append(str(out))
+    if failed:
+        raise UserError(f"{len(failed)} runs failed, the reasons are above: {', '.join(failed)}")
+    print(f"done; next: python -m training compare {shlex.quote(options.runs)}/*")
+
+
+def _add_crossval(commands: argparse._SubParsersAction) -> None:
+    command = add_command(commands, "crossval", "train a recipe once for each fold and evaluate it on every image")
+    command.add_argument("recipe", help="a name, see list")
+    command.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default: %(default)s)")
+    command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME)")
+    command.add_argument(
+        "--reuse",
+        action="append",
+        default=[],
+        metavar="CROSSVAL",
+        help="take over the fine-tunings of this cross-validation's folds that are the same; may be repeated",
+    )
+    add_training_options(command)
+    _add_teacher(command)
+    add_size(command)
+    add_groups(command)
+    command.add_argument("--validation", dest="validation_folder", help=argparse.SUPPRESS)  # refused with a reason
+    command.set_defaults(command=_crossval)
+
+
+def _crossval(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe)
+    from training.config.override import override
+    from training.evaluate.crossval import crossval
+    from training.evaluate.metrics import summary
+    from training.fit.distribute import prepare
+    from training.run_folder import FIRST_FOLD
+
+    out = Path(options.out or f"runs/crossval-{options.recipe}")
+    own = {"data.folds", "data.fold", "data.validation_split", "checkpoint"}
+    if chosen := own & {setting.partition("=")[0].strip() for setting in options.set}:
+        raise UserError(f"crossval sets {', '.join(sorted(chosen))} itself; give --folds for the number of folds")
+    recipe = in_precision(override(recipe, options.set), options.set, out / FIRST_FOLD)
+    prepare(recipe.finetune.most_replicas)
+    result = crossval(recipe, options.recipe, inputs_of(options), out, options.folds, options.seeds)
+    if result:
+        folds = result["accuracy_of_folds"]
+        print(summary(result))
+        print(f"folds {min(folds):.1%} to {max(folds):.1%}, calibration error {result['calibration_error']:.1%}")
+        print(f"done: {out / 'crossval.json'}")
+
+
+def _add_tune(commands: argparse._SubParsersAction) -> None:
+    command = add_command(commands, "tune", "search for a recipe's best head with KerasTuner")
+    command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")
+    command.add_argument("--out", required=True, help="folder of the search; an interrupted one is continued")
+    command.add_argument("--trials", type=whole_number, default=60, metavar="N", help="default: %(default)s")
+    command.add_argument("--test", help="class folders on which each trial is reported; none is selected by them")
+    add_training_options(command)
+    command.set_defaults(command=_tune)
+
+
+def _tune(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe)
+    from training.config.override import override
+    from training.tune import describe, search, settings
+
+    recipe = override(recipe, options.set)
+    rows = search(recipe, inputs_of(options), Path(options.out), options.trials)
+    if rows:
+        print("\n".join(describe(rows)))
+        trials = Path(options.out) / "trials.csv"
+        print(f"done: {trials}; next: python -m training run {options.recipe} {settings(rows[0])} …")
+
+
+def in_precision(recipe: "Recipe", settings: list[str], out: Path) -> "Recipe":
+    """The recipe in bfloat16 where that is faster, or where the run that is continued is; not if settings choose."""
+    from training.config.override import in_bfloat16, with_precision_of
+    from training.fit.precision import fastest
+    from training.run_folder import RECORD, read_record
+
+    names = [setting.partition("=")[0].strip() for setting in settings]
+    if any(name.endswith("precision") and not name.startswith("prediction.") for name in names):
+        return recipe
+    if (out / RECORD).is_file():
+        return with_precision_of(recipe, read_record(out).recipe)
+    return in_bfloat16(recipe) if fastest() == "bfloat16" else recipe
+
+
+def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path) -> None:
+    import keras
+
+    from training.run import train
+
+    keras.backend.clear_session()
+    train(recipe, name, inputs, out)
+
+
+def _add_teacher(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--teacher",
+        metavar="CROSSVAL",
+        help="a finished cross-validation of --data, whose predictions are soft targets (see finetune.teacher_share)",
+    )
