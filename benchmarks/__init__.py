@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.result import write_result
 from common.cli import argument_parser, run_command
 from common.errors import CommandError, UserError
-from common.files import write_json
 
 RESULTS = "results/benchmarks"
 OLD_ARRAYS = {"held": "val", "held_labels": "val_labels"}  # names in the feature files of earlier versions
@@ -40,7 +40,7 @@ def run_benchmark(options: argparse.Namespace, measure: Callable[[argparse.Names
 
     def command() -> None:
         require_folder(options.json)
-        write_json(options.json, measure(options))
+        write_result(options.json, measure(options))
         print(f"done: {options.json}")
 
     return run_command(command)

@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import Failed, benchmark_parser, require_folder
+from benchmarks.result import write_result
 from common.cli import run_command
 from common.errors import UserError
-from common.files import write_json
 from common.folders import list_classes
 
 BASELINES = Path(__file__).parent / "baselines"
@@ -132,7 +132,7 @@ def _measure(options: argparse.Namespace) -> None:
     for name, measure in contestants.items():
         result[name] = row = measure()
         print(f"{name:24}  {row['test_accuracy']:.1%} on the test images, {row['seconds']:.0f} s", flush=True)
-        write_json(options.json, result)
+        write_result(options.json, result)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@
 exit codes: 0 drawn, 2 a result is missing
 """
 
-import json
 import sys
 from pathlib import Path
 
+from benchmarks.result import read_result
 from common.cli import argument_parser, run_command
 from common.errors import UserError
 from common.files import atomically
@@ -30,7 +30,7 @@ def points(names: tuple[str, ...]) -> list[tuple[str, float, float]]:
         path = ROOT / "results" / "benchmarks" / f"{name}.json"
         if not path.is_file():
             raise UserError(f"{path} is missing; run python -m benchmarks.own_data with --json {path.name}")
-        for contestant, row in json.loads(path.read_text("utf-8")).items():
+        for contestant, row in read_result(path).items():
             found.append((contestant.partition(",")[0], row["seconds"] / 60, 100 * row["test_accuracy"]))
     return sorted(found, key=lambda point: point[1])
 

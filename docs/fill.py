@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.result import read_result
 from common.cli import argument_parser, run_command
 from common.errors import UserError
 from common.files import write_text
@@ -93,6 +94,10 @@ def percent(value: float, digits: int = 1) -> str:
 
 def _load(name: str) -> Any:
     return json.loads((RESULTS / name).read_text("utf-8"))
+
+
+def _benchmark(name: str) -> dict[str, Any]:
+    return read_result(RESULTS / "benchmarks" / f"{name}.json")
 
 
 def _grade() -> dict[str, str]:
@@ -223,15 +228,15 @@ def _run(rows: list[Row]) -> dict[str, str]:
 
 def _benchmarks() -> dict[str, str]:
     """The benchmarks' results."""
-    inference, memory, grading = (_load(f"benchmarks/{name}.json") for name in ("inference", "memory", "grading"))
-    training, accuracy, kernels = (_load(f"benchmarks/{name}.json") for name in ("training", "accuracy", "kernels"))
-    images, cached = _load("benchmarks/images.json"), training["quasi_svm_head"]["cached"]
+    inference, memory, grading = (_benchmark(name) for name in ("inference", "memory", "grading"))
+    training, accuracy, kernels = (_benchmark(name) for name in ("training", "accuracy", "kernels"))
+    images, cached = _benchmark("images"), training["quasi_svm_head"]["cached"]
     threshold = f"quasi-SVM, 192×192, 8 transforms, threshold {load_recipe('released').prediction.tta_threshold:g}"
     transforms = accuracy["rows"][threshold]["transforms_per_image"]
     return {
         **_inference(inference),
         **_memory(memory["rows"], "memory"),
-        **_memory(_load("benchmarks/memory_jax.json")["rows"], "memory_jax"),
+        **_memory(_benchmark("memory_jax")["rows"], "memory_jax"),
         "grading.own": f"{grading['own_cost']['own_seconds']:.1f} s",
         "grading.all": f"{grading['own_cost']['grade']:.0f} s",
         "training.pipeline": _ratio(training["tf.data pipeline"]),
@@ -256,8 +261,8 @@ def _tables() -> dict[str, str]:
         "aspect": _aspect_rows,
         **{f"own_data{which}": _own_data_rows for which in ("", "_slow", "_30", "_60", "_leaves", "_digits")},
     }
-    found = {f"{name}.rows": rows(_load(f"benchmarks/{name}.json")) for name, rows in tables.items()}
-    variants = _load("benchmarks/variants.json")
+    found = {f"{name}.rows": rows(_benchmark(name)) for name, rows in tables.items()}
+    variants = _benchmark("variants")
     found["variants.rows"] = _variant_rows(variants)
     found["variants.operations"] = _operations(variants["operations"])
     return found

@@ -8,6 +8,7 @@ import pytest
 from helpers import change
 
 from benchmarks import accuracy
+from benchmarks.result import read_result
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training.config.recipe import Prediction
@@ -39,7 +40,7 @@ def test_rows_agree_with_the_model_and_the_metrics_of_the_run(
     monkeypatch.setattr(accuracy, "HEADS", {"unchanged": {}, "1 view": {"head.views": 1}})
     monkeypatch.setattr(accuracy, "REFERENCE", "unchanged")
     assert benchmark(picture=tmp_path / "a.png") == 0
-    result = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    result = read_result(tmp_path / "a.json")
     rows = result["rows"]
     metrics = json.loads((finished_run / "run" / "metrics.json").read_text("utf-8"))
     assert (result["recipe"], result["images"]) == ("small", metrics["images"])
@@ -72,7 +73,7 @@ def test_rows_of_a_cross_validation_are_those_of_all_folds_together(finished_run
     result = crossval(small_recipe, "small", inputs, out, 2)
     arguments = [f"--run={out}", f"--data={finished_run / 'leaves'}", f"--json={tmp_path / 'a.json'}", "--seeds=1"]
     assert accuracy.main(arguments) == 0
-    measured = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    measured = read_result(tmp_path / "a.json")
     rows = measured["rows"]
     assert (measured["images"], measured["folds"]) == (24, 2)
     assert rows["quasi-SVM, 32×32, no TTA"]["accuracy"] == pytest.approx(result["accuracy"])
@@ -98,7 +99,7 @@ def test_a_taught_run_needs_its_teacher(finished_run, small_recipe, tmp_path, mo
     assert accuracy.main(arguments) == 2
     assert "give --teacher" in capsys.readouterr().err
     assert accuracy.main([*arguments, f"--teacher={tmp_path / 'folds'}"]) == 0
-    rows = json.loads((tmp_path / "a.json").read_text("utf-8"))["rows"]
+    rows = read_result(tmp_path / "a.json")["rows"]
     accuracy_of_run = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["accuracy"]
     assert rows[accuracy.REFERENCE]["accuracy"] == pytest.approx(accuracy_of_run)
 

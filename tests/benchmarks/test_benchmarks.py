@@ -8,6 +8,7 @@ from helpers import ROOT
 
 from benchmarks import __main__ as listing
 from benchmarks import benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
+from benchmarks.result import read_result, write_result
 
 pytestmark = pytest.mark.unit
 
@@ -63,8 +64,22 @@ def test_result_is_written_to_the_benchmarks_file_by_default():
 def test_result_is_written_and_named(tmp_path, capsys):
     options = benchmark_parser("memory", None).parse_args(["--json", str(tmp_path / "m.json")])
     assert run_benchmark(options, lambda options: {"images": 3}) == 0
-    assert json.loads((tmp_path / "m.json").read_text()) == {"images": 3}
+    assert read_result(tmp_path / "m.json") == {"images": 3}
     assert str(tmp_path / "m.json") in capsys.readouterr().out
+
+
+def test_result_names_its_machine_and_versions(tmp_path):
+    write_result(tmp_path / "m.json", {"images": 3})
+    found = json.loads((tmp_path / "m.json").read_text("utf-8"))["machine"]
+    assert found["cores"] >= 1 and found["processor"] and isinstance(found["extensions"], list)
+    assert f'\nversion = "{found["versions"]["project"]}"\n' in (ROOT / "pyproject.toml").read_text("utf-8")
+    assert {"python", "tensorflow", "keras"} <= set(found["versions"])
+    assert found["versions"]["numpy"] == np.__version__
+
+
+def test_result_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "old.json").write_text('{"images": 3}', "utf-8")
+    assert read_result(tmp_path / "old.json") == {"images": 3}
 
 
 def test_nothing_is_measured_if_the_result_cannot_be_written(tmp_path, capsys):

@@ -1,12 +1,11 @@
 """benchmarks.growth: exponents, the points of the series, and small measurements."""
 
-import json
-
 import pytest
 from PIL import Image
 
 from benchmarks import Failed, growth
 from benchmarks.growth import TASKS, Point, above_linear, exponent, points, series_record
+from benchmarks.result import read_result
 from docs import fill
 
 
@@ -75,7 +74,7 @@ def test_point_that_fails_is_named_and_the_others_are_measured(monkeypatch, tmp_
     monkeypatch.setattr(growth, "Process", Fake)
     path, picture = tmp_path / "growth.json", tmp_path / "growth.png"
     assert growth.main(["--json", str(path), "--picture", str(picture)]) == 0
-    result = json.loads(path.read_text("utf-8"))
+    result = read_result(path)
     assert ["10000 images" in line for line in result["not_measured"]] == [True]
     by_name = {(row["task"], row["axis"]): row for row in result["series"]}
     assert by_name["training epoch", "images"]["at"] == [100, 300, 1000, 3000]
@@ -108,7 +107,7 @@ def test_tasks_of_a_small_network(task):
 def test_growth(tmp_path):
     path, picture = tmp_path / "growth.json", tmp_path / "growth.png"
     assert growth.main(["--quick", "--json", str(path), "--picture", str(picture)]) == 0
-    result = json.loads(path.read_text("utf-8"))
+    result = read_result(path)
     assert result["quick"]
     assert [row["task"] for row in result["series"]] == [task for task in TASKS for _ in growth.AXES]
     assert all(value > 0 for row in result["series"] for value in row["seconds"] + row["peak_mb"])

@@ -1,10 +1,9 @@
 """The smallest measurement of loading photographs."""
 
-import json
-
 import pytest
 
 from benchmarks import images
+from benchmarks.result import read_result
 
 pytestmark = pytest.mark.integration
 
@@ -15,7 +14,7 @@ def test_images(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "HEIGHT", 1800)
     path = tmp_path / "result.json"
     assert images.main(["--photographs", "20", "--timed", "8", "--rounds", "1", "--json", str(path)]) == 0
-    result = json.loads(path.read_text("utf-8"))
+    result = read_result(path)
     assert result["speed"]["load_folder"]["images_per_second"] > 0
     assert result["loading"]["images"] == 20
     assert result["loading"]["arrays_mb"] == pytest.approx(20 * 288 * 384 * 3 / 1e6)

@@ -1,12 +1,12 @@
 """benchmarks.kernels on the features of a finished run."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks import kernels, read_features
+from benchmarks.result import read_result
 from training.config.recipe import Recipe
 
 pytestmark = pytest.mark.integration
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 def test_every_classifier_is_evaluated_on_the_validation_images(finished_run, small_recipe, tmp_path):
     assert kernels.main(["--run", str(finished_run / "run"), "--json", str(tmp_path / "kernels.json")]) == 0
-    result = json.loads((tmp_path / "kernels.json").read_text("utf-8"))
+    result = read_result(tmp_path / "kernels.json")
     assert (result.pop("views"), result.pop("images")) == (2, 6)
     assert list(result) == [
         "softmax, no kernel",

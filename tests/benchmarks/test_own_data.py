@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks import Failed, own_data
+from benchmarks.result import read_result
 from common.errors import UserError
 from docs import curve
 
@@ -67,7 +68,7 @@ def test_contestants_are_measured_in_order_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(own_data, "auto", lambda options, minutes: {**row, "steps": {}})
     options = ["--digits", "--minutes", "1", "3", "--epochs", "8", "--json", str(tmp_path / "own.json")]
     assert own_data.main(options) == 0
-    written = json.loads((tmp_path / "own.json").read_text("utf-8"))
+    written = read_result(tmp_path / "own.json")
     assert list(written) == ["twenty lines", "auto, 1 minutes", "auto, 3 minutes", "forty lines, 8 epochs"]
 
 

@@ -3,7 +3,6 @@
 import functools
 import importlib.metadata
 import importlib.util
-import json
 import operator
 import os
 
@@ -13,6 +12,7 @@ import pytest
 from benchmarks import Failed, peers
 from benchmarks.peers import BASELINE, CONTESTANTS, OURS, agreement, check_labels, record
 from benchmarks.process import NotMeasured, Process
+from benchmarks.result import read_result
 from common.errors import UserError
 from common.images import load_folder
 from docs import fill
@@ -146,7 +146,7 @@ def test_failure_of_a_process_reaches_the_caller(setup, arguments, error, text):
 def test_peers(tmp_path):
     path = tmp_path / "peers.json"
     assert peers.main(["--images", "16", "--rounds", "1", "--json", str(path)]) == 0
-    result = json.loads(path.read_text("utf-8"))
+    result = read_result(path)
     assert {*result["contestants"], *result["not_measured"]} == set(CONTESTANTS)
     assert result["contestants"][BASELINE]["images_per_second"] > 0
     installed = {distribution.name for distribution in importlib.metadata.distributions()}

@@ -1,12 +1,11 @@
 """benchmarks.profile: the parts of an epoch of a small network, and the summary of its rounds."""
 
-import json
-
 import keras
 import pytest
 
 from benchmarks import profile
 from benchmarks.profile import PARTS, Setting, profiled, record, table
+from benchmarks.result import read_result
 from common.errors import UserError
 from docs import fill
 from training.fit import finetune
@@ -95,7 +94,7 @@ def test_all_ways_are_compared(leaf_folder, tmp_path):
     options = ["--data", str(leaf_folder), "--steps", "2", "--rounds", "2", "--json", str(path)]
     settings = [word for change in SMALL for word in ("--set", change)]
     assert profile.main(["scratch_vgg", *options, *settings]) == 0
-    rows = json.loads(path.read_text("utf-8"))["ways"]
+    rows = read_result(path)["ways"]
     assert list(rows) == list(profile.WAYS)
     assert rows["float32"]["ratio_median"] == 1
     assert all(row["epoch_seconds"] > 0 for row in rows.values())

@@ -1,11 +1,10 @@
 """The smallest measurement of each benchmark that needs no run."""
 
-import json
-
 import pytest
 from contestants import STUBS
 
 from benchmarks import Failed, grading, inference, memory, training
+from benchmarks.result import read_result
 
 pytestmark = pytest.mark.integration
 
@@ -14,7 +13,7 @@ def measured(module, folder, *options):
     """Runs a benchmark. Returns the values that it wrote."""
     path = folder / "result.json"
     assert module.main([*options, "--json", str(path)]) == 0
-    return json.loads(path.read_text("utf-8"))
+    return read_result(path)
 
 
 @pytest.mark.slow

@@ -1,12 +1,11 @@
 """benchmarks.variants and benchmarks.rewrites: the rewritten graphs compute the same, with fewer operations."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from benchmarks import rewrites, variants
+from benchmarks.result import read_result
 from competition.synthetic import draw_folder, draw_images
 
 pytestmark = pytest.mark.integration
@@ -94,7 +93,7 @@ def test_variants_of_the_submission_agree(tmp_path):
     draw_folder(tmp_path / "leaves", 5)
     options = ["--data", str(tmp_path / "leaves"), "--test", str(tmp_path / "leaves"), "--images", "32"]
     assert variants.main([*options, "--rounds", "1", "--json", str(tmp_path / "v.json")]) == 0
-    written = json.loads((tmp_path / "v.json").read_text("utf-8"))
+    written = read_result(tmp_path / "v.json")
     assert list(written["variants"]) == list(variants.VARIANTS)
     for name in variants.VARIANTS[:-1]:
         assert written["variants"][name]["largest_difference"] < 0.1
