@@ -14,7 +14,7 @@ from common.images import Images, cost_of_reading
 from common.memory import free_memory
 from competition.synthetic import draw_folder
 from training.__main__ import main
-from training.auto import choices, heldout, search
+from training.auto import choices, heldout, search, trials
 from training.auto.plan import Plan
 from training.auto.search import auto
 from training.config.override import change
@@ -89,8 +89,8 @@ def test_the_quick_model_is_ready_to_build(auto_data, tmp_path, capsys):
 
 def test_one_group_of_similar_images_of_each_class_is_held_out(auto_data, tmp_path, monkeypatch):
     parts = []
-    probabilities = search.held_out_probabilities
-    monkeypatch.setattr(search, "held_out_probabilities", lambda *rest: parts.append(rest[3:]) or probabilities(*rest))
+    probabilities = trials.held_out_probabilities
+    monkeypatch.setattr(trials, "held_out_probabilities", lambda *rest: parts.append(rest[3:]) or probabilities(*rest))
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     assert (tmp_path / "out" / "groups.csv").is_file()
     assert parts
@@ -237,7 +237,7 @@ def test_groups_that_allow_no_small_part_hold_out_a_larger_one(auto_data, tmp_pa
     table, files = tmp_path / "mine.csv", sorted(auto_data.rglob("*.jpg"))
     lines = [f"{path.relative_to(auto_data).as_posix()},{int(path.stem) % 4}" for path in files]
     table.write_text("\n".join(["path,group", *lines]) + "\n")
-    monkeypatch.setattr(search, "held_out_share", lambda images: 1 / 10)  # fewer patients than parts
+    monkeypatch.setattr(trials, "held_out_share", lambda images: 1 / 10)  # fewer patients than parts
     with pytest.raises(Reached):
         auto(Inputs(auto_data, "none", groups=table), tmp_path / "out", minutes=20)
     assert recipes["auto-finetuned"].data.validation_split == 0.25
@@ -246,7 +246,7 @@ def test_groups_that_allow_no_small_part_hold_out_a_larger_one(auto_data, tmp_pa
 @pytest.mark.slow
 def test_a_kept_fine_tuning_is_complete_but_for_its_checkpoint(auto_data, tmp_path, monkeypatch, one_epoch):
     with_accuracy(monkeypatch, {"auto-finetuned": 0.4})
-    monkeypatch.setattr(search, "accuracy", lambda probabilities, labels: 0.5)
+    monkeypatch.setattr(trials, "accuracy", lambda probabilities, labels: 0.5)
     monkeypatch.setattr(search, "clearly_worse", lambda after, before, labels: False)
     assert auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20) == 0.4
     assert read_record(tmp_path / "out" / "best").recipe.head.kind == "softmax"
@@ -293,7 +293,7 @@ def decided(auto_data, tmp_path, monkeypatch, one_epoch):
             return {"accuracy": 1 - wrong / 12}
 
         network = SimpleNamespace(get_layer=lambda name: tiny_mixed("none"))
-        monkeypatch.setattr(search, "held_out_probabilities", probabilities)
+        monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
         monkeypatch.setattr(search, "train", train)
         monkeypatch.setattr(search, "finetuned_model", lambda *rest: network)
         inputs = Inputs(auto_data, "none", validation=tmp_path / "validation")
@@ -369,10 +369,10 @@ def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse
     monkeypatch.setattr(choices, "MANY_EPOCHS", 0)
     monkeypatch.setattr(search, "MIN_EPOCHS", 1)
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
-    monkeypatch.setattr(search.Search, "_may_turn", lambda self: False)
-    monkeypatch.setattr(search.Search, "_predicted", lambda self, head, features: np.eye(2)[[0] * len(self.rows[1])])
+    monkeypatch.setattr(trials.Trials, "may_turn", lambda self: False)
+    monkeypatch.setattr(trials.Trials, "_predicted", lambda self, head, features: np.eye(2)[[0] * len(self.rows[1])])
     monkeypatch.setattr(
-        search.Search, "_score", lambda self, head, features: larger if self.size == 64 and not self.plan.steps else 0.5
+        trials.Trials, "_score", lambda self, head, features: larger if self.size == 64 and not self.plan.steps else 0.5
     )
     with pytest.raises(Reached):
         auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
@@ -390,7 +390,7 @@ def test_a_better_head_on_the_fine_tuned_backbone_ships(auto_data, tmp_path, mon
     monkeypatch.setattr(choices, "finetuned_heads", lambda base: [best])
     monkeypatch.setattr(choices, "SOFTMAX_SHARES", (share,))
     with_accuracy(monkeypatch, {"auto-finetuned": 0.1, "auto-head": 0.9})
-    monkeypatch.setattr(search, "accuracy", rising())
+    monkeypatch.setattr(trials, "accuracy", rising())
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     record = read_record(tmp_path / "out" / "best")
     assert (record.recipe.head.kind, record.recipe.head.softmax_share) == ("quasi_svm", share)
@@ -475,7 +475,7 @@ def test_the_command_names_the_next_one(tmp_path):
 
 
 def test_a_huge_folder_is_thinned_to_the_time(auto_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (4.0, 3072))  # of a limit of 48 seconds
+    monkeypatch.setattr(trials, "cost_of_reading", lambda *rest: (4.0, 3072))  # of a limit of 48 seconds
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     shown = capsys.readouterr().out
     assert "of the 29 images are used, because the time is too short" in shown
@@ -483,20 +483,20 @@ def test_a_huge_folder_is_thinned_to_the_time(auto_data, tmp_path, monkeypatch, 
 
 
 def test_a_huge_folder_is_thinned_to_the_memory(auto_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (0.0, free_memory() // 100))
+    monkeypatch.setattr(trials, "cost_of_reading", lambda *rest: (0.0, free_memory() // 100))
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     assert "of the 29 images are used, because the memory is too small" in capsys.readouterr().out
 
 
 def test_the_features_of_small_images_need_memory_as_well(auto_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(search, "free_memory", lambda: 20 * search.FEATURE_BYTES)
+    monkeypatch.setattr(trials, "free_memory", lambda: 20 * trials.FEATURE_BYTES)
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
     assert "of the 29 images are used, because the memory is too small" in capsys.readouterr().out
 
 
 def test_images_of_the_user_are_evaluated_within_the_time(auto_data, tmp_path, monkeypatch, capsys):
     """Half of the time for reading and features is left to the images that are trained on."""
-    monkeypatch.setattr(search, "cost_of_reading", lambda *rest: (1.6, 3072))  # so that 29 fit into 48 seconds
+    monkeypatch.setattr(trials, "cost_of_reading", lambda *rest: (1.6, 3072))  # so that 29 fit into 48 seconds
     draw_folder(tmp_path / "validation", 9, classes=3, side=32, seed=9)
     auto(Inputs(auto_data, "none", validation=tmp_path / "validation"), tmp_path / "out", minutes=0.01)
     assert "of the 29 images are used, because the time is too short" in capsys.readouterr().out
@@ -507,7 +507,7 @@ def test_images_of_the_user_are_evaluated_within_the_time(auto_data, tmp_path, m
 def test_epochs_are_planned_with_the_images_that_they_are_evaluated_on(auto_data, tmp_path, monkeypatch, recipes):
     """Here, evaluating an epoch takes half as long as training it."""
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 1.0)
-    monkeypatch.setattr(search, "_seconds_per_view", lambda *rest: 17 / 12)
+    monkeypatch.setattr(trials, "_seconds_per_view", lambda *rest: 17 / 12)
     monkeypatch.setattr(choices, "stages", lambda affordable, large: ((int(affordable), 75),))
     draw_folder(tmp_path / "validation", 4, classes=3, side=32, seed=9)
     with pytest.raises(Reached):
@@ -614,7 +614,7 @@ def test_classes_that_are_mirror_images_are_not_mirrored(tmp_path, monkeypatch, 
         right = np.eye(2)[images.labels[rows[1]]]
         return right if len(features) == 1 else 1 - right
 
-    monkeypatch.setattr(search, "held_out_probabilities", probabilities)
+    monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
     with pytest.raises(Reached):
         auto(Inputs(mirror_pairs(tmp_path / "arrows"), "none"), tmp_path / "out", minutes=20)
     for recipe in recipes.values():
@@ -638,7 +638,7 @@ def test_images_are_turned_only_if_that_does_no_harm(auto_data, tmp_path, monkey
         right = np.eye(3)[images.labels[rows[1]]]
         return 1 - right if harm and len(features) == 4 else right
 
-    monkeypatch.setattr(search, "held_out_probabilities", probabilities)
+    monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
     with pytest.raises(Reached):
         auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     assert 4 in views  # as it is, mirrored, after a quarter turn, and upside down

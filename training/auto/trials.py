@@ -1,0 +1,284 @@
+"""Heads on features of the pretrained backbone, which are tried on held-out images."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from common.errors import UserError
+from common.folders import ClassFolders, list_classes
+from common.groups import with_groups, write_groups
+from common.images import cost_of_reading
+from common.memory import free_memory
+from training.auto import choices
+from training.auto.heldout import accuracy, clearly_worse, held_out_probabilities, held_out_share, similar_groups
+from training.auto.plan import Plan
+from training.config.override import change
+from training.config.recipe import Head, Recipe
+from training.data.split import not_held_out, split_rows
+from training.fit.features import FeatureSpec, extract_features, tta_features
+from training.fit.finetune import make_backbone
+from training.fit.precision import fastest
+from training.inputs import Inputs, list_inputs, load_inputs
+from training.model.backbones import pooled_layers
+from training.model.trainable import freeze
+from training.run_folder import CACHE
+
+GROUPS = "groups.csv"
+LEAST_MINUTES = 2  # the quick model may need so many, however few are given
+FEATURE_SHARE = 0.15  # of the time, at most, for reading the images and their features, so that a fine-tuning fits
+QUICK_SHARE, QUICK_MINUTES = 0.4, 10  # FEATURE_SHARE with fewer minutes than that, in which few epochs would fit
+LARGER_SHARES = (0.25, 0.5)  # that are tried if no smaller share of groups can be held out
+TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
+COPIES = 5  # of all images, which a fine-tuning has in memory at most
+FEATURE_BYTES = 450_000  # of an image's features in memory: four views, and copies while a head is trained
+LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
+
+
+class Trials:
+    """The images of one search, and heads on features of the pretrained backbone.
+
+    Attributes:
+        inputs: what each run reads.
+        images: `Images` that are trained on or held out.
+        test: `Images` that are reported on, or None.
+        rows: (training rows, held-out rows).
+        base: the recipe that all steps share.
+        size: of the network's input, in pixels.
+        view_seconds: of one image through the pretrained backbone.
+    """
+
+    def __init__(self, plan: Plan, inputs: Inputs) -> None:
+        self.plan, self.cache = plan, plan.out / CACHE
+        listed = list_inputs(inputs)  # first, so that a wrong folder is an error before anything takes time
+        precision = fastest()
+        self.backbone = make_backbone(choices.base_recipe({}, precision), inputs.backbone_weights)
+        freeze(self.backbone)
+        self.view_seconds = _seconds_per_view(self.backbone, precision)
+        plan.say(f"{1 / self.view_seconds:.0f} images per second through the backbone in {precision}")
+        self.inputs = self._limited(inputs, listed)
+        self.images, self.test = load_inputs(self.inputs)
+        repeats = choices.class_repeats(self.images.names, self._training_counts())
+        self.base, self.size = choices.base_recipe(repeats, precision), choices.INPUT_SIZE
+        self._describe()
+        self.features = self._features(choices.MIRRORED)
+        self._hold_out()
+        self._choose_mirroring()
+
+    def holds_out(self) -> bool:
+        """Whether there are held-out images."""
+        return len(self.rows[1]) > 0
+
+    @property
+    def held_out_labels(self) -> np.ndarray:
+        """int [held-out images]."""
+        return self.images.labels[self.rows[1]]
+
+    def accuracy(self, probabilities: np.ndarray) -> float:
+        """The accuracy of probabilities [held-out images, classes]."""
+        return accuracy(probabilities, self.held_out_labels)
+
+    def choose_size(self) -> None:
+        """Takes the larger input if the images are as large, there is time, and it is not worse on held-out images."""
+        size, views = choices.LARGE_SIZE, self.base.prediction.tta_transforms
+        seconds = len(views) * self.view_seconds * len(self.images)
+        available = LARGE_TRIAL * self.plan.seconds_left
+        if min(self.images.images.shape[1:3]) < size or seconds * choices.relative_cost(size) > available:
+            return
+        small, before = self.features, self._score(self.base.head, self._joined(choices.LAYERS))
+        self.size = size
+        self.features = self._features(views)
+        after = self._score(self.base.head, self._joined(choices.LAYERS))
+        if after < before:
+            self.size, self.features = choices.INPUT_SIZE, small
+        self.plan.say(
+            f"input size {self.size}×{self.size}: the quick model has {after:.1%} at {size}×{size} and "
+            f"{before:.1%} at {choices.INPUT_SIZE}×{choices.INPUT_SIZE}"
+        )
+
+    def best_head(self, kernels: bool) -> tuple[Head, np.ndarray]:
+        """The most accurate head on features of the pretrained backbone: its layers first, then its kind and strength.
+
+        Args:
+            kernels: whether quasi-SVMs are tried as well.
+
+        Returns:
+            (the head with its layers, its probabilities of the held-out images).
+        """
+        head = self.base.head
+        found = {layers: self._predicted(head, self._joined(layers)) for layers in choices.LAYER_SETS}
+        layers = max(found, key=lambda tried: self.accuracy(found[tried]))
+        best, features = found[layers], self._joined(layers)
+        for other in choices.quick_heads(self.base, kernels)[1:]:
+            predicted = self._predicted(other, features)
+            if self.accuracy(predicted) > self.accuracy(best):
+                head, best = other, predicted
+        return replace(head, feature_layers=layers), best
+
+    def may_turn(self) -> bool:
+        """Whether a head that has also seen quarter turns and upside down images is as accurate on upright ones.
+
+        Both are tried: a quarter turn of an up arrow is no down arrow, but upside down it is one.
+        """
+        plain = self._joined(choices.LAYERS)
+        if len(plain) == 1 or self.plan.seconds_left < 20 * self.view_seconds * len(self.images):
+            return False
+        turned = self._features(("right", "vertical"))
+        with_turns = np.concatenate([plain, np.concatenate([turned[name] for name in choices.LAYERS], axis=-1)])
+        before, after = (self._score(self.base.head, features) for features in (plain, with_turns))
+        turned_by = "quarter turns and up to 20 degrees" if after >= before else "up to 10 degrees"
+        self.plan.say(
+            f"trained on turned and upside down images as well, the quick model has {after:.1%} instead of "
+            f"{before:.1%}: images are rotated by {turned_by}"
+        )
+        return after >= before
+
+    def best_finetuned_head(
+        self, finetuning: Recipe, backbone: keras.Model, softmax: np.ndarray
+    ) -> tuple[Head | None, float]:
+        """The most accurate head on features of a fine-tuned backbone, alone or averaged with the softmax.
+
+        Args:
+            finetuning: the recipe of the fine-tuning.
+            backbone: the fine-tuned backbone; it is frozen.
+            softmax: the probabilities of the held-out images of its softmax head.
+
+        Returns:
+            (the head, or None if none is better than the softmax; the accuracy on the held-out images).
+        """
+        freeze(backbone)
+        spec = FeatureSpec(finetuning.finetune.input_size, precision=self.base.head.feature_precision)
+        features = self._features_of_parts(self.rows, backbone, (), spec, finetuning.prediction.tta_transforms)
+        best, score = None, self.accuracy(softmax)
+        for head in choices.finetuned_heads(self.base):
+            own = held_out_probabilities(finetuning, head, features, self.images, self.rows)
+            for share in choices.SOFTMAX_SHARES:
+                tried = self.accuracy((1 - share) * own + share * softmax)
+                if tried > score:
+                    best, score = replace(head, softmax_share=share), tried
+        return best, score
+
+    def _limited(self, inputs: Inputs, listed: ClassFolders) -> Inputs:
+        """Leaves out some of the listed images if there is no time for the features of all, or too little memory.
+
+        Images of --validation and --test are never left out; they may take half of the time and memory.
+        """
+        read_seconds, image_bytes = cost_of_reading(listed, inputs.size)
+        others = sum(list_classes(folder).count for folder in (inputs.validation, inputs.test) if folder)
+        share = QUICK_SHARE if self.plan.minutes < QUICK_MINUTES else FEATURE_SHARE
+        seconds = share * 60 * max(LEAST_MINUTES, self.plan.minutes)
+        affordable, fitting = (
+            int(max(available / 2, available - others * each) / each)
+            for available, each in (
+                (seconds, read_seconds + self.view_seconds * len(choices.MIRRORED)),
+                (free_memory(), COPIES * image_bytes + FEATURE_BYTES),
+            )
+        )
+        most, count = min(affordable, fitting), listed.count
+        if count <= most:
+            return inputs
+        what = "time is too short" if affordable <= fitting else "memory is too small"
+        self.plan.say(f"{listed.limited(most).count} of the {count} images are used, because the {what} for more")
+        return replace(inputs, max_images=most)
+
+    def _describe(self) -> None:
+        images, repeats, counts = self.images, self.base.data.class_repeats, self._training_counts()
+        height, width = images.images.shape[1:3]
+        grey = bool((images.images[::10, ..., :1] == images.images[::10]).all())
+        self.plan.say(
+            f"{counts.sum()} {'grey' if grey else 'color'} images of {len(images.names)} classes, {counts.min()} to "
+            f"{counts.max()} each, at {height}×{width}"
+        )
+        if repeats:
+            self.plan.say(f"rare classes are repeated: {repeats}")
+
+    def _training_counts(self) -> np.ndarray:
+        """The number of images of each class, without those of --validation."""
+        images = self.images
+        labels = images.labels[~np.array(images.held_out)] if images.held_out else images.labels
+        return np.bincount(labels, minlength=len(images.names))
+
+    def _hold_out(self) -> None:
+        """Decides which images are held out: those of the user, or an eighth of the groups of similar images."""
+        data = Path(self.inputs.data)
+        if not self.images.held_out and self.inputs.groups is None:
+            groups = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
+            write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
+            self.inputs = replace(self.inputs, groups=self.plan.out / GROUPS)
+            self.images = with_groups(self.images, self.plan.out / GROUPS, data)
+        self._split()
+        if not self.images.held_out:
+            for line in not_held_out(self.images.labels, self.images.names, *self.rows):
+                self.plan.say(line)
+
+    def _split(self) -> None:
+        """Splits the images. If groups with images of several classes allow no small part, a larger one is held out."""
+        for share in (held_out_share(self.images), *LARGER_SHARES, 0.0):
+            if not self.images.held_out:
+                self.base = change(self.base, {"data.validation_split": share})
+            try:
+                self.rows = split_rows(self.base.data, self.images)
+                return
+            except UserError:
+                if not share or self.images.held_out:
+                    raise
+
+    def _choose_mirroring(self) -> None:
+        """Turns mirroring off, in training and prediction, if it clearly lowers the accuracy, as for signs."""
+        if not self.holds_out():
+            return
+        features, head = self._joined(choices.LAYERS), self.base.head
+        mirrored, plain = self._predicted(head, features), self._predicted(head, features[:1])
+        if not clearly_worse(mirrored, plain, self.held_out_labels):
+            return
+        self.base = change(self.base, {"prediction.tta_transforms": ("none",)})
+        self.features = {name: views[:1] for name, views in self.features.items()}
+        self.plan.say(
+            f"images are not mirrored: the quick model has {self.accuracy(plain):.1%} without mirror images and "
+            f"{self.accuracy(mirrored):.1%} with them"
+        )
+
+    def _features(self, transforms: tuple) -> dict[str, np.ndarray]:
+        """Layer → features of all images under some transforms: float32 [transforms, n, d]."""
+        spec = FeatureSpec(self.size, precision=self.base.head.feature_precision)
+        layers, held_out = choices.LAYERS, np.array(self.images.held_out, bool)
+        parts = (
+            [np.flatnonzero(~held_out), np.flatnonzero(held_out)] if len(held_out) else [np.arange(len(self.images))]
+        )
+        features = self._features_of_parts(parts, self.backbone, layers, spec, transforms)
+        ends = np.cumsum([self.backbone.get_layer(name).output.shape[-1] for name in layers])
+        return dict(zip(layers, np.split(features, ends[:-1], axis=-1), strict=True))
+
+    def _features_of_parts(
+        self, parts: Sequence[np.ndarray], backbone: keras.Model, layers: tuple, spec: FeatureSpec, transforms: tuple
+    ) -> np.ndarray:
+        """Features of all images, computed for each part, so that the training of a head finds them in the cache."""
+        images = self.images.images
+        found = [tta_features(self.cache, backbone, layers, images[rows], spec, transforms) for rows in parts]
+        return np.concatenate(found, axis=1)[:, np.argsort(np.concatenate(parts))]
+
+    def _joined(self, layers: Iterable[str]) -> np.ndarray:
+        """The features of some layers together: float32 [views, n, d]."""
+        return np.concatenate([self.features[name] for name in layers], axis=-1)
+
+    def _predicted(self, head: Head, features: np.ndarray) -> np.ndarray:
+        """The probabilities of a head on the held-out images."""
+        return held_out_probabilities(self.base, head, features, self.images, self.rows)
+
+    def _score(self, head: Head, features: np.ndarray) -> float:
+        """The accuracy of a head on the held-out images."""
+        return self.accuracy(self._predicted(head, features))
+
+
+def _seconds_per_view(backbone: keras.Model, precision: str) -> float:
+    """Seconds per image through a backbone, without compilation."""
+    images = np.random.default_rng(0).integers(0, 256, (TRIAL_IMAGES, 96, 96, 3)).astype(np.uint8)
+    spec = FeatureSpec(choices.INPUT_SIZE, precision=precision)
+    network = pooled_layers(backbone, choices.LAYERS)
+    extract_features(network, images[:32], spec)
+    began = time.monotonic()
+    extract_features(network, images, spec)
+    return (time.monotonic() - began) / TRIAL_IMAGES
