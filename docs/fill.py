@@ -21,7 +21,9 @@ from benchmarks.result import read_result
 from common.cli import argument_parser, run_command
 from common.errors import UserError
 from common.files import write_text
+from docs.question_values import question_values
 from docs.structure import measure
+from docs.tables import percent
 from training.evaluate.class_bias import class_bias
 from training.evaluate.metrics import metrics
 from training.evaluate.paired import compare_held_out, finished_folds, held_out
@@ -65,7 +67,7 @@ SPECIES = [
 
 def values() -> dict[str, str]:
     """Name → text, for every number that the documentation may use."""
-    found = {**_grade(), **_folds(), **_runs(), **_benchmarks(), **_tables()}
+    found = {**_grade(), **_folds(), **_runs(), **_benchmarks(), **_tables(), **question_values()}
     found["result.table"] = _result_table(found)
     found["structure"] = "\n```\n" + "\n".join(measure()[0]) + "\n```\n"
     return found
@@ -85,11 +87,6 @@ def filled(text: str, known: dict[str, str], place: str) -> str:
 def documents() -> list[Path]:
     """The documents that may have markers."""
     return [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """A share as text, such as 94.5 %."""
-    return f"{100 * value:.{digits}f} %"
 
 
 def _load(name: str) -> Any:
@@ -118,6 +115,7 @@ def _grade() -> dict[str, str]:
         + "\n".join(["| phase 1 | precision | recall | F1 |", "| --- | --- | --- | --- |", *rows])
         + "\n",
         "phase1.species1_recall": f"{scores['recall_0']:.2f}",
+        "phase1.species1_f1": f"{scores['f1_0']:.3f}",
         "phase1.prediction_seconds": f"{grade['used']['seconds']:.0f} s",
     }
 

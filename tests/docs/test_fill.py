@@ -7,6 +7,7 @@ from helpers import ROOT
 
 from common.errors import UserError
 from docs import fill
+from docs.question_values import _largest, question_values
 from training.config.override import change, in_bfloat16
 from training.evaluate.paired import finished_folds
 from training.recipes import load_recipe
@@ -25,6 +26,16 @@ def test_documents_are_filled():
 def test_the_headline_documents_have_markers():
     for name in ("README.md", "docs/accuracy.md", "docs/model_card.md", "docs/performance.md", "docs/architecture.md"):
         assert fill.MARKER.search((ROOT / name).read_text("utf-8")), name
+
+
+def test_the_answers_to_the_questions_have_every_number():
+    text = (ROOT / "docs" / "questions.md").read_text("utf-8")
+    assert {match["name"] for match in fill.MARKER.finditer(text)} == {*question_values(), "phase1.species1_f1"}
+
+
+def test_largest_shares_leave_out_the_species_itself():
+    shares = {"Species1": 0.9, "Species2": 0.05, "Species3": 0.01, "Species4": 0.3, "Species5": 0.2}
+    assert _largest(shares) == "Species4 (30 %), Species5 (20 %) and Species2 (5 %)"
 
 
 def test_experiments_are_those_of_the_table():
