@@ -199,7 +199,7 @@ def _no_run(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder} is a file; give the folder of a run"
     if (folder / PLAN).is_file():
-        return f"auto was ended before it had a model in {folder}; start it again"
+        return f"auto was ended before it had a model in {folder}; repeat its command to continue"
     return f"no run at {folder}: it has no {RECORD}; give a folder that training auto or run has written"
 
 

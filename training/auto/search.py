@@ -1,16 +1,15 @@
 """The steps of `training.auto`: quick heads, a fine-tuning, heads on the fine-tuned backbone, and all images."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import Diverged, UserError
-from common.files import write_arrays
+from common.files import locked, write_arrays
 from training.auto import choices
 from training.auto.heldout import clearly_worse
-from training.auto.plan import Plan
+from training.auto.plan import ALL, FINETUNED, HEAD, QUICK, Plan, open_plan, require_own_folder
 from training.auto.trials import Trials
 from training.config.override import change
 from training.config.recipe import LINEAR, Head, Recipe
@@ -19,10 +18,9 @@ from training.evaluate.plots import plot_confusion
 from training.fit.finetune import seconds_per_image
 from training.inputs import Inputs
 from training.run import train
-from training.run_folder import BEST, LOCK, VAL
+from training.run_folder import BEST, LOCK, RECORD, VAL, Finished, read_metrics, read_record
 from training.trained import finetuned_model
 
-QUICK, FINETUNED, HEAD, ALL = "quick", "finetuned", "head", "all"
 KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
 MIN_EPOCHS = 4
 MIN_STEPS = 300  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
@@ -33,34 +31,35 @@ AGAIN = 1.3  # the fine-tuning is repeated on all images if so many times its du
 
 
 def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
-    """Trains a model for labelled images within a number of minutes.
+    """Trains a model for labelled images within a number of minutes, or continues an interrupted search.
 
     Args:
         inputs: `Inputs`; `test` is reported on and used for nothing else.
-        out: a new folder. Gets `best`, the best run so far, `plan.json`, the run of each step, and `val.npz` and
-            `confusion.png` of the best run on the held-out images.
-        minutes: time for everything. The first step is done even if it needs more.
+        out: a new folder, or that of an interrupted search. Gets `best`, the best run so far, `plan.json`, the run of
+            each step, and `val.npz` and `confusion.png` of the best run on the held-out images.
+        minutes: time for everything. The first step is done even if it needs more, and a fine-tuning that was begun
+            before an interruption is finished.
 
     Returns:
         The accuracy of the best run on the held-out images; None if none could be held out.
 
     Raises:
-        UserError: `out` has files, `minutes` is not positive; see `train`.
+        UserError: `minutes` is not positive; see `require_own_folder`, `open_plan` and `train`.
     """
     if not minutes > 0:
         raise UserError(f"--minutes must be above 0, got {minutes:g}")
-    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
-        raise UserError(f"--out must be a new folder, {out} has files; give another one")
+    require_own_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    search = Search(Plan(minutes, out), inputs)
-    search.quick()
-    search.finetune()
-    search.train_on_all()
-    search.draw_confusion()
-    plan = search.plan
-    held_out = "" if plan.accuracy is None else f"{plan.accuracy:.1%} on the held-out images; "
-    plan.say(f"best: {held_out}see {out / BEST}")
-    plan.save()
+    with locked(out / LOCK, f"the search {out}"):
+        plan = open_plan(minutes, out, inputs)
+        search = Search(plan, inputs)
+        search.quick()
+        search.finetune()
+        search.train_on_all()
+        search.draw_confusion()
+        held_out = "" if plan.accuracy is None else f"{plan.accuracy:.1%} on the held-out images; "
+        plan.finished = True
+        plan.say(f"best: {held_out}see {out / BEST}")
     return plan.accuracy
 
 
@@ -74,17 +73,17 @@ class Search:
 
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan, self.trials = plan, Trials(plan, inputs)
-        self.finetuned_recipe: Recipe | None = None  # of the fine-tuning in `best`, if it is one, with its head
-        self.finetuning_seconds = 0.0
 
     def quick(self) -> None:
         """Selects layers and a head on held-out images, then trains the head on all images."""
+        if QUICK in self.plan.steps:
+            return
         trials, best, held_out = self.trials, None, ""
         head = replace(trials.base.head, feature_layers=choices.LAYERS)
         if trials.holds_out():
             trials.choose_size()
-            head, self.quick_predicted = trials.best_head(self.plan.minutes >= KERNEL_MINUTES)
-            best = trials.accuracy(self.quick_predicted)
+            head, predicted = trials.best_head(self.plan.minutes >= KERNEL_MINUTES)
+            best = trials.accuracy(predicted)
             held_out = f", {best:.1%} on {len(trials.rows[1])} held-out images"
         else:
             self.plan.say(
@@ -95,45 +94,59 @@ class Search:
         changes = {"data.validation_split": 0.0, "finetune.resolution_schedule": ((0, trials.size),)}
         recipe = replace(change(trials.base, changes), head=head)
         self._train(recipe, QUICK)
-        self.plan.keep(QUICK, recipe, best)
         if best is not None:
-            self._save_held_out(self.quick_predicted)
+            self._save_held_out(predicted)
+        self.plan.keep(QUICK, recipe, best)
 
     def finetune(self) -> None:
         """Fine-tunes the backbone if there is time. Keeps it unless it is clearly worse, and a head on it if better."""
-        plan, trials = self.plan, self.trials
-        if not trials.holds_out():
+        plan = self.plan
+        if HEAD in plan.steps:  # in case of an interruption before they were saved
+            self._save_held_out(_held_out(plan.out / HEAD))
+        if HEAD in plan.steps or not self.trials.holds_out():
             return
-        turns = plan.seconds_left > FIXED_SECONDS and trials.may_turn()
-        views = choices.TURNED if turns else trials.base.prediction.tta_transforms
-        test_seconds = trials.view_seconds * len(trials.test or ()) * len(views)
-        heads_seconds = HEAD_SECONDS + trials.view_seconds * len(trials.images) * len(views) + test_seconds
-        fixed = FIXED_SECONDS + test_seconds + heads_seconds
-        if plan.seconds_left < fixed:
-            plan.say("no fine-tuning: the time is over")
+        recipe = self._begun(FINETUNED) or self._planned_finetuning()
+        if recipe is None:
             return
-        schedule = self._schedule(PLANNED * (plan.seconds_left - fixed), turns)
-        if not schedule:
-            return
-        recipe = choices.finetuning_recipe(trials.base, schedule, turns)
-        began = time.monotonic()
         result = self._tried(recipe, FINETUNED)
         if result is None:
             return
-        self.finetuning_seconds = time.monotonic() - began
-        predicted = _held_out(plan.out / FINETUNED)
-        if clearly_worse(predicted, self.quick_predicted, trials.held_out_labels):
-            plan.say(
-                f"{FINETUNED}: {result['accuracy']:.1%}, worse than {plan.accuracy:.1%} by more than chance; not kept"
-            )
-        else:
-            plan.keep(FINETUNED, recipe, result["accuracy"])
-            self._save_held_out(predicted)
-            self.finetuned_recipe = recipe
-        if plan.seconds_left > heads_seconds * choices.relative_cost(recipe.finetune.input_size):
-            self._heads(recipe)
+        if FINETUNED not in plan.steps:
+            self._keep_unless_worse(recipe, result["accuracy"])
+        seconds = self._heads_seconds(recipe.prediction.tta_transforms)
+        if self._begun(HEAD) or plan.seconds_left > seconds * choices.relative_cost(recipe.finetune.input_size):
+            self._train_head(self._begun(HEAD) or self._best_head(recipe))
         else:
             plan.say("no other head on the fine-tuned backbone: the time is over")
+
+    def _planned_finetuning(self) -> Recipe | None:
+        """The recipe of a fine-tuning that fits into the time, or None."""
+        plan, trials = self.plan, self.trials
+        turns = plan.seconds_left > FIXED_SECONDS and trials.may_turn()
+        views = choices.TURNED if turns else trials.base.prediction.tta_transforms
+        fixed = FIXED_SECONDS + self._test_seconds(views) + self._heads_seconds(views)
+        if plan.seconds_left < fixed:
+            plan.say("no fine-tuning: the time is over")
+            return None
+        schedule = self._schedule(PLANNED * (plan.seconds_left - fixed), turns)
+        return choices.finetuning_recipe(trials.base, schedule, turns) if schedule else None
+
+    def _test_seconds(self, views: tuple) -> float:
+        return self.trials.view_seconds * len(self.trials.test or ()) * len(views)
+
+    def _heads_seconds(self, views: tuple) -> float:
+        """The time for heads on the fine-tuned backbone, at the smaller input size."""
+        features = self.trials.view_seconds * len(self.trials.images) * len(views)
+        return HEAD_SECONDS + features + self._test_seconds(views)
+
+    def _keep_unless_worse(self, recipe: Recipe, accuracy: float) -> None:
+        """Keeps the fine-tuning unless it is clearly worse than the quick model."""
+        plan, predicted = self.plan, _held_out(self.plan.out / FINETUNED)
+        if clearly_worse(predicted, _held_out(plan.out), self.trials.held_out_labels):
+            plan.say(f"{FINETUNED}: {accuracy:.1%}, worse than {plan.accuracy:.1%} by more than chance; not kept")
+            return
+        self._save_held_out(predicted)
+        plan.keep(FINETUNED, recipe, accuracy)
 
     def draw_confusion(self) -> None:
         """Draws the saved predictions of the held-out images, if there are some, as a confusion matrix."""
@@ -143,20 +156,32 @@ class Search:
 
     def train_on_all(self) -> None:
         """Repeats the fine-tuning that is the best run with the held-out images as well, if there is time."""
-        recipe = self.finetuned_recipe
-        if recipe is None or self.trials.images.held_out or self.plan.seconds_left < AGAIN * self.finetuning_seconds:
+        best = self.plan.recipe(HEAD) or self.plan.recipe(FINETUNED)
+        if best is None or self.trials.images.held_out or ALL in self.plan.steps:
             return
-        self.plan.say("there is time to repeat the training with the held-out images as well")
-        recipe = change(recipe, {"data.validation_split": 0.0})
+        recipe = change(best, {"data.validation_split": 0.0})
+        if self._begun(ALL) != recipe:
+            minutes = read_metrics(self.plan.out / FINETUNED)["finetuning_minutes"]  # without tracing and evaluation
+            if self.plan.seconds_left < AGAIN * (60 * minutes + FIXED_SECONDS):
+                return
+            self.plan.say("there is time to repeat the training with the held-out images as well")
         if self._tried(recipe, ALL) is None:
             return
         text = f"trained on all images; {self.plan.accuracy:.1%} is that of the model without the held-out ones; "
         self.plan.keep(ALL, recipe, self.plan.accuracy, text)
 
     def _train(self, recipe: Recipe, step: str, inputs: Inputs | None = None) -> dict:
-        """Trains a step's run, with the images that are loaded. Returns its metrics."""
-        out = self.plan.out / step
-        return train(recipe, f"auto-{step}", inputs or self.trials.inputs, out, (self.trials.images, self.trials.test))
+        """Trains a step's run, with the images that are loaded, or continues it. Returns its metrics."""
+        out, loaded = self.plan.out / step, (self.trials.images, self.trials.test)
+        try:
+            return train(recipe, f"auto-{step}", inputs or self.trials.inputs, out, loaded)
+        except Finished:  # before an interruption
+            return read_metrics(out)
+
+    def _begun(self, step: str) -> Recipe | None:
+        """The recipe of a step that an interrupted search has begun, or None."""
+        folder = self.plan.out / step
+        return read_record(folder).recipe if (folder / RECORD).is_file() else None
 
     def _tried(self, recipe: Recipe, step: str, inputs: Inputs | None = None) -> dict | None:
         """`_train`, or None if the training diverges, which leaves the best run as it is."""
@@ -189,21 +214,25 @@ class Search:
             return ()
         return schedule
 
-    def _heads(self, finetuning: Recipe) -> None:
-        """Tries other heads on the fine-tuned backbone, and keeps the best if it is better than the softmax."""
+    def _best_head(self, finetuning: Recipe) -> Recipe | None:
+        """Tries other heads on the fine-tuned backbone. Returns the recipe of the best; None if the softmax is it."""
         folder, images = self.plan.out / FINETUNED, self.trials.images
         backbone = finetuned_model(finetuning, images.names, images.images.shape[1:3], folder).get_layer("backbone")
         best, score = self.trials.best_finetuned_head(finetuning, backbone, _held_out(folder))
         if best is None:
             self.plan.say("no other head on the fine-tuned backbone is better than its softmax")
-            return
+            return None
         self.plan.say(f"{_described(best)}, on the fine-tuned backbone: {score:.1%}")
-        recipe = replace(finetuning, head=best)
-        inputs = replace(self.trials.inputs, reuse=(folder,), require_reuse=True)
+        return replace(finetuning, head=best)
+
+    def _train_head(self, recipe: Recipe | None) -> None:
+        """Trains another head on the fine-tuned backbone, and keeps it if it is as accurate as the best run."""
+        if recipe is None:
+            return
+        inputs = replace(self.trials.inputs, reuse=(self.plan.out / FINETUNED,), require_reuse=True)
         result = self._tried(recipe, HEAD, inputs)
         if result and self.plan.keep_if_better(HEAD, recipe, result["accuracy"]):
             self._save_held_out(_held_out(self.plan.out / HEAD))
-            self.finetuned_recipe = recipe
 
 
 def _held_out(folder: Path) -> np.ndarray:

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 
 from common.errors import UserError
+from common.files import digest
 from common.folders import ClassFolders, list_classes
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
 from common.memory import free_memory
 from training.auto import choices
 from training.auto.heldout import accuracy, clearly_worse, held_out_probabilities, held_out_share, similar_groups
-from training.auto.plan import Plan
+from training.auto.plan import QUICK, Plan
 from training.config.override import change
 from training.config.recipe import Head, Recipe
 from training.data.split import not_held_out, split_rows
@@ -25,7 +26,7 @@ from training.fit.precision import fastest
 from training.inputs import Inputs, list_inputs, load_inputs
 from training.model.backbones import pooled_layers
 from training.model.trainable import freeze
-from training.run_folder import CACHE
+from training.run_folder import CACHE, read_record
 
 GROUPS = "groups.csv"
 LEAST_MINUTES = 2  # the quick model may need so many, however few are given
@@ -54,19 +55,24 @@ class Trials:
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan, self.cache = plan, plan.out / CACHE
         listed = list_inputs(inputs)  # first, so that a wrong folder is an error before anything takes time
-        precision = fastest()
+        quick = plan.recipe(QUICK)  # of an interrupted search, which may have begun on another processor
+        precision = quick.head.feature_precision if quick else fastest()
         self.backbone = make_backbone(choices.base_recipe({}, precision), inputs.backbone_weights)
         freeze(self.backbone)
         self.view_seconds = _seconds_per_view(self.backbone, precision)
         plan.say(f"{1 / self.view_seconds:.0f} images per second through the backbone in {precision}")
         self.inputs = self._limited(inputs, listed)
         self.images, self.test = load_inputs(self.inputs)
+        if quick:
+            self._require_same_images()
         repeats = choices.class_repeats(self.images.names, self._training_counts())
         self.base, self.size = choices.base_recipe(repeats, precision), choices.INPUT_SIZE
         self._describe()
         self.features = self._features(choices.MIRRORED)
         self._hold_out()
         self._choose_mirroring()
+        if quick and quick.finetune.input_size != self.size:
+            self._use_size(quick.finetune.input_size)
 
     def holds_out(self) -> bool:
         """Whether there are held-out images."""
@@ -89,8 +95,7 @@ class Trials:
         if min(self.images.images.shape[1:3]) < size or seconds * choices.relative_cost(size) > available:
             return
         small, before = self.features, self._score(self.base.head, self._joined(choices.LAYERS))
-        self.size = size
-        self.features = self._features(views)
+        self._use_size(size)
         after = self._score(self.base.head, self._joined(choices.LAYERS))
         if after < before:
             self.size, self.features = choices.INPUT_SIZE, small
@@ -98,6 +103,10 @@ class Trials:
             f"input size {self.size}×{self.size}: the quick model has {after:.1%} at {size}×{size} and "
             f"{before:.1%} at {choices.INPUT_SIZE}×{choices.INPUT_SIZE}"
         )
+
+    def _use_size(self, size: int) -> None:
+        self.size = size
+        self.features = self._features(self.base.prediction.tta_transforms)
 
     def best_head(self, kernels: bool) -> tuple[Head, np.ndarray]:
         """The most accurate head on features of the pretrained backbone: its layers first, then its kind and strength.
@@ -162,7 +171,13 @@ class Trials:
         return best, score
 
     def _limited(self, inputs: Inputs, listed: ClassFolders) -> Inputs:
-        """Leaves out some of the listed images if there is no time for the features of all, or too little memory.
+        """Leaves out some of the listed images if there is no time for the features of all, or too little memory."""
+        if self.plan.max_images is None:
+            self.plan.max_images = self._most_images(inputs, listed)
+        return replace(inputs, max_images=self.plan.max_images or None)
+
+    def _most_images(self, inputs: Inputs, listed: ClassFolders) -> int:
+        """How many images are used at most; 0 if all are.
 
         Images of --validation and --test are never left out; they may take half of the time and memory.
         """
@@ -179,10 +194,15 @@ class Trials:
         )
         most, count = min(affordable, fitting), listed.count
         if count <= most:
-            return inputs
+            return 0
         what = "time is too short" if affordable <= fitting else "memory is too small"
         self.plan.say(f"{listed.limited(most).count} of the {count} images are used, because the {what} for more")
-        return replace(inputs, max_images=most)
+        return most
+
+    def _require_same_images(self) -> None:
+        """Raises a UserError if the images are not those on which the interrupted search has trained."""
+        if read_record(self.plan.out / QUICK).data_sha256 != digest(self.images.images, self.images.labels):
+            raise UserError(f"{self.plan.out} holds a search with other images; --data has changed, give another --out")
 
     def _describe(self) -> None:
         images, repeats, counts = self.images, self.base.data.class_repeats, self._training_counts()
@@ -205,8 +225,9 @@ class Trials:
         """Decides which images are held out: those of the user, or an eighth of the groups of similar images."""
         data = Path(self.inputs.data)
         if not self.images.held_out and self.inputs.groups is None:
-            groups = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
-            write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
+            if not self.plan.steps:
+                groups = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
+                write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
             self.inputs = replace(self.inputs, groups=self.plan.out / GROUPS)
             self.images = with_groups(self.images, self.plan.out / GROUPS, data)
         self._split()

@@ -29,7 +29,7 @@ EXAMPLES = """examples:
   python -m training deepweeds --images images --labels labels.csv --out data/leaves
   python -m training predict --data my/photos --run runs/mine --out predictions.csv
 
-exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (the same command continues a run, but not auto)
+exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (the same command continues)
 """
 BACKENDS = ("tensorflow", "jax")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from training.inputs import Inputs
 
 AUTO_INTERRUPTED = (
-    "interrupted; the folder best of --out, if it is there, has the best model; to start again, give a new --out"
+    "interrupted; repeat the command to continue; the folder best of --out, if it is there, has the best model so far"
 )
 
 

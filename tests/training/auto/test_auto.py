@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import python
+from helpers import python, tiny_mixed
 from PIL import Image
 
 from common.errors import UserError
@@ -20,44 +20,10 @@ from training.auto.search import auto
 from training.config.override import change
 from training.config.record import from_json
 from training.inputs import Inputs
-from training.model import backbones
 from training.run_folder import read_metrics, read_record
 from training.trained import load_run
 
 pytestmark = pytest.mark.integration
-
-
-def tiny_mixed(weights):
-    """A backbone of three convolutions with the names of InceptionV3's last blocks; trained within seconds."""
-    import keras
-
-    pixels = x = keras.Input((None, None, 3))
-    for name in ("mixed7", "mixed8", "mixed10"):
-        x = keras.layers.Conv2D(8, 3, strides=3, use_bias=False)(x)
-        x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.ReLU(name=name)(x)
-    return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
-
-
-@pytest.fixture(autouse=True)
-def tiny_backbone(monkeypatch):
-    monkeypatch.setattr(backbones, "tiny_mixed", tiny_mixed, raising=False)
-    monkeypatch.setattr(choices, "BACKBONE", tiny_mixed)
-    monkeypatch.setattr(choices, "FROZEN_BACKBONE", tiny_mixed)
-    monkeypatch.setattr(choices, "INPUT_SIZE", 75)
-    monkeypatch.setattr(search, "AGAIN", np.inf)  # nothing is trained a second time
-    base = choices.base_recipe
-    # Few epochs of the quasi-SVMs, of which each search tries several.
-    monkeypatch.setattr(choices, "base_recipe", lambda *arguments: change(base(*arguments), {"head.epochs": 5}))
-
-
-@pytest.fixture
-def auto_data(tmp_path):
-    """Three classes of synthetic leaves, one of them rare."""
-    draw_folder(tmp_path / "leaves", 12, classes=3, side=32)
-    for path in sorted((tmp_path / "leaves" / "Species2").iterdir())[5:]:
-        path.unlink()
-    return tmp_path / "leaves"
 
 
 def test_the_quick_model_is_ready_to_build(auto_data, tmp_path, capsys):
@@ -181,15 +147,6 @@ def test_larger_epochs_cost_as_much_as_they_have_more_pixels(monkeypatch, afford
     epochs = sum(count for count, _ in schedule)
     cost = sum(count * choices.relative_cost(size) for count, size in schedule)
     assert cost <= affordable or epochs == choices.MAX_EPOCHS
-
-
-@pytest.fixture
-def one_epoch(monkeypatch):
-    """A fine-tuning of one epoch fits into the time, however fast the machine is."""
-    monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
-    monkeypatch.setattr(choices, "MAX_EPOCHS", 1)
-    monkeypatch.setattr(choices, "FEW_EPOCHS", 0)
-    monkeypatch.setattr(search, "MIN_EPOCHS", 1)
 
 
 def with_accuracy(monkeypatch, accuracies):
@@ -427,13 +384,11 @@ def test_minutes_that_are_no_time_are_refused(auto_data, tmp_path, capsys, minut
     assert "--minutes" in capsys.readouterr().err
 
 
-def test_ctrl_c_names_the_best_model_and_what_to_give_to_start_again(auto_data, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_names_the_best_model_and_how_to_continue(auto_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search.Search, "quick", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["auto", "--data", str(auto_data), "--out", str(tmp_path / "out"), "--backbone-weights", "none"]) == 130
-    assert (
-        "the folder best of --out, if it is there, has the best model; to start again, give a new --out"
-        in capsys.readouterr().err
-    )
+    shown = capsys.readouterr().err
+    assert "interrupted; repeat the command to continue; the folder best of --out, if it is there, has the" in shown
 
 
 def test_an_interruption_leaves_the_best_so_far(auto_data, tmp_path, monkeypatch):

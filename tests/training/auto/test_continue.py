@@ -1,0 +1,206 @@
+"""An interrupted search is continued by the same command."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.errors import InUse, UserError
+from common.files import locked
+from competition.synthetic import draw_folder
+from training.auto import choices, plan, search, trials
+from training.auto.search import auto
+from training.config.record import to_json
+from training.fit import finetune
+from training.fit.checkpoint import read_history
+from training.inputs import Inputs
+from training.run_folder import LOCK, read_metrics
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def two_epochs(one_epoch, monkeypatch):
+    monkeypatch.setattr(choices, "MAX_EPOCHS", 2)
+    monkeypatch.setattr(search, "clearly_worse", lambda *rest: False)
+
+
+@pytest.fixture
+def interrupted(auto_data, tmp_path, monkeypatch):
+    """Interrupts a search when a function is called once more than allowed. Returns its inputs and folder."""
+
+    def interrupt(module, name, allowed=0):
+        original, calls = getattr(module, name), []
+
+        def called(*arguments):
+            calls.append(name)
+            if len(calls) > allowed:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        inputs, out = Inputs(auto_data, "none"), tmp_path / "out"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, name, called)
+            auto(inputs, out, minutes=20)
+        return inputs, out
+
+    return interrupt
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The names of the runs that are trained, and "epoch" for each epoch of a fine-tuning."""
+    found, train, one_epoch = [], search.train, finetune._one_epoch
+    monkeypatch.setattr(search, "train", lambda *rest: found.append(rest[1]) or train(*rest))
+    monkeypatch.setattr(finetune, "_one_epoch", lambda *rest: found.append("epoch") or one_epoch(*rest))
+    return found
+
+
+def add_image(folder):
+    draw_folder(folder.parent / "more", 1, classes=3, side=32, seed=7)
+    next((folder.parent / "more" / "Species1").iterdir()).rename(folder / "Species1" / "new.jpg")
+
+
+def saved(out):
+    return json.loads((out / "plan.json").read_text("utf-8"))
+
+
+def test_a_fine_tuning_goes_on_after_its_last_epoch(interrupted, trained, capsys):
+    inputs, out = interrupted(finetune, "_one_epoch", allowed=1)
+    before = saved(out)
+    assert not before["finished"] and list(before["steps"]) == ["quick"]
+    del trained[:]
+    auto(inputs, out, minutes=20)
+    assert trained[:2] == ["auto-finetuned", "epoch"] and "auto-quick" not in trained and trained.count("epoch") == 1
+    after = saved(out)
+    assert after["finished"] and after["seconds"] > before["seconds"]
+    assert after["decisions"][: len(before["decisions"])] == before["decisions"]
+    assert "continuing the search" in after["decisions"]
+    assert len(read_history(out / "finetuned" / "history.csv")) == 2
+    assert after["accuracy"] == read_metrics(out / "best")["accuracy"]
+
+
+@pytest.mark.slow
+def test_a_continued_search_ends_as_one_without_interruption(interrupted, auto_data, tmp_path):
+    auto(*interrupted(finetune, "_one_epoch", allowed=1), minutes=20)
+    auto(Inputs(auto_data, "none"), tmp_path / "whole", minutes=20)
+    names = ("out", "whole")
+    recipes = [{name: step["recipe"] for name, step in saved(tmp_path / name)["steps"].items()} for name in names]
+    assert recipes[0] == recipes[1]
+    one, other = (np.load(tmp_path / name / "val.npz")["probabilities"] for name in names)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_search_without_a_model_starts_again(interrupted, trained, auto_data):
+    inputs, out = interrupted(search.Plan, "keep")
+    assert not saved(out)["steps"] and (out / "quick" / "metrics.json").is_file()
+    add_image(auto_data)
+    del trained[:]
+    auto(inputs, out, minutes=0.01)
+    assert trained == ["auto-quick"]
+    assert read_metrics(out / "best")["training_images"] == 30
+    assert saved(out)["seconds"] < 60 and "continuing the search" not in saved(out)["decisions"]
+
+
+def test_a_head_that_was_trained_but_not_kept_is_kept(interrupted, trained, monkeypatch):
+    monkeypatch.setattr(trials, "accuracy", rising())
+    inputs, out = interrupted(search.Plan, "keep_if_better")
+    assert "head" not in saved(out)["steps"]
+    monkeypatch.setattr(search.Plan, "keep_if_better", lambda self, *rest: self.keep(*rest) or True)
+    del trained[:]
+    auto(inputs, out, minutes=20)
+    assert "epoch" not in trained
+    assert list(saved(out)["steps"]) == ["quick", "finetuned", "head"]
+    held_out, head = (np.load(folder / "val.npz")["probabilities"] for folder in (out, out / "head"))
+    np.testing.assert_array_equal(held_out, head)
+
+
+def rising():
+    """An accuracy that is higher at each call."""
+    calls = []
+    return lambda probabilities, labels: calls.append(1) or 0.001 * len(calls)
+
+
+def test_other_images_are_refused(interrupted, auto_data):
+    inputs, out = interrupted(search.Search, "_planned_finetuning")
+    add_image(auto_data)
+    with pytest.raises(UserError, match="other images; --data has changed, give another --out"):
+        auto(inputs, out, minutes=20)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A plan whose quick model is kept."""
+    begun = plan.Plan(20, tmp_path, plan._given(Inputs("leaves", "none")))
+    begun.steps["quick"] = {"recipe": to_json(choices.base_recipe({}, "float32")), "held_out_accuracy": None}
+    begun.say("first")
+    return begun
+
+
+def test_the_time_before_the_interruption_counts(begun):
+    begun.began -= 3000
+    begun.save()
+    continued = plan.open_plan(60, begun.out, Inputs("leaves", "none"))
+    assert 3000 <= continued.seconds < 3060 and continued.seconds_left == pytest.approx(600, abs=60)
+    assert continued.lines == ["first", "continuing the search"] == saved(begun.out)["decisions"]
+    assert continued.recipe("quick") == choices.base_recipe({}, "float32") and continued.recipe("head") is None
+
+
+def test_the_time_of_an_interrupted_training_counts_until_its_newest_file(begun):
+    (begun.out / "finetuned").mkdir()
+    (begun.out / "finetuned" / "checkpoint.npz").touch()
+    later = (begun.out / "plan.json").stat().st_mtime + 5000
+    os.utime(begun.out / "finetuned" / "checkpoint.npz", (later, later))
+    assert 5000 <= plan.open_plan(20, begun.out, Inputs("leaves", "none")).seconds < 5060
+
+
+def test_images_that_are_left_out_stay_left_out(begun):
+    begun.max_images = 7
+    begun.save()
+    continued = plan.open_plan(20, begun.out, Inputs("leaves", "none"))
+    limited = trials.Trials._limited(SimpleNamespace(plan=continued), Inputs("leaves", "none"), None)
+    assert limited.max_images == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test": "elsewhere"}, "another --test; repeat its own command"),
+        ({"backbone_weights": "imagenet"}, "another --backbone-weights"),
+        ({"size": (32, 32)}, "another --size"),
+    ],
+)
+def test_other_inputs_are_refused(begun, change, message):
+    before = saved(begun.out)
+    with pytest.raises(UserError, match=message):
+        plan.open_plan(20, begun.out, Inputs(**{"data": "leaves", "backbone_weights": "none", **change}))
+    assert saved(begun.out) == before
+
+
+@pytest.mark.parametrize("change", [{"finished": True}, {"finished": None}])
+def test_a_finished_search_and_one_of_an_earlier_version_are_not_continued(begun, change):
+    fields = {**saved(begun.out), **change}
+    if change["finished"] is None:
+        del fields["finished"]
+    (begun.out / "plan.json").write_text(json.dumps(fields), "utf-8")
+    with pytest.raises(UserError, match="--out must be a new folder or .*; that in .* has ended"):
+        plan.open_plan(20, begun.out, Inputs("leaves", "none"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [None, {"inputs": 3}, {"steps": ["quick"]}, {"steps": {"quick": {}}}, {"seconds": "many"}, {"decisions": 1}],
+)
+def test_a_damaged_plan_is_refused(begun, change):
+    text = json.dumps({**saved(begun.out), **change}) if change else "{"
+    (begun.out / "plan.json").write_text(text, "utf-8")
+    with pytest.raises(UserError, match=r"plan\.json is damaged \(.*\); give another --out"):
+        plan.open_plan(20, begun.out, Inputs("leaves", "none"))
+
+
+def test_two_searches_cannot_use_one_folder(auto_data, tmp_path):
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out" / LOCK, "it"), pytest.raises(InUse, match="the search .*out is in use by process"):
+        auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
