@@ -117,7 +117,7 @@ def open_plan(minutes: float, out: Path, inputs: Inputs) -> Plan:
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); give another --out") from error
     if finished:
-        raise UserError(f"--out must be a new folder or that of an interrupted search; that in {out} has ended")
+        raise UserError(f"--out must be a new folder or that of an interrupted search; {out} has one that has ended")
     if not fields.get("steps"):  # nothing to continue from
         shutil.rmtree(out / QUICK, ignore_errors=True)
         return Plan(minutes, out, given)
