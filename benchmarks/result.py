@@ -1,5 +1,6 @@
 """The file of a benchmark's result: its values, and the machine that they were measured on."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any
 from common.files import write_json
 
 MACHINE = "machine"
-PACKAGES = ("tensorflow", "keras", "numpy", "jax")
+PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "jax")
 EXTENSIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that decide the speed of a matrix product
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
@@ -22,7 +23,7 @@ def write_result(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The values of a result, without its machine. Results of versions up to 2.5.0 do not name one."""
+    """The values of a result, without its machine. Older results do not name one."""
     return {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name != MACHINE}
 
 
@@ -54,6 +55,9 @@ def _project_version() -> str:
 
 
 def _package_versions() -> dict[str, str]:
-    """Package → version, of those that are installed. TensorFlow may be installed as tensorflow-cpu."""
-    distributions = importlib.metadata.packages_distributions()
-    return {name: importlib.metadata.version(distributions[name][0]) for name in PACKAGES if name in distributions}
+    """Package → version, of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -11,7 +11,7 @@ RARE = "Species1"
 
 
 def question_values() -> dict[str, str]:
-    """Name → text, for every number of docs/questions.md."""
+    """Name → text, for the measured numbers in docs/questions.md."""
     return {**_smote(), **_species1(), **_two_devices(), **_selection(), **_everything()}
 
 
@@ -55,7 +55,7 @@ def _species1() -> dict[str, str]:
             ["species", "F1 with all images", f"F1 with as many as {RARE}"],
             [[name, *(f"{f1[name][key]:.3f}" for key in ("all_images", "as_rare"))] for name in lowest],
         ),
-        "species1.half": f"{found['f1_by_share_of_images']['0.50']:.3g}",
+        "species1.half": f"{found['f1_by_share_of_images']['0.50']:.3f}",
         "species1.three_quarters": f"{found['f1_by_share_of_images']['0.75']:.3f}",
         "species1.costs": f"{min(costs):.1f} to {max(costs):.1f}",
         "species1.methods": table(

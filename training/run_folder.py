@@ -120,7 +120,6 @@ def make_record(
     name: str, recipe: Recipe, images: Images, backbone_weights: str, max_images: int | None = None
 ) -> Record:
     """The record of a run that is about to start."""
-    backend = keras.backend.backend()
     held_together = images.groups.tolist() if images.scenes else list(images.held_out)
     return Record(
         name=name,
@@ -134,12 +133,15 @@ def make_record(
         groups_sha256=digest(held_together) if held_together else "",
         teacher_sha256=teacher_sha256(images),
         max_images=max_images,
-        versions={
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            backend: importlib.import_module(backend).__version__,
-        },
+        versions=package_versions(),
     )
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of Python, Keras and its backend."""
+    backend = keras.backend.backend()
+    own = {"python": platform.python_version(), "keras": keras.__version__}
+    return {**own, backend: importlib.import_module(backend).__version__}
 
 
 def weights_sha256(backbone_weights: str) -> str:

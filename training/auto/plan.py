@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import atomic_folder, write_json
+from common.files import TEMPORARY, atomic_folder, write_json
 from training.config.recipe import Recipe
 from training.config.record import from_json, to_json
 from training.fit.finetune import CHECKPOINT
@@ -28,7 +28,8 @@ class Plan:
     inputs: the options that name the inputs; an interrupted search is continued with the same ones only.
     accuracy: of the best run on the held-out images; None if none are held out.
     max_images: so many images are used at most; None if that is not decided, 0 for all.
-    began: when the search began, of `time.monotonic`; if it was interrupted, without the time in between.
+    began: when the search began, of `time.monotonic`; if it was interrupted, moved by the time between the last epoch
+        or decision and its continuation.
     lines: the decisions.
     steps: name of each step that was kept → its recipe and held-out accuracy.
     finished: whether all steps are done.
@@ -92,7 +93,9 @@ class Plan:
 
 def require_own_folder(out: Path) -> None:
     """Raises a UserError if a folder has files that are not those of a search."""
-    if out.is_dir() and not (out / PLAN).is_file() and any(there.name != LOCK for there in out.iterdir()):
+    if not out.is_dir() or (out / PLAN).is_file():
+        return
+    if any(there.name != LOCK and not there.name.startswith(TEMPORARY) for there in out.iterdir()):
         raise UserError(f"--out must be a new folder or that of an interrupted search; {out} has other files")
 
 
@@ -107,6 +110,8 @@ def open_plan(minutes: float, out: Path, inputs: Inputs) -> Plan:
     Raises:
         UserError: a finished search, one of other inputs, or a damaged `plan.json`.
     """
+    for unfinished in out.glob(f"{TEMPORARY}*"):  # left by a process that was killed
+        unfinished.unlink() if unfinished.is_file() else shutil.rmtree(unfinished, ignore_errors=True)
     path, given = out / PLAN, _given(inputs)
     if not path.is_file():
         return Plan(minutes, out, given)
@@ -117,7 +122,10 @@ def open_plan(minutes: float, out: Path, inputs: Inputs) -> Plan:
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); give another --out") from error
     if finished:
-        raise UserError(f"--out must be a new folder or that of an interrupted search; {out} has one that has ended")
+        raise UserError(
+            f"--out must be a new folder or that of an interrupted search; {out} has one that "
+            "has ended, or of an earlier version; give another one"
+        )
     if not fields.get("steps"):  # nothing to continue from
         shutil.rmtree(out / QUICK, ignore_errors=True)
         return Plan(minutes, out, given)
@@ -130,13 +138,13 @@ def open_plan(minutes: float, out: Path, inputs: Inputs) -> Plan:
 def _continued(plan: Plan, fields: dict[str, Any]) -> Plan:
     """A plan with what the interrupted search has saved."""
     path = plan.out / PLAN
-    in_training = max(0.0, max(there.stat().st_mtime for there in plan.out.rglob("*")) - path.stat().st_mtime)
+    last_epoch = max((there.stat().st_mtime for there in plan.out.rglob(CHECKPOINT)), default=0.0)
     try:
         plan.accuracy, plan.max_images = fields["accuracy"], fields["max_images"]
         plan.lines, plan.steps = list(fields["decisions"]), dict(fields["steps"])
         for step in plan.steps:
             plan.recipe(step)  # so that a damaged one is an error here
-        plan.began -= fields["seconds"] + in_training  # until the newest file, which is that of the last epoch
+        plan.began -= fields["seconds"] + max(0.0, last_epoch - path.stat().st_mtime)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); give another --out") from error
     plan.say("continuing the search")

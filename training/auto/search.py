@@ -18,7 +18,16 @@ from training.evaluate.plots import plot_confusion
 from training.fit.finetune import seconds_per_image
 from training.inputs import Inputs
 from training.run import train
-from training.run_folder import BEST, LOCK, RECORD, VAL, Finished, read_metrics, read_record
+from training.run_folder import (
+    BEST,
+    LOCK,
+    RECORD,
+    VAL,
+    Finished,
+    package_versions,
+    read_metrics,
+    read_record,
+)
 from training.trained import finetuned_model
 
 KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
@@ -103,7 +112,7 @@ class Search:
         plan = self.plan
         if HEAD in plan.steps:  # in case of an interruption before they were saved
             self._save_held_out(_held_out(plan.out / HEAD))
-        if HEAD in plan.steps or not self.trials.holds_out():
+        if HEAD in plan.steps or self._begun(ALL) or not self.trials.holds_out():
             return
         recipe = self._begun(FINETUNED) or self._planned_finetuning()
         if recipe is None:
@@ -161,8 +170,9 @@ class Search:
             return
         recipe = change(best, {"data.validation_split": 0.0})
         if self._begun(ALL) != recipe:
-            minutes = read_metrics(self.plan.out / FINETUNED)["finetuning_minutes"]  # without tracing and evaluation
-            if self.plan.seconds_left < AGAIN * (60 * minutes + FIXED_SECONDS):
+            minutes = read_metrics(self.plan.out / FINETUNED)["finetuning_minutes"]  # of the epochs
+            fixed = FIXED_SECONDS + self._test_seconds(best.prediction.tta_transforms)
+            if self.plan.seconds_left < AGAIN * (60 * minutes + fixed):
                 return
             self.plan.say("there is time to repeat the training with the held-out images as well")
         if self._tried(recipe, ALL) is None:
@@ -228,6 +238,9 @@ class Search:
     def _train_head(self, recipe: Recipe | None) -> None:
         """Trains another head on the fine-tuned backbone, and keeps it if it is as accurate as the best run."""
         if recipe is None:
+            return
+        if read_record(self.plan.out / FINETUNED).versions != package_versions():
+            self.plan.say("no other head: the fine-tuning was begun with other versions of the packages")
             return
         inputs = replace(self.trials.inputs, reuse=(self.plan.out / FINETUNED,), require_reuse=True)
         result = self._tried(recipe, HEAD, inputs)

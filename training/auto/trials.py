@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from common.errors import UserError
-from common.files import digest
 from common.folders import ClassFolders, list_classes
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
@@ -26,7 +25,8 @@ from training.fit.precision import fastest
 from training.inputs import Inputs, list_inputs, load_inputs
 from training.model.backbones import pooled_layers
 from training.model.trainable import freeze
-from training.run_folder import CACHE, read_record
+from training.planned import planned_record
+from training.run_folder import CACHE, VAL, read_record
 
 GROUPS = "groups.csv"
 LEAST_MINUTES = 2  # the quick model may need so many, however few are given
@@ -63,16 +63,17 @@ class Trials:
         plan.say(f"{1 / self.view_seconds:.0f} images per second through the backbone in {precision}")
         self.inputs = self._limited(inputs, listed)
         self.images, self.test = load_inputs(self.inputs)
-        if quick:
-            self._require_same_images()
         repeats = choices.class_repeats(self.images.names, self._training_counts())
         self.base, self.size = choices.base_recipe(repeats, precision), choices.INPUT_SIZE
         self._describe()
         self.features = self._features(choices.MIRRORED)
+        if quick and "--data" in self._differences(quick):  # before the groups, which are those of other images
+            self._refuse("--data")
         self._hold_out()
-        self._choose_mirroring()
-        if quick and quick.finetune.input_size != self.size:
-            self._use_size(quick.finetune.input_size)
+        if quick:
+            self._continue(quick)
+        else:
+            self._choose_mirroring()
 
     def holds_out(self) -> bool:
         """Whether there are held-out images."""
@@ -174,7 +175,7 @@ class Trials:
         """Leaves out some of the listed images if there is no time for the features of all, or too little memory."""
         if self.plan.max_images is None:
             self.plan.max_images = self._most_images(inputs, listed)
-        return replace(inputs, max_images=self.plan.max_images or None)
+        return replace(inputs, max_images=self.plan.max_images or inputs.max_images)
 
     def _most_images(self, inputs: Inputs, listed: ClassFolders) -> int:
         """How many images are used at most; 0 if all are.
@@ -197,12 +198,29 @@ class Trials:
             return 0
         what = "time is too short" if affordable <= fitting else "memory is too small"
         self.plan.say(f"{listed.limited(most).count} of the {count} images are used, because the {what} for more")
-        return most
+        return max(1, most)
 
-    def _require_same_images(self) -> None:
-        """Raises a UserError if the images are not those on which the interrupted search has trained."""
-        if read_record(self.plan.out / QUICK).data_sha256 != digest(self.images.images, self.images.labels):
-            raise UserError(f"{self.plan.out} holds a search with other images; --data has changed, give another --out")
+    def _continue(self, quick: Recipe) -> None:
+        """Takes what the interrupted search has decided for its quick model. Raises a UserError for other images."""
+        for what in self._differences(quick):
+            self._refuse(what)
+        if self.holds_out():
+            with np.load(self.plan.out / VAL) as file:
+                if not np.array_equal(file["rows"], self.rows[1]):
+                    self._refuse("split")
+        transforms = quick.prediction.tta_transforms
+        self.base = change(self.base, {"prediction.tta_transforms": transforms})
+        self.features = {name: views[: len(transforms)] for name, views in self.features.items()}
+        if quick.finetune.input_size != self.size:
+            self._use_size(quick.finetune.input_size)
+
+    def _differences(self, quick: Recipe) -> list[str]:
+        """What the quick model of the interrupted search was trained on and a search would not be now."""
+        return read_record(self.plan.out / QUICK).differences(planned_record(quick, QUICK, self.images, self.inputs))
+
+    def _refuse(self, what: str) -> None:
+        out = self.plan.out
+        raise UserError(f"{out} holds a search with another {what}: a file has changed; give another --out")
 
     def _describe(self) -> None:
         images, repeats, counts = self.images, self.base.data.class_repeats, self._training_counts()

@@ -40,7 +40,11 @@ def _add_auto(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "auto", "train the best model for any images within a number of minutes")
     add_data(command)
     command.add_argument("--minutes", type=positive, default=30, help="time for everything (default: %(default)s)")
-    command.add_argument("--out", default="runs/auto", help="new folder; best/ is the best run (default: %(default)s)")
+    command.add_argument(
+        "--out",
+        default="runs/auto",
+        help="new folder, or that of an interrupted search; best/ is the best run (default: %(default)s)",
+    )
     command.add_argument("--test", help="class folders that are reported on and used for nothing else")
     add_weights(command)
     add_size(command)

@@ -72,10 +72,12 @@ def test_a_fine_tuning_goes_on_after_its_last_epoch(interrupted, trained, capsys
     before = saved(out)
     assert not before["finished"] and list(before["steps"]) == ["quick"]
     del trained[:]
+    for path in out.rglob("*"):  # continued the next day
+        os.utime(path, (path.stat().st_atime - 86_400, path.stat().st_mtime - 86_400))
     auto(inputs, out, minutes=20)
     assert trained[:2] == ["auto-finetuned", "epoch"] and "auto-quick" not in trained and trained.count("epoch") == 1
     after = saved(out)
-    assert after["finished"] and after["seconds"] > before["seconds"]
+    assert after["finished"] and before["seconds"] < after["seconds"] < before["seconds"] + 600
     assert after["decisions"][: len(before["decisions"])] == before["decisions"]
     assert "continuing the search" in after["decisions"]
     assert len(read_history(out / "finetuned" / "history.csv")) == 2
@@ -126,8 +128,49 @@ def rising():
 def test_other_images_are_refused(interrupted, auto_data):
     inputs, out = interrupted(search.Search, "_planned_finetuning")
     add_image(auto_data)
-    with pytest.raises(UserError, match="other images; --data has changed, give another --out"):
+    with pytest.raises(UserError, match="a search with another .*: a file has changed; give another --out"):
         auto(inputs, out, minutes=20)
+
+
+def test_another_split_is_refused(interrupted):
+    inputs, out = interrupted(search.Search, "_planned_finetuning")
+    lines = (out / "groups.csv").read_text("utf-8").splitlines()
+    groups = [line.rpartition(",")[0] + f",{number}" for number, line in enumerate(lines[1:])]
+    (out / "groups.csv").write_text("\n".join([lines[0], *groups]), "utf-8")
+    with pytest.raises(UserError, match="a search with another .*: a file has changed; give another --out"):
+        auto(inputs, out, minutes=20)
+
+
+@pytest.mark.slow
+def test_the_training_on_all_images_is_continued_without_other_heads(interrupted, trained, monkeypatch):
+    monkeypatch.setattr(search, "AGAIN", 0.0)
+    inputs, out = interrupted(finetune, "_one_epoch", allowed=3)
+    before = saved(out)
+    assert "all" not in before["steps"] and (out / "all" / "checkpoint.npz").is_file()
+    monkeypatch.setattr(search.Search, "_best_head", lambda *rest: pytest.fail("heads are tried again"))
+    del trained[:]
+    auto(inputs, out, minutes=20)
+    assert (trained.count("epoch"), trained[0]) == (1, "auto-all")
+    assert list(saved(out)["steps"]) == [*before["steps"], "all"]
+    assert read_metrics(out / "best")["training_images"] == 29
+
+
+@pytest.mark.slow
+def test_a_head_is_not_trained_with_other_versions_than_the_fine_tuning(interrupted, monkeypatch):
+    monkeypatch.setattr(trials, "accuracy", rising())
+    inputs, out = interrupted(search.Search, "_train_head")
+    monkeypatch.setattr(search, "package_versions", lambda: {"python": "3.99"})
+    auto(inputs, out, minutes=20)
+    assert "no other head: the fine-tuning was begun with other versions of the packages" in saved(out)["decisions"]
+    assert list(saved(out)["steps"]) == ["quick", "finetuned"] and saved(out)["finished"]
+
+
+def test_what_a_killed_process_left_is_no_file_of_the_user(tmp_path):
+    for name in (".tmp-0123-plan.json", ".lock"):
+        (tmp_path / name).touch()
+    plan.require_own_folder(tmp_path)
+    plan.open_plan(20, tmp_path, Inputs("leaves", "none"))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.fixture
@@ -148,12 +191,14 @@ def test_the_time_before_the_interruption_counts(begun):
     assert continued.recipe("quick") == choices.base_recipe({}, "float32") and continued.recipe("head") is None
 
 
-def test_the_time_of_an_interrupted_training_counts_until_its_newest_file(begun):
+def test_the_time_of_an_interrupted_training_counts_until_its_last_epoch(begun):
     (begun.out / "finetuned").mkdir()
     (begun.out / "finetuned" / "checkpoint.npz").touch()
-    later = (begun.out / "plan.json").stat().st_mtime + 5000
-    os.utime(begun.out / "finetuned" / "checkpoint.npz", (later, later))
-    assert 5000 <= plan.open_plan(20, begun.out, Inputs("leaves", "none")).seconds < 5060
+    saved_at = (begun.out / "plan.json").stat().st_mtime
+    for path, later in ((begun.out / "finetuned" / "checkpoint.npz", 500), (begun.out / "mine.txt", 90_000)):
+        path.touch()
+        os.utime(path, (saved_at + later, saved_at + later))
+    assert 500 <= plan.open_plan(20, begun.out, Inputs("leaves", "none")).seconds < 560
 
 
 def test_images_that_are_left_out_stay_left_out(begun):
