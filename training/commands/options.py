@@ -60,6 +60,7 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_data(command: argparse.ArgumentParser, what: str = "the labelled images") -> None:
+    """The options of labelled images: class folders, or a folder and a CSV file."""
     command.add_argument(
         "--data", required=True, help=f"{what}: a folder with one folder for each class, or any folder with --labels"
     )
@@ -86,22 +87,26 @@ def add_validation(
     command: argparse.ArgumentParser,
     what: str = "class folders that are the validation part; all of --data is then trained on (default: a split)",
 ) -> None:
+    """The option of validation images in a folder of their own."""
     command.add_argument("--validation", dest="validation_folder", metavar="DIR", help=what)
 
 
 def add_weights(command: argparse.ArgumentParser) -> None:
+    """The option of the pretrained backbone's weights."""
     command.add_argument(
         "--backbone-weights", default="imagenet", help="imagenet (the default, downloaded), a .weights.h5 file, or none"
     )
 
 
 def add_groups(command: argparse.ArgumentParser) -> None:
+    """The option of groups that a split keeps together."""
     command.add_argument(
         "--groups", metavar="FILE", help="CSV with the columns path and group; a split keeps each group in one part"
     )
 
 
 def add_size(command: argparse.ArgumentParser) -> None:
+    """The option of the size at which images are read."""
     command.add_argument(
         "--size",
         type=image_size,
