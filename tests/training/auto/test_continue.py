@@ -106,6 +106,7 @@ def test_a_search_without_a_model_starts_again(interrupted, trained, auto_data):
     assert saved(out)["seconds"] < 60 and "continuing the search" not in saved(out)["decisions"]
 
 
+@pytest.mark.slow
 def test_a_head_that_was_trained_but_not_kept_is_kept(interrupted, trained, monkeypatch):
     monkeypatch.setattr(trials, "accuracy", rising())
     inputs, out = interrupted(search.Plan, "keep_if_better")
@@ -132,6 +133,7 @@ def test_other_images_are_refused(interrupted, auto_data):
         auto(inputs, out, minutes=20)
 
 
+@pytest.mark.slow
 def test_another_split_is_refused(interrupted):
     inputs, out = interrupted(search.Search, "_planned_finetuning")
     lines = (out / "groups.csv").read_text("utf-8").splitlines()

@@ -31,7 +31,12 @@ def epoch_of(recipe, epoch=0, images=LEAVES, folder=None):
 
 @pytest.mark.parametrize(
     "layers",
-    [(cut_mix,), (mix_up,), (cut_mix_or_mix_up,), (rand_augment, cut_mix, mix_up)],
+    [
+        (cut_mix,),
+        (mix_up,),
+        (cut_mix_or_mix_up,),
+        pytest.param((rand_augment, cut_mix, mix_up), marks=pytest.mark.slow),
+    ],
     ids=lambda layers: "-".join(layer.__name__ for layer in layers),
 )
 def test_batch_augmentations_repeat_with_the_seed_and_change_with_the_epoch(layers):

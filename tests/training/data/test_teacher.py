@@ -164,6 +164,7 @@ def test_a_teacher_of_the_head_or_of_an_earlier_fine_tuning_is_needed(share_of, 
         with_teacher(load_folder(taught / "leaves"), recipe, None)
 
 
+@pytest.mark.slow
 def test_a_taught_variant_reuses_the_first_fine_tuning_of_the_folds(taught, tmp_path, capsys):
     """The teacher is of the second fine-tuning alone, so that it is the first run's that it starts from."""
     two = change(RECIPE, init_from=RECIPE.finetune, batch_augmentations=(mix_up,))
