@@ -253,6 +253,8 @@ def decided(auto_data, tmp_path, monkeypatch, one_epoch):
         monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
         monkeypatch.setattr(search, "train", train)
         monkeypatch.setattr(search, "finetuned_model", lambda *rest: network)
+        record = SimpleNamespace(versions=search.package_versions())
+        monkeypatch.setattr(search, "read_record", lambda folder: record)
         inputs = Inputs(auto_data, "none", validation=tmp_path / "validation")
         accuracy = auto(inputs, tmp_path / "out", minutes=20)
         assert len(labels[0]) == 12
