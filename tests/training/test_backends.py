@@ -68,7 +68,8 @@ def step(backend, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("network", ["small", pytest.param("real", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["small", "real"])
 def test_step_has_the_same_loss_under_jax(network, tmp_path):
     draw_folder(tmp_path / "leaves", 2, classes=8, side=48)
     arguments = (str(tmp_path / "leaves"), str(tmp_path / "initial.weights.h5"), network)

@@ -172,7 +172,7 @@ def test_an_answer_that_breaks_off(server, upload, clock):
 def test_a_server_that_hangs(server, upload, clock, monkeypatch, endpoint):
     for limit in ("TIMEOUT", "STALLED"):
         monkeypatch.setattr(f"competition.upload.codabench.{limit}", (0.2, 0.2))
-    server.fail(endpoint, hang=30)
+    server.fail(endpoint, hang=5)
     done = upload()
     assert done.code == 0
     assert "the server does not answer; trying again in 1 s" in done.err

@@ -340,9 +340,8 @@ def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse
     assert recipes["auto-quick"].finetune.input_size == (64 if stages == 2 else 48)
 
 
-@pytest.mark.parametrize(
-    "share", [pytest.param(0.0, id="alone", marks=pytest.mark.slow), pytest.param(0.5, id="averaged")]
-)
+@pytest.mark.parametrize("share", [pytest.param(0.0, id="alone"), pytest.param(0.5, id="averaged")])
+@pytest.mark.slow
 def test_a_better_head_on_the_fine_tuned_backbone_ships(auto_data, tmp_path, monkeypatch, one_epoch, share):
     best = choices.finetuned_heads(choices.base_recipe({}, "float32"))
     best = next(head for head in best if head.kind == "quasi_svm")
