@@ -228,6 +228,7 @@ def test_a_fine_tuning_is_reused_with_its_head_warm_up(reuse_data, tmp_path, mon
     assert first["head_warmup_epochs"] == second["head_warmup_epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_given_run_is_reused_as_what_another_starts_from(reuse_data, base_run, tmp_path, learning_rates, capsys):
     out = tmp_path / "longer"
     longer = change(SVM, init_from=BASE.finetune, learning_rate=1e-5)

@@ -95,6 +95,7 @@ def test_a_continued_search_ends_as_one_without_interruption(interrupted, auto_d
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_search_without_a_model_starts_again(interrupted, trained, auto_data):
     inputs, out = interrupted(search.Plan, "keep")
     assert not saved(out)["steps"] and (out / "quick" / "metrics.json").is_file()

@@ -106,6 +106,7 @@ def test_an_interrupted_soup_goes_on(soup, inputs, tmp_path, monkeypatch):
         np.testing.assert_allclose(value, expected[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_soup_reuses_a_run_and_what_that_started_from(inputs, tmp_path, trained, capsys):
     train(SECOND, "small", inputs, tmp_path / "one")
     assert trained == [0, 0, 0]
@@ -135,6 +136,7 @@ def test_a_run_with_the_seed_of_a_part_is_not_the_part(soup, inputs, tmp_path, t
     assert trained == [2000, 2000]
 
 
+@pytest.mark.slow
 def test_parts_are_reused_only_with_what_they_started_from(inputs, tmp_path, trained):
     train(SECOND, "small", inputs, tmp_path / "one")
     (tmp_path / "one" / INIT / CHECKPOINT).unlink()
