@@ -123,8 +123,8 @@ def open_plan(minutes: float, out: Path, inputs: Inputs) -> Plan:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); give another --out") from error
     if finished:
         raise UserError(
-            f"--out must be a new folder or that of an interrupted search; {out} has one that "
-            "has ended, or of an earlier version; give another one"
+            f"--out must be a new folder or that of an interrupted search; the search in {out} has ended, or is of an "
+            "earlier version"
         )
     if not fields.get("steps"):  # nothing to continue from
         shutil.rmtree(out / QUICK, ignore_errors=True)

@@ -105,10 +105,6 @@ class Trials:
             f"{before:.1%} at {choices.INPUT_SIZE}×{choices.INPUT_SIZE}"
         )
 
-    def _use_size(self, size: int) -> None:
-        self.size = size
-        self.features = self._features(self.base.prediction.tta_transforms)
-
     def best_head(self, kernels: bool) -> tuple[Head, np.ndarray]:
         """The most accurate head on features of the pretrained backbone: its layers first, then its kind and strength.
 
@@ -279,6 +275,11 @@ class Trials:
             f"images are not mirrored: the quick model has {self.accuracy(plain):.1%} without mirror images and "
             f"{self.accuracy(mirrored):.1%} with them"
         )
+
+    def _use_size(self, size: int) -> None:
+        """Sets the input size, and computes the features at it."""
+        self.size = size
+        self.features = self._features(self.base.prediction.tta_transforms)
 
     def _features(self, transforms: tuple) -> dict[str, np.ndarray]:
         """Layer → features of all images under some transforms: float32 [transforms, n, d]."""

@@ -233,7 +233,7 @@ def test_a_finished_search_and_one_of_an_earlier_version_are_not_continued(begun
     if change["finished"] is None:
         del fields["finished"]
     (begun.out / "plan.json").write_text(json.dumps(fields), "utf-8")
-    with pytest.raises(UserError, match="--out must be a new folder or .*; .* has one that has ended"):
+    with pytest.raises(UserError, match="--out must be a new folder or .*; the search in .* has ended, or is"):
         plan.open_plan(20, begun.out, Inputs("leaves", "none"))
 
 
