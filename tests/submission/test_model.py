@@ -309,6 +309,7 @@ def test_empty_generator_is_rejected(classifier, empty):
         classifier.predict(empty)
 
 
+@pytest.mark.slow
 def test_large_photographs_need_little_memory(tmp_path):
     """Eight photographs of 12 megapixels as one float array would take 1,150 MB."""
     code = """

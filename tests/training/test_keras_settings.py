@@ -38,9 +38,10 @@ OTHER_PROJECT = {"image_data_format": "channels_first", "floatx": "float16", "ep
 
 @pytest.mark.parametrize(
     "settings",
-    [OTHER_PROJECT, pytest.param({"floatx": "float64", "backend": "nonsense"}, marks=pytest.mark.slow)],
+    [OTHER_PROJECT, {"floatx": "float64", "backend": "nonsense"}],
     ids=str,
 )
+@pytest.mark.slow
 def test_settings_of_other_projects_change_nothing(settings, leaf_folder, tmp_path):
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "keras.json").write_text(json.dumps(settings))

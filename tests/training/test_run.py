@@ -126,6 +126,7 @@ def test_a_failed_run_is_named_and_the_others_are_trained(run_recipes, runs_fold
     assert finished(runs_folder) == {"bad": False, "one": True, "two": True}
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_finishes_in_the_meantime_is_no_failure(run_recipes, runs_folder, monkeypatch):
     original = train_commands._train
 

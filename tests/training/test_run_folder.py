@@ -218,6 +218,7 @@ def test_a_missing_run_cannot_be_reused(reuse_data, tmp_path, no_epochs):
         train(SVM, "svm", reusing(reuse_data, tmp_path / "nowhere"), tmp_path / "svm")
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_is_reused_with_its_head_warm_up(reuse_data, tmp_path, monkeypatch):
     recipe = change(BASE, head_warmup_epochs=2)
     first = train(recipe, "first", Inputs(reuse_data / "train", "none"), tmp_path / "first")

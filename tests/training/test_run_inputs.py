@@ -133,6 +133,7 @@ def test_images_with_a_table_are_those_of_class_folders(leaf_folder, flat_folder
     assert "warning: 24 of the 24 --test images are also in --data" in out
 
 
+@pytest.mark.slow
 def test_every_command_of_a_run_takes_a_table(flat_folder, quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_commands, "load_recipe", lambda name: quick)
     data = ["--data", str(flat_folder), "--labels", str(tmp_path / "train.csv")]

@@ -403,6 +403,7 @@ def test_wrong_arguments_exit_with_2(arguments, word, capsys):
     assert word in error
 
 
+@pytest.mark.slow
 def test_committed_model_is_packed_from_another_folder(tmp_path):
     done = python(ROOT / "build_submission.py", "--out", tmp_path / "a.zip", cwd=tmp_path, isolated=False)
     assert done.returncode == 0, done.stderr

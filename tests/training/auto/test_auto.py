@@ -392,6 +392,7 @@ def test_ctrl_c_names_the_best_model_and_how_to_continue(auto_data, tmp_path, mo
     assert "interrupted; repeat the command to continue; the folder best of --out, if it is there, has the" in shown
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_the_best_so_far(auto_data, tmp_path, monkeypatch):
     def interrupt(*rest):
         raise KeyboardInterrupt
@@ -424,6 +425,7 @@ def test_an_existing_folder_is_not_touched(auto_data, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_the_command_names_the_next_one(tmp_path):
     done = python("-m", "training", "auto", "--data", tmp_path / "none", "--minutes", "1", isolated=False)
     assert done.returncode == 2
@@ -460,6 +462,7 @@ def test_images_of_the_user_are_evaluated_within_the_time(auto_data, tmp_path, m
     assert metrics["images"] == 27 and 8 <= metrics["training_images"] <= 15
 
 
+@pytest.mark.slow
 def test_epochs_are_planned_with_the_images_that_they_are_evaluated_on(auto_data, tmp_path, monkeypatch, recipes):
     """Here, evaluating an epoch takes half as long as training it."""
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 1.0)

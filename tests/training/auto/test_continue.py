@@ -127,6 +127,7 @@ def rising():
     return lambda probabilities, labels: calls.append(1) or 0.001 * len(calls)
 
 
+@pytest.mark.slow
 def test_other_images_are_refused(interrupted, auto_data):
     inputs, out = interrupted(search.Search, "_planned_finetuning")
     add_image(auto_data)

@@ -217,6 +217,7 @@ print("got", found.shape, found.max(), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_computes_and_the_other_waits(tmp_path):
     command = [sys.executable, "-c", SLOW, tmp_path / "cache", ROOT, ROOT / "tests"]
     pipes = {

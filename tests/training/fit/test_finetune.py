@@ -165,6 +165,7 @@ def test_the_layers_that_are_trained_are_the_fast_ones():
     assert not {keras.layers.BatchNormalization, keras.layers.Conv2D} & kinds
 
 
+@pytest.mark.slow
 def test_class_weights_raise_the_probability_of_a_rare_class(train_val, initial_weights, tmp_path):
     names = train_val.train.names
     rows = np.flatnonzero((train_val.train.labels > 0) | (np.cumsum(train_val.train.labels == 0) <= 1))
