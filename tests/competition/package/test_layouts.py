@@ -104,8 +104,7 @@ def test_same_inputs_give_the_same_bytes(layout_zips, submission_folder, tmp_pat
 
 @pytest.mark.parametrize(
     ("layout", "rules"),  # `make submission` grades the first one as itself
-    [*((layout, layout) for layout in LAYOUTS[1:]), ("an2dl2024", "codalab")],
-    ids="-".join,
+    [*((layout, layout) for layout in LAYOUTS[1:]), pytest.param("an2dl2024", "codalab", marks=pytest.mark.slow)],
 )
 def test_zip_passes_the_grading(layout_zips, layout, rules):
     result = grade(layout_zips[layout], rules=Rules(layout=rules))

@@ -189,6 +189,7 @@ def test_an_accuracy_of_zero_is_printed(tmp_path, capsys):
     assert "quick: kept" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_groups_that_allow_no_small_part_hold_out_a_larger_one(auto_data, tmp_path, monkeypatch, one_epoch, recipes):
     """Four patients with images of each class."""
     table, files = tmp_path / "mine.csv", sorted(auto_data.rglob("*.jpg"))
@@ -527,6 +528,7 @@ def diverging(monkeypatch):
     return diverge
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_that_diverges_leaves_the_quick_model(
     auto_data, tmp_path, monkeypatch, one_epoch, diverging, capsys
 ):

@@ -94,6 +94,7 @@ def test_cross_fitted_biases_improve_biased_predictions(predictions):
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_head_with_biases_predicts_as_if_they_were_added_afterwards(runs):
     (labels, plain), (_, biased) = held_out(runs / "run"), held_out(runs / "biased")
     np.testing.assert_allclose(biased, with_bias(plain, np.array([0, 0.7, 0])), atol=1e-5)
@@ -104,6 +105,7 @@ def test_a_head_with_biases_predicts_as_if_they_were_added_afterwards(runs):
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_biases_of_the_recipe_are_part_of_those_that_are_found(runs):
     """Whatever the run already adds, the total is the same up to an offset of all classes."""
     totals = [np.array(list(class_bias(runs / name)[0].values())) for name in ("run", "biased")]
@@ -111,6 +113,7 @@ def test_the_biases_of_the_recipe_are_part_of_those_that_are_found(runs):
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_command_prints_a_setting_for_a_cross_validation(runs, capsys):
     assert cli.main(["class-bias", str(runs / "folds")]) == 0
     printed = capsys.readouterr().out
@@ -121,6 +124,7 @@ def test_the_command_prints_a_setting_for_a_cross_validation(runs, capsys):
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_wrong_folders_and_classes_are_refused(runs, tmp_path, capsys):
     assert cli.main(["class-bias", str(tmp_path)]) == 2
     assert "no run at" in capsys.readouterr().err
@@ -139,6 +143,7 @@ def test_wrong_folders_and_classes_are_refused(runs, tmp_path, capsys):
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [Head(kind="softmax"), Head(epochs=1, fourier_features=8, softmax_share=0.5)])
 def test_a_head_that_cannot_have_biases_is_refused(runs, tmp_path, head):
     train(tiny_recipe(head=head), "small", Inputs(runs / "leaves", "none"), tmp_path / "run")
