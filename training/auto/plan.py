@@ -33,6 +33,7 @@ class Plan:
     lines: the decisions.
     steps: name of each step that was kept → its recipe and held-out accuracy.
     finished: whether all steps are done.
+    confirmed: False until the images of a continued search are compared; nothing is saved before.
     """
 
     minutes: float
@@ -44,6 +45,7 @@ class Plan:
     lines: list[str] = field(default_factory=list)
     steps: dict[str, dict] = field(default_factory=dict)
     finished: bool = False
+    confirmed: bool = True
 
     @property
     def seconds_left(self) -> float:
@@ -85,7 +87,14 @@ class Plan:
         """The recipe of a step that was kept, or None."""
         return from_json(self.steps[step]["recipe"]) if step in self.steps else None
 
+    def confirm(self) -> None:
+        """From now on, decisions are saved."""
+        self.confirmed = True
+        self.save()
+
     def save(self) -> None:
+        if not self.confirmed:  # a refused search stays as it was
+            return
         fields = {"minutes": self.minutes, "seconds": round(self.seconds, 1), "finished": self.finished}
         choices = {"inputs": self.inputs, "max_images": self.max_images, "accuracy": self.accuracy}
         write_json(self.out / PLAN, {**fields, **choices, "decisions": self.lines, "steps": self.steps})
@@ -147,6 +156,7 @@ def _continued(plan: Plan, fields: dict[str, Any]) -> Plan:
         plan.began -= fields["seconds"] + max(0.0, last_epoch - path.stat().st_mtime)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); give another --out") from error
+    plan.confirmed = False
     plan.say("continuing the search")
     return plan
 

@@ -72,6 +72,7 @@ class Trials:
         self._hold_out()
         if quick:
             self._continue(quick)
+            plan.confirm()
         else:
             self._choose_mirroring()
 

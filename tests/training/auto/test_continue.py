@@ -130,9 +130,11 @@ def rising():
 @pytest.mark.slow
 def test_other_images_are_refused(interrupted, auto_data):
     inputs, out = interrupted(search.Search, "_planned_finetuning")
+    before = saved(out)
     add_image(auto_data)
     with pytest.raises(UserError, match="a search with another .*: a file has changed; give another --out"):
         auto(inputs, out, minutes=20)
+    assert saved(out) == before
 
 
 @pytest.mark.slow
@@ -191,7 +193,10 @@ def test_the_time_before_the_interruption_counts(begun):
     begun.save()
     continued = plan.open_plan(60, begun.out, Inputs("leaves", "none"))
     assert 3000 <= continued.seconds < 3060 and continued.seconds_left == pytest.approx(600, abs=60)
-    assert continued.lines == ["first", "continuing the search"] == saved(begun.out)["decisions"]
+    assert continued.lines == ["first", "continuing the search"]
+    assert saved(begun.out)["decisions"] == ["first"]
+    continued.confirm()
+    assert saved(begun.out)["decisions"] == continued.lines and 3000 <= saved(begun.out)["seconds"] < 3060
     assert continued.recipe("quick") == choices.base_recipe({}, "float32") and continued.recipe("head") is None
 
 
