@@ -12,6 +12,7 @@ exit codes: 0 done, or nothing differs, 1 something differs, 2 wrong input
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ SPECIES = [
 ]
 
 
+@cache
 def values() -> dict[str, str]:
     """Name → text, for every number that the documentation may use."""
     found = {**_grade(), **_folds(), **_runs(), **_benchmarks(), **_tables(), **question_values()}

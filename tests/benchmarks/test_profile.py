@@ -53,7 +53,7 @@ def test_numbers_below_one_are_refused(tmp_path, capsys, option):
 @pytest.mark.parametrize(
     ("changes", "steps", "validation_batches", "averages"),
     [
-        (("data.validation_split=0.25", "data.class_weights=True"), 5, 2, False),
+        pytest.param(("data.validation_split=0.25", "data.class_weights=True"), 5, 2, False, marks=pytest.mark.slow),
         (("data.validation_split=0", "finetune.swa_epochs=2", "checkpoint=last"), 6, 0, True),
     ],
 )

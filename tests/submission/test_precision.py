@@ -106,6 +106,7 @@ def test_missing_processor_information_is_no_error(model_code, monkeypatch):
     assert model_code._processor_flags() == set()
 
 
+@pytest.mark.slow
 def test_one_core_and_no_onednn_give_the_same_labels(model_code, leaf_images, tmp_path):
     """A fresh process on one core, without the operations that have bfloat16, for which bfloat16 is asked."""
     np.save(tmp_path / "images.npy", leaf_images[:40])

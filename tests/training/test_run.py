@@ -203,7 +203,10 @@ def test_reuse_is_an_option_of_run(run_recipes, runs_folder, monkeypatch):
     assert equal(*(weights_of(BASE, runs_folder / name) for name in ("one", "svm")))
 
 
-@pytest.mark.parametrize(("run", "named"), [("one", "--reuse: .*one"), ("nowhere", "no folder .*nowhere")])
+@pytest.mark.parametrize(
+    ("run", "named"),
+    [pytest.param("one", "--reuse: .*one", marks=pytest.mark.slow), ("nowhere", "no folder .*nowhere")],
+)
 def test_a_single_run_that_cannot_reuse_fails(run_recipes, runs_folder, run, named):
     assert run_recipes("one")[0] == 0
     code, _, error = run_recipes("two", "--reuse", runs_folder / run)

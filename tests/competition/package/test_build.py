@@ -219,6 +219,7 @@ print(json.dumps(sorted(name for name in sys.modules if name.partition(".")[0] i
     assert json.loads(done.stdout) == []
 
 
+@pytest.mark.slow
 def test_packing_works_without_training_and_scikit_learn(tmp_path):
     code = """
 import sys

@@ -112,6 +112,7 @@ def test_zip_passes_the_grading(layout_zips, layout, rules):
     assert set(STEPS) <= {check.name for check in result.checks}
 
 
+@pytest.mark.slow
 def test_codalab_fails_the_grading_of_an2dl2024(layout_zips):
     result = grade(layout_zips["codalab"], rules=Rules(layout="an2dl2024"))
     assert not result.passed

@@ -93,7 +93,7 @@ def without_time(path):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in read_history(path)]
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_interrupted_run_ends_with_the_same_weights(
     train_val, initial_weights, uninterrupted, tmp_path, monkeypatch, after
 ):
