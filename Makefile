@@ -6,8 +6,11 @@
 DATA ?=
 ZIP ?= dist/submission.zip
 TRAIN ?=
+LABELS ?=
+DATA_LABELS ?=
 MINUTES ?= 30
 RUN ?= runs/auto
+GIVEN_LABELS = $(if $(DATA_LABELS),--labels "$(DATA_LABELS)")
 GIVEN_RUN := $(filter command environment,$(origin RUN))
 WEIGHTS ?=
 # The folder of the interpreter that runs everything. `make BIN=folder …` takes an environment of your own.
@@ -33,9 +36,10 @@ TENSORFLOW = $(if $(NVIDIA),tensorflow[and-cuda]$(VERSIONS),$(if $(filter tensor
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  DATA=folder   labelled images, one folder for each class"
+	@echo "  DATA=folder   labelled images, one folder for each class; or any folder, with DATA_LABELS=file.csv"
 	@echo "  TITLE=…       make competition: the title; TEXT=file.md and LOGO=file.png are shown on its pages"
 	@echo "  TRAIN=folder  make submission trains on these images first, for MINUTES=30, into RUN=runs/auto"
+	@echo "  LABELS=file   CSV file with the labels of TRAIN, if it has no class folders"
 	@echo "  RUN=folder    make submission packs this run; without RUN and TRAIN the committed model"
 	@echo "  WEIGHTS=file  make submission TRAIN=folder starts from these backbone weights instead of downloading them"
 	@echo "  GPU=1         install TensorFlow's GPU build (Linux, NVIDIA) instead of the CPU build"
@@ -70,19 +74,21 @@ packages:
 
 submission: $(READY)  ## build dist/submission.zip and grade it (DATA=folder to score it, RUN=folder to pack a run)
 ifneq ($(TRAIN),)
-	@"$(BIN)/python" -m training auto --data "$(TRAIN)" --minutes $(MINUTES) --out "$(RUN)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
+	@"$(BIN)/python" -m training auto --data "$(TRAIN)" $(if $(LABELS),--labels "$(LABELS)") --minutes $(MINUTES) --out "$(RUN)" \
+		$(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
 	@"$(BIN)/python" build_submission.py --run "$(RUN)" --out "$(ZIP)"
 else
 	$(if $(GIVEN_RUN),,@test ! -d "$(RUN)/best" || echo "note      this packs the committed model; RUN=$(RUN) packs yours")
 	@"$(BIN)/python" build_submission.py $(if $(GIVEN_RUN),--run "$(RUN)") --out "$(ZIP)"
 endif
 	@echo
-	@"$(BIN)/python" grade_submission.py "$(ZIP)" $(if $(DATA),--data "$(DATA)" --html dist/grade.html) --json dist/grade.json
+	@"$(BIN)/python" grade_submission.py "$(ZIP)" $(if $(DATA),--data "$(DATA)" $(GIVEN_LABELS) --html dist/grade.html) \
+		--json dist/grade.json
 	@echo "ready     $(ZIP)"
 
 competition: $(READY)  ## build dist/competition.zip for Codabench from the images in DATA=folder
 	@test -n "$(DATA)" || { echo "error: DATA=folder is required: a folder with one folder of images for each class"; exit 2; }
-	@"$(BIN)/python" -m competition "$(DATA)" $(if $(TITLE),--title "$$TITLE") $(if $(TEXT),--text "$$TEXT") \
+	@"$(BIN)/python" -m competition "$(DATA)" $(GIVEN_LABELS) $(if $(TITLE),--title "$$TITLE") $(if $(TEXT),--text "$$TEXT") \
 		$(if $(LOGO),--logo "$$LOGO")
 
 test: $(READY_TEST)  ## run the tests but the slow ones

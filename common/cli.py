@@ -176,6 +176,27 @@ def argument_parser(
     return _Parser(prog=prog, description=description, epilog=epilog)
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """The options --labels and --label-columns: a CSV file with the labels of the images."""
+    parser.add_argument("--labels", metavar="FILE", help="CSV file with the labels of the images")
+    parser.add_argument(
+        "--label-columns",
+        type=_two_columns,
+        metavar="FILES,LABELS",
+        help="names of two columns of --labels, for example image_id,species (default: recognized)",
+    )
+
+
+def _two_columns(text: str) -> tuple[str, str]:
+    """(column of files, column of labels) from a text such as image_id,species."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(
+            f"must be the names of two columns, got {text!r}; for example image_id,species"
+        )
+    return names[0], names[1]
+
+
 def output_file(text: str) -> str:
     """Returns the path of a file to write, for `add_argument(type=output_file)`. Folders are refused."""
     if Path(text).is_dir():

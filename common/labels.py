@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from common.errors import UserError
-from common.folders import ClassFolders, is_hidden, natural_key, printable, walk_files
+from common.folders import ClassFolders, is_hidden, list_classes, natural_key, printable, walk_files
 
 # Names of columns in lower case, with _ in place of spaces and hyphens.
 FILE_COLUMNS = frozenset(
@@ -25,6 +25,28 @@ DELIMITERS = ",;\t"
 ONES, ZEROS = frozenset(("1", "1.0", "true")), frozenset(("0", "0.0", "false"))  # of a one-hot table
 SAMPLE = 100  # rows that are looked at to recognize the column of files
 MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """Labelled images: class folders, or any folder and a CSV file of labels.
+
+    folder: the images.
+    table: the CSV file; None: class folders.
+    columns: names of its columns of files and of labels; None: they are recognized.
+    """
+
+    folder: Path | str
+    table: Path | str | None = None
+    columns: tuple[str, str] | None = None
+
+    def files(self) -> ClassFolders:
+        """Lists the files of each class. Raises a UserError: see `list_classes` and `list_labelled`."""
+        if self.table:
+            return list_labelled(self.folder, self.table, self.columns)
+        if self.columns:
+            raise UserError("--label-columns names columns of a CSV file; give --labels FILE as well")
+        return list_classes(self.folder)
 
 
 def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str] | None = None) -> ClassFolders:

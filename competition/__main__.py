@@ -6,6 +6,7 @@ competition.starting_kit.zip is a sample submission, which the bundle also conta
 examples:
   python -m competition my/images --title "Groceries" --text groceries.md --logo groceries.png
   python -m competition my/images --title "Leaves, round two" --start 2026-12-01
+  python -m competition my/images --labels my/labels.csv --title "Groceries"
   python -m competition my/images --seconds 600 --per-day 3 --out dist/mine.zip
 
 exit codes: 0 built, 2 wrong input, 130 interrupted; an old file is replaced only by a complete new one
@@ -16,9 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import argument_parser, output_file, run_command
+from common.cli import add_labels, argument_parser, output_file, run_command
 from common.errors import UserError
-from common.images import load_folder
+from common.images import load_images
+from common.labels import LabelledFolder
 from competition.host.appearance import read_logo, read_text
 from competition.host.bundle import Settings, build, given_away, kit_path, note_path
 
@@ -26,7 +28,8 @@ from competition.host.bundle import Settings, build, given_away, kit_path, note_
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argument_parser(__doc__, prog="python -m competition")
-    parser.add_argument("data", help="folder with one folder of images for each class")
+    parser.add_argument("data", help="folder with one folder of images for each class, or any folder with --labels")
+    add_labels(parser)
     parser.add_argument("--out", type=output_file, default="dist/competition.zip", help="default: %(default)s")
     parser.add_argument("--title", default=Settings.title, help="default: %(default)s")
     parser.add_argument("--text", metavar="FILE.md", help="first text of the page Overview (default: a neutral one)")
@@ -68,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         text=read_text(options.text) if options.text else "",
         logo=read_logo(options.logo) if options.logo else b"",
     )
-    images = load_folder(options.data)
+    images = load_images(LabelledFolder(options.data, options.labels, options.label_columns).files())
     for note in images.notes:
         print(note)
     try:

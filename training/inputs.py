@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.folders import ClassFolders, list_classes
+from common.folders import ClassFolders
 from common.groups import with_groups
 from common.images import Images, load_folder, load_images
-from common.labels import list_labelled
+from common.labels import LabelledFolder
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,7 @@ def load_labelled(inputs: Inputs) -> Images:
 
 def list_inputs(inputs: Inputs) -> ClassFolders:
     """Lists the files of `inputs.data`, by class folders or by `inputs.labels`."""
-    if inputs.label_columns and not inputs.labels:
-        raise UserError("--label-columns names columns of a CSV file; give --labels FILE as well")
-    if inputs.labels:
-        listed = list_labelled(inputs.data, inputs.labels, inputs.label_columns)
-    else:
-        listed = list_classes(inputs.data)
+    listed = LabelledFolder(inputs.data, inputs.labels, inputs.label_columns).files()
     return listed if inputs.max_images is None else listed.limited(inputs.max_images)
 
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from common.errors import DISK_ERRORS, UserError
 from common.files import atomically, no_space, require_space, write_json
-from common.images import Images, load_folder
+from common.images import Images, load_images
+from common.labels import LabelledFolder
 from common.memory import free_memory
 from competition.grade.journal import (
     JOURNAL,
@@ -135,7 +136,7 @@ class _Job:
     """
 
     zip: Path
-    data: Path | None
+    data: LabelledFolder | None
     rules: Rules
     python: str
     html: Path | None
@@ -146,7 +147,7 @@ class _Job:
 
 def grade(
     path: str | Path,
-    data: str | Path | None = None,
+    data: str | Path | LabelledFolder | None = None,
     rules: Rules | None = None,
     python: str | Path = sys.executable,
     html: str | Path | None = None,
@@ -156,8 +157,8 @@ def grade(
 
     Args:
         path: the zip.
-        data: folder with one folder of images for each class. Without it the images are synthetic, and there are no
-            scores.
+        data: folder with one folder of images for each class, or a `LabelledFolder`. Without it the images are
+            synthetic, and there are no scores.
         rules: the server's limits and contract; the default is CodaLab's.
         python: the interpreter that runs the submission, for example one with the server's TensorFlow version.
         html: where to write the scoring program's `detailed_results.html`, if the images are labelled.
@@ -175,10 +176,11 @@ def grade(
     show("grading: checking the zip")
     checks = inspect(path, rules.limit_mb)
     show("")
-    images = load_folder(data, rules.size) if data else _synthetic_images(rules)
+    labelled = data if isinstance(data, LabelledFolder) else LabelledFolder(data) if data else None
+    images = load_images(labelled.files(), rules.size) if labelled else _synthetic_images(rules)
     job = _Job(
         zip=Path(path),
-        data=Path(data) if data else None,
+        data=labelled,
         rules=rules,
         python=python,
         html=Path(html) if html else None,
@@ -188,7 +190,7 @@ def grade(
     )
     del images
     notes = (*_missing_protection(isolation(python)), *job.images.notes)
-    result = Grade(str(path), len(job.images), bool(data), job.images.names, notes, checks=checks)
+    result = Grade(str(path), len(job.images), bool(labelled), job.images.names, notes, checks=checks)
     if result.passed:
         _require_memory(job.images.images, rules)
         with _temporary_folder() as folder, _local_disk(folder, _disk_bytes(job)):
@@ -302,7 +304,8 @@ def _local_disk(folder: Path, needed: int) -> Iterator[None]:
 def _predict(job: _Job, stage: Path, result: Grade) -> Outcome:
     """Runs the prediction stage, and adds its checks and measurements to `result`."""
     before = _listing(stage)
-    hidden = [path for path in (job.data, job.zip) if path]
+    labelled = (job.data.folder, job.data.table) if job.data else ()
+    hidden = [path for path in (*labelled, job.zip) if path]
     limits = Limits(job.rules.time_limit + GRACE_SECONDS, job.rules.memory_limit_mb)
     steps_line = Steps(stage / "output" / JOURNAL, len(job.images), job.rules.time_limit)
     outcome = run(stage, limits, job.python, hidden, lambda elapsed: job.show(steps_line.line(elapsed)))

@@ -137,13 +137,23 @@ def test_a_run_that_is_given_is_packed(project, monkeypatch, arguments, environm
     assert " ".join(line.split()) == f'"own/python" build_submission.py {packed}--out "dist/submission.zip"'
 
 
+def test_labels_are_given_to_the_command_that_reads_the_images(project):
+    given = ("TRAIN=leaves", "LABELS=my train.csv", "DATA=test", "DATA_LABELS=my test.csv")
+    done = make(project, "--dry-run", "submission", "competition", "BIN=own", *given)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.replace("\\\n", "").split())
+    assert '-m training auto --data "leaves" --labels "my train.csv" --minutes' in text
+    assert '--data "test" --labels "my test.csv" --html' in text
+    assert '-m competition "test" --labels "my test.csv"' in text
+
+
 def test_the_options_of_a_submission_are_those_of_its_three_commands(project, monkeypatch):
     for name in ("RUN", "TITLE", "ZIP"):
         monkeypatch.delenv(name, raising=False)
     given = ("TRAIN=my leaves", "MINUTES=5", "WEIGHTS=my weights.h5", "DATA=my test")
     done = make(project, "--dry-run", "submission", "BIN=own", *given)
     assert done.returncode == 0, done.stderr
-    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    lines = [" ".join(line.split()) for line in done.stdout.replace("\\\n", "").splitlines()]
     assert [line for line in lines if re.search("training auto|build_submission|grade_submission", line)] == [
         '"own/python" -m training auto --data "my leaves" --minutes 5 --out "runs/auto" '
         '--backbone-weights "my weights.h5"',

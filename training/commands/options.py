@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from common.cli import image_size
+from common.cli import add_labels, image_size
 
 if TYPE_CHECKING:
     from training.inputs import Inputs
@@ -64,23 +64,7 @@ def add_data(command: argparse.ArgumentParser, what: str = "the labelled images"
     command.add_argument(
         "--data", required=True, help=f"{what}: a folder with one folder for each class, or any folder with --labels"
     )
-    command.add_argument("--labels", metavar="FILE", help="CSV file with the labels of the images in --data")
-    command.add_argument(
-        "--label-columns",
-        type=_columns,
-        metavar="FILES,LABELS",
-        help="names of two columns of --labels, for example image_id,species (default: recognized)",
-    )
-
-
-def _columns(text: str) -> tuple[str, str]:
-    """(column of files, column of labels) from a text such as image_id,species."""
-    names = [name.strip() for name in text.split(",")]
-    if len(names) != 2 or not all(names):
-        raise argparse.ArgumentTypeError(
-            f"must be the names of two columns, got {text!r}; for example image_id,species"
-        )
-    return names[0], names[1]
+    add_labels(command)
 
 
 def add_validation(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 import grade_submission
 from common.images import load_folder
+from competition.grade import grade as grade_module
 from competition.grade.grade import STEPS
+from competition.grade.worker import run as worker_run
 
 pytestmark = pytest.mark.integration
 
@@ -91,6 +94,31 @@ def test_scores_of_known_predictions_are_those_of_scikit_learn(tmp_path, labelle
     assert scores["macro_f1"] == pytest.approx(macro_f1)
     counts = confusion_matrix(images.labels, answers, labels=range(8))
     assert [[scores[f"confusion_{row}_{column}"] for column in range(8)] for row in range(8)] == counts.tolist()
+
+
+def test_images_with_a_table_get_the_scores_of_class_folders(tmp_path, labelled_folder, monkeypatch, capsys):
+    """The table is hidden from the submission, as the images are."""
+    rows, hidden = ["picture,kind"], []
+    (tmp_path / "flat").mkdir()
+    for path in sorted(labelled_folder.glob("*/*")):
+        shutil.copy(path, tmp_path / "flat" / f"{path.parent.name}_{path.name}")
+        rows.append(f"{path.parent.name}_{path.stem},{path.parent.name}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows), "utf-8")
+    monkeypatch.setattr(grade_module, "run", lambda *given: hidden.extend(given[3:4]) or worker_run(*given))
+    path = str(stub_zip(tmp_path / "a.zip", stub("good * 0 + 2")))
+    grades = []
+    for data in ([str(labelled_folder)], [str(tmp_path / "flat"), "--labels", str(tmp_path / "labels.csv")]):
+        assert grade_submission.main([path, "--data", *data, "--json", str(tmp_path / "grade.json"), *NUMPY]) == 0
+        grades.append(json.loads((tmp_path / "grade.json").read_text()))
+    assert grades[0]["scores"] == grades[1]["scores"] and grades[1]["scores"]["accuracy"] == 1 / 8
+    assert "labels.csv: column picture has the files" in capsys.readouterr().out
+    assert [str(tmp_path / "flat"), str(tmp_path / "labels.csv"), path] in [[*map(str, paths)] for paths in hidden]
+
+
+@pytest.mark.parametrize("option", [("--labels", "a.csv"), ("--label-columns", "a,b")])
+def test_labels_without_images_are_refused(capsys, option):
+    assert grade_submission.main(["a.zip", *option]) == 2
+    assert capsys.readouterr().err == f"error: {option[0]} is about the images in --data; add --data, or leave it out\n"
 
 
 # --- bad submissions

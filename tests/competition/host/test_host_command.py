@@ -22,6 +22,7 @@ COUNT, CLASSES, files = bundles.COUNT, bundles.CLASSES, bundles.files
 OLD = b"the old bundle"
 OPTIONS = (
     "--out",
+    "--labels",
     "--title",
     "--text",
     "--logo",
