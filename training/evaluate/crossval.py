@@ -63,7 +63,9 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
             )
     out = Path(out)
     recipe = replace(recipe, checkpoint="last", data=replace(recipe.data, folds=folds))
-    _checked_images(recipe, name, inputs, out, seeds)
+    images, test = load_inputs(inputs)
+    planned = planned_record(recipe, name, images, inputs)
+    _check_finished(planned, out, seeds)
     missing = []
     for seed in range(seeds):
         for fold in range(folds):
@@ -72,7 +74,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
                 print(f"{folder}: finished")
                 continue
             try:
-                train(_of_fold(recipe, seed, fold), name, _reusing(inputs, folder.name), folder)
+                train(_of_fold(recipe, seed, fold), name, _reusing(inputs, folder.name), folder, (images, test))
             except Finished:  # by another process, in the meantime
                 print(f"{folder}: finished")
             except InUse as error:
@@ -81,24 +83,22 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
     if missing:
         print(f"{len(missing)} folds are being trained by other processes; repeat the command when they are done")
         return None
-    return gather(recipe, name, inputs, out, seeds)
+    _check_finished(planned, out, seeds)  # those of other processes as well
+    return gather(recipe, name, images, out, seeds)
 
 
-def _checked_images(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> Images:
-    """The images. Raises a UserError if a fold that is finished is of another recipe or has other inputs."""
-    images, _ = load_inputs(replace(inputs, test=None), say=lambda line: None)
-    planned = planned_record(recipe, name, images, inputs)
-    for seed, fold in itertools.product(range(seeds), range(recipe.data.folds)):
+def _check_finished(planned: Record, out: Path, seeds: int) -> None:
+    """Raises a UserError if a fold that is finished is of another recipe or has other inputs than planned."""
+    for seed, fold in itertools.product(range(seeds), range(planned.recipe.data.folds)):
         folder = fold_folder(out, seed, fold)
         if not (folder / METRICS).is_file():
             continue
         there = read_record(folder)
-        check_classes(there, images, folder)
-        different = there.differences(replace(planned, recipe=_of_fold(recipe, seed, fold)))
-        if different or there.name != name:
+        check_classes(there, planned.classes, folder)
+        different = there.differences(replace(planned, recipe=_of_fold(planned.recipe, seed, fold)))
+        if different or there.name != planned.name:
             what = different[0] if different else "name"
             raise UserError(f"{folder} was trained with another {what}; repeat its own command, or give another --out")
-    return images
 
 
 def _reusing(inputs: Inputs, fold: str) -> Inputs:
@@ -107,9 +107,8 @@ def _reusing(inputs: Inputs, fold: str) -> Inputs:
     return replace(inputs, reuse=tuple(run for run in runs if (run / METRICS).is_file()))
 
 
-def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> dict:
+def gather(recipe: Recipe, name: str, images: Images, out: Path, seeds: int) -> dict:
     """Gathers the out-of-fold predictions of finished folds and writes their metrics and plots; see `crossval`."""
-    images = _checked_images(recipe, name, inputs, out, seeds)
     probabilities = np.zeros((seeds, len(images), len(images.names)), np.float32)
     held_out, of_folds = np.zeros((seeds, len(images)), int), []
     for seed in range(seeds):
@@ -142,12 +141,12 @@ def gather(recipe: Recipe, name: str, inputs: Inputs, out: Path, seeds: int) -> 
     return result
 
 
-def check_classes(record: Record, images: Images, folder: Path) -> None:
+def check_classes(record: Record, names: tuple[str, ...], folder: Path) -> None:
     """Raises a UserError unless the classes are those that a run was trained on, in the same order."""
-    if record.classes != images.names:
+    if record.classes != names:
         raise UserError(
             f"the classes of --data must be those that {folder} was trained on, {', '.join(record.classes)}; "
-            f"got {', '.join(images.names)}; give the images that it was trained on"
+            f"got {', '.join(names)}; give the images that it was trained on"
         )
 
 

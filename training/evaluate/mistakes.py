@@ -115,7 +115,7 @@ def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray,
         )
     record = read_record(run)
     images, _ = load_inputs(replace(inputs, size=record.image_shape, max_images=record.max_images))
-    check_classes(record, images, folder)
+    check_classes(record, images.names, folder)
     if record.data_sha256 != digest(images.images, images.labels):
         raise UserError(
             f"--data must be the images that {folder} was trained on, with the same --labels and --validation; "

@@ -138,16 +138,18 @@ def test_finished_folds_are_skipped(finished_crossval, crossval_inputs, monkeypa
 
 
 def test_a_fold_of_another_process_is_skipped(crossval_inputs, tmp_path, monkeypatch, capsys):
-    trained = []
+    trained, loaded = [], []
 
     def train(recipe, *rest):
         if recipe.data.fold == 1:
             raise InUse(f"the run {tmp_path} is in use by process 1")
         trained.append(recipe.data.fold)
+        loaded.append(rest[-1][0])
 
     monkeypatch.setattr(module, "train", train)
     assert crossval(RECIPE, "small", crossval_inputs, tmp_path, FOLDS) is None
     assert trained == [0, 2]
+    assert loaded[0] is loaded[1]  # the images are read once
     text = capsys.readouterr().out
     assert "skipped, the run" in text
     assert "1 folds are being trained by other processes" in text
