@@ -44,7 +44,10 @@ class Inputs:
     max_images: int | None = None
 
 
-def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> tuple[Images, Images | None]:
+Loaded = tuple[Images, Images | None]  # the labelled images, and the test images
+
+
+def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> Loaded:
     """Loads the images that a run reads, and says what is unusual about them.
 
     Args:

@@ -24,7 +24,7 @@ from training.fit.features import FeatureSpec, layer_features, tta_features
 from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
 from training.fit.head import HEAD_HISTORY, Features, fit_head
 from training.fit.soup import finetune_soup
-from training.inputs import Inputs, load_inputs
+from training.inputs import Inputs, Loaded, load_inputs
 from training.model.backbones import pooled_layers
 from training.model.build import build_model
 from training.model.heads import averaged_head
@@ -50,9 +50,7 @@ from training.trained import finetuned_model
 SAMPLE_COUNT = 32
 
 
-def train(
-    recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: tuple[Images, Images | None] | None = None
-) -> dict:
+def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded | None = None) -> dict:
     """Trains one recipe, or continues an interrupted run.
 
     Args:

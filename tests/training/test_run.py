@@ -15,6 +15,7 @@ from common.files import digest, locked
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
+from training import inputs as run_inputs
 from training.commands import train as train_commands
 from training.config.override import field_names
 from training.config.recipe import Data, Finetune, Head, Recipe
@@ -90,8 +91,10 @@ def equal(one, other):
 
 
 def test_each_recipe_has_a_folder_and_finished_runs_are_skipped(run_recipes, runs_folder, monkeypatch):
+    read, load = [], run_inputs.load_labelled
+    monkeypatch.setattr(run_inputs, "load_labelled", lambda inputs: read.append(inputs) or load(inputs))
     code, _, error = run_recipes("one", "two")
-    assert (code, error.count("error")) == (0, 0)
+    assert (code, error.count("error"), len(read)) == (0, 0, 1)
     assert finished(runs_folder) == {"one": True, "two": True}
     shutil.rmtree(runs_folder / "two")
     code, out, _ = run_recipes("one", "two")

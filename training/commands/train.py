@@ -23,7 +23,7 @@ from training.recipes import load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from training.config.recipe import Recipe
-    from training.inputs import Inputs
+    from training.inputs import Inputs, Loaded
 
 AUTO_INTERRUPTED = (
     "interrupted; repeat the command to continue; the folder best of --out, if it is there, has the best model so far"
@@ -112,6 +112,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
     """Trains one run after another. Skips those that are finished or in use, and names those that failed at the end."""
+    from training.inputs import load_inputs
     from training.planned import outdated
     from training.run_folder import Finished
 
@@ -121,7 +122,8 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
         for name, recipe in recipes.items()
     }
     finished = {out: run for out, run in runs.items() if (out / "metrics.json").is_file()}
-    others, failed = outdated(finished, inputs_of(options)), []
+    inputs, loaded = inputs_of(options), None
+    others, failed = outdated(finished, inputs), []
     for out, (name, recipe) in runs.items():
         try:
             if out in others:
@@ -129,7 +131,8 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
             if out in finished:
                 print(f"{out}: finished")
                 continue
-            _train(in_precision(recipe, options.set, out), name, inputs_of(options), out)
+            loaded = loaded or load_inputs(inputs)
+            _train(in_precision(recipe, options.set, out), name, inputs, out, loaded)
         except Finished:  # by another process, in the meantime
             print(f"{out}: finished")
         except InUse as error:
@@ -224,13 +227,13 @@ def in_precision(recipe: "Recipe", settings: list[str], out: Path) -> "Recipe":
     return in_bfloat16(recipe) if fastest() == "bfloat16" else recipe
 
 
-def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path) -> None:
+def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path, loaded: "Loaded | None" = None) -> None:
     import keras
 
     from training.run import train
 
     keras.backend.clear_session()
-    train(recipe, name, inputs, out)
+    train(recipe, name, inputs, out, loaded)
 
 
 def _add_teacher(command: argparse.ArgumentParser) -> None:
