@@ -133,10 +133,10 @@ def test_a_failed_run_is_named_and_the_others_are_trained(run_recipes, runs_fold
 def test_a_run_that_another_process_finishes_in_the_meantime_is_no_failure(run_recipes, runs_folder, monkeypatch):
     original = train_commands._train
 
-    def trained_twice(recipe, name, inputs, out):
+    def trained_twice(recipe, name, *given):
         if name == "two":  # here, the other process finishes it before this one begins
-            original(recipe, name, inputs, out)
-        original(recipe, name, inputs, out)
+            original(recipe, name, *given)
+        original(recipe, name, *given)
 
     monkeypatch.setattr(train_commands, "_train", trained_twice)
     code, out, error = run_recipes("one", "two")
