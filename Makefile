@@ -10,6 +10,8 @@ LABELS ?=
 DATA_LABELS ?=
 MINUTES ?= 30
 RUN ?= runs/auto
+REFUSE_LABELS = test -z "$(LABELS)" || test -n "$(TRAIN)" || { \
+	echo "error: LABELS=file is about TRAIN=folder; for DATA give DATA_LABELS=file"; exit 2; }
 GIVEN_LABELS = $(if $(DATA_LABELS),--labels "$(DATA_LABELS)")
 GIVEN_RUN := $(filter command environment,$(origin RUN))
 WEIGHTS ?=
@@ -73,6 +75,8 @@ packages:
 	@touch $@
 
 submission: $(READY)  ## build dist/submission.zip and grade it (DATA=folder to score it, RUN=folder to pack a run)
+	@$(REFUSE_LABELS)
+	@test -z "$(DATA_LABELS)" || test -n "$(DATA)" || { echo "error: DATA_LABELS=file is about DATA=folder; give DATA as well"; exit 2; }
 ifneq ($(TRAIN),)
 	@"$(BIN)/python" -m training auto --data "$(TRAIN)" $(if $(LABELS),--labels "$(LABELS)") --minutes $(MINUTES) --out "$(RUN)" \
 		$(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)")
@@ -87,7 +91,8 @@ endif
 	@echo "ready     $(ZIP)"
 
 competition: $(READY)  ## build dist/competition.zip for Codabench from the images in DATA=folder
-	@test -n "$(DATA)" || { echo "error: DATA=folder is required: a folder with one folder of images for each class"; exit 2; }
+	@$(REFUSE_LABELS)
+	@test -n "$(DATA)" || { echo "error: DATA=folder is required: one folder of images for each class, or any folder with DATA_LABELS=file.csv"; exit 2; }
 	@"$(BIN)/python" -m competition "$(DATA)" $(GIVEN_LABELS) $(if $(TITLE),--title "$$TITLE") $(if $(TEXT),--text "$$TEXT") \
 		$(if $(LOGO),--logo "$$LOGO")
 

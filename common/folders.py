@@ -16,7 +16,10 @@ SYSTEM_NAMES = frozenset(
 KEPT = 8  # files that a rare class keeps of a listing that is limited
 # Names of the parts of a data set, which are not classes.
 PART = re.compile(
-    r"(train|training|val|valid|validation|test|testing|eval|dev|holdout|phase|fold|split)[ _-]?\d*", re.I
+    r"((images?|imgs?|seg)[ _-])?"
+    r"(train|training|val|valid|validation|test|testing|eval|dev|holdout|phase|fold|split)"
+    r"([ _-]?(images?|imgs?|set|data))?[ _-]?\d*",
+    re.I,
 )
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are not UTF-8, line breaks
 
@@ -144,7 +147,7 @@ def _check_count(folder: Path, names: list[str]) -> None:
     got = f"only {printable(names[0])}" if names else "none"
     fix = "add one folder for each class"
     if not names and any(path.is_file() and not is_hidden(path.name) for path in folder.iterdir()):
-        fix = "move its images there, or give a CSV file of their labels (--labels of python -m training)"
+        fix = "move its images there, or give a CSV file of their labels (--labels)"
     if names and len(_subfolders(folder / names[0])) >= 2:
         fix = f"give {printable(folder / names[0])}"
     raise UserError(f"{printable(folder)} must contain at least two class folders, got {got}; {fix}")
@@ -165,6 +168,18 @@ def _check_level(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> l
             f"{printable(folder)} must contain class folders, got {', '.join(map(printable, inner))}, which hold class "
             f"folders themselves; give {printable(folder / best)}"
         )
+    for name in inner:
+        if len(inner[name] & set(inner)) > 1:
+            raise UserError(
+                f"{printable(folder)} must contain class folders, got {printable(name)} among them, which holds "
+                f"folders of the same names; give {printable(folder / name)}, or move it elsewhere"
+            )
+    if any(name.lower() != "train" for name in parts):  # a train is also a vehicle
+        names = ", ".join(map(printable, parts))
+        return [
+            f"warning: the folders {names} are taken as classes, but are called as parts of a data set; if they are, "
+            "give the folder of one part, with --labels if it has no class folders"
+        ]
     if len(shared) > 1:
         names = ", ".join(map(printable, sorted(shared, key=natural_key)[:3]))
         return [f"several classes have the subfolders {names}; if these are the classes, give a folder that holds them"]

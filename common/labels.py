@@ -22,7 +22,9 @@ LABEL_COLUMNS = frozenset(
     ("label", "labels", "class", "class_name", "classname", "species", "category", "target", "breed", "y")
 )
 DELIMITERS = ",;\t"
+MISSING = frozenset(("nan", "na", "n/a", "none", "null", "?", "-"))  # labels that may stand for no label
 ONES, ZEROS = frozenset(("1", "1.0", "true")), frozenset(("0", "0.0", "false"))  # of a one-hot table
+SHOWN = 10  # columns in a note
 SAMPLE = 100  # rows that are looked at to recognize the column of files
 MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
 
@@ -82,7 +84,9 @@ def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str
             classes[label_of[path]].append(path)
     names = sorted(classes, key=natural_key)
     _check_classes(rows, names)
-    notes = [f"{rows.name}: column {rows.columns[file]} has the files, {_describe(rows, labels)}; {len(names)} classes"]
+    notes = [
+        f"{rows.name}: column {rows.called([file])} has the files, {_describe(rows, labels)}; {len(names)} classes"
+    ]
     notes += _unusual(rows, names, repeated, [path for path in paths if path not in label_of and _is_image(path)])
     return ClassFolders(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
 
@@ -92,6 +96,13 @@ def _unusual(rows: "_Rows", names: Sequence[str], repeated: int, unused: Sequenc
     alike = [name for name in names if sum(name.casefold() == other.casefold() for other in names) > 1]
     if alike:
         yield f"warning: the classes {', '.join(alike)} of {rows.name} differ only in upper and lower case"
+    numbers = Counter(map(_as_number, names))
+    alike = [name for name in names if numbers[_as_number(name)] > 1]
+    if alike:
+        yield f"warning: the classes {', '.join(alike)} of {rows.name} are the same numbers, written in several ways"
+    missing = [name for name in names if name.lower() in MISSING]
+    if missing:
+        yield f"warning: the class {', '.join(missing)} of {rows.name} may stand for a missing label; remove its rows"
     if repeated:
         yield f"{rows.name} names {repeated} files more than once, with the same label"
     if unused:
@@ -108,6 +119,10 @@ class _Rows:
 
     def column(self, number: int) -> list[str]:
         return [cells[number] for _, cells in self.rows]
+
+    def called(self, numbers: Iterable[int]) -> str:
+        """The names of columns, for a message."""
+        return ", ".join(self.columns[number] or f"column {number + 1}" for number in numbers)
 
     def without_header(self) -> "_Rows":
         columns = tuple(f"column {number}" for number, _ in enumerate(self.columns, 1))
@@ -176,6 +191,14 @@ def _read(table: Path) -> _Rows:
     return _Rows(printable(table.name), tuple(map(printable, columns)), tuple(rows[1:]))
 
 
+def _as_number(text: str) -> float | str:
+    """The number that a text is, or the text."""
+    try:
+        return float(text) if text.isascii() and text[:1].isdigit() else text
+    except ValueError:
+        return text
+
+
 def delimiter_of(text: str) -> str:
     """The delimiter of a CSV text: the one of `DELIMITERS` that divides its first line into the most cells."""
     head = next((line for line in text.splitlines() if line.strip()), "")
@@ -193,29 +216,43 @@ def _recognize(rows: _Rows, files: _Files) -> tuple[_Rows, int, list[int]]:
     likely = [number for number in columns if 2 * counts[number] >= max(counts)]
     named = [number for number in likely if _key(rows.columns[number]) in FILE_COLUMNS]
     candidates = likely if len(likely) == 1 else named
+    if len(candidates) == 1 and 2 * exact[candidates[0]] < found[candidates[0]]:
+        candidates += [number for number in columns if _names_other_files(rows, number, candidates[0])]
     if len(candidates) != 1:
-        names = ", ".join(rows.columns[number] for number in candidates or likely)
+        names = rows.called(candidates or likely)
         what = f"which of {names} names the files" if max(found) else f"a column of files of {printable(files.folder)}"
         raise UserError(f"{rows.name}: cannot recognize {what}; give --label-columns FILES,LABELS, or another --data")
     (file,) = candidates
-    if _key(rows.columns[file]) not in FILE_COLUMNS and files.find(rows.columns[file]):
+    head = rows.columns[file]
+    if _key(head) not in FILE_COLUMNS and (files.find(head) or _is_image(Path(head))):
         rows = rows.without_header()
     return rows, file, _label_columns(rows, file)
+
+
+def _names_other_files(rows: _Rows, number: int, file: int) -> bool:
+    """Whether a column seems to name files, and others than those of the column `file`."""
+    stems = [
+        [PurePosixPath(cells[column].replace("\\", "/")).stem for _, cells in rows.rows] for column in (number, file)
+    ]
+    images = sum(_is_image(Path(cell)) for cell in rows.column(number))
+    return stems[0] != stems[1] and (_key(rows.columns[number]) in FILE_COLUMNS or 2 * images > len(rows.rows))
 
 
 def _label_columns(rows: _Rows, file: int) -> list[int]:
     """The column of labels, or the columns of a one-hot table."""
     rest = [number for number, name in enumerate(rows.columns) if number != file and _key(name)]
-    named = [number for number in rest if _key(rows.columns[number]) in LABEL_COLUMNS]
+    keys = [_key(name) for name in rows.columns]
+    named = [number for number in rest if keys[number] in LABEL_COLUMNS and not (keys[number] == "y" and "x" in keys)]
     for candidates in (named, rest):
         if len(candidates) == 1:
             return candidates
     binary = [number for number in rest if {cell.lower() for cell in rows.column(number)} <= ONES | ZEROS]
-    if not named and len(binary) > 1:
+    if not named and len(binary) > 1 and binary == rest:
         return binary
-    names = ", ".join(rows.columns[number] for number in named or rest)
+    one_hot = ", or keep only the columns of the classes, if it is one-hot" if len(binary) > 1 else ""
     raise UserError(
-        f"{rows.name}: cannot recognize which of {names} has the labels; give --label-columns {rows.columns[file]},NAME"
+        f"{rows.name}: cannot recognize which of {rows.called(named or rest)} has the labels; give --label-columns "
+        f"{rows.columns[file]},NAME{one_hot}"
     )
 
 
@@ -237,7 +274,10 @@ def _key(name: str) -> str:
 
 
 def _describe(rows: _Rows, labels: list[int]) -> str:
-    return f"column {rows.columns[labels[0]]} the labels" if len(labels) == 1 else f"{len(labels)} columns are one-hot"
+    if len(labels) == 1:
+        return f"column {rows.columns[labels[0]]} the labels"
+    more = ", …" if len(labels) > SHOWN else ""
+    return f"{len(labels)} columns are one-hot ({rows.called(labels[:SHOWN])}{more})"
 
 
 def _match(rows: _Rows, file: int, labels: list[int], files: _Files) -> tuple[dict[Path, str], int]:

@@ -34,9 +34,9 @@ def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, 
     mapped = images.with_classes(names, "--data", "the model in the zip")
     positions = mapped.labels[np.unique(images.labels, return_index=True)[1]].tolist()
     absent = [name for number, name in enumerate(names) if number not in positions]
-    differences = [f"the model's {shortened(absent)} has no folder"] if absent else []
+    differences = [f"the model's {shortened(absent)} has no image"] if absent else []
     if positions != sorted(positions):
-        differences.append("the model has another order of classes than the folders")
+        differences.append("the model has another order of classes than the images")
     if not differences:
         return mapped, ()
     # A server compares class numbers and knows no names.

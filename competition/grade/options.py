@@ -60,7 +60,7 @@ def labelled_folder(options: argparse.Namespace) -> LabelledFolder | None:
     """The labelled images that the options name, or None. Raises a UserError for options that have no effect."""
     if options.data:
         if options.classes:
-            raise UserError("--classes has no effect with --data, whose folders are the classes; leave it out")
+            raise UserError("--classes has no effect with --data, whose labels are the classes; leave it out")
         return LabelledFolder(options.data, options.labels, options.label_columns)
     for name in ("labels", "label_columns"):
         if getattr(options, name):

@@ -69,7 +69,7 @@ def _class_table(grade: Grade) -> Iterator[str]:
     rows = every if len(names) <= CLASS_ROWS else _worst_classes(grade, table)
     wide, cell = max(_columns(names[row]) for row in rows), max(4, len(str(scores["images"])))
     has_counts = wide + len(CLASS_HEAD) + len(COUNTS_HEAD) + (cell + 1) * len(names) <= WIDTH
-    heads = COUNTS_HEAD + "".join(f" {number + 1:>{cell}}" for number in every) if has_counts else ""
+    heads = COUNTS_HEAD + "".join(f" {number:>{cell}}" for number in every) if has_counts else ""
     if len(rows) < len(names):
         yield f"the {len(rows)} classes with the lowest F1:"
     yield " " * wide + CLASS_HEAD + heads
@@ -78,7 +78,7 @@ def _class_table(grade: Grade) -> Iterator[str]:
         precision, recall, f1 = (scores[f"{key}_{row}"] for key in ("precision", "recall", "f1"))
         line = f"{_padded(names[row], wide)}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}  {sum(counts.values()):6}"
         cells = "".join(f" {counts.get(column, 0):>{cell}}" for column in every) if has_counts else ""
-        shown = " " * len(COUNTS_HEAD) + cells if has_counts else ""
+        shown = f"{row:>{len(COUNTS_HEAD)}}{cells}" if has_counts else ""  # the class numbers of `predict`
         yield line + shown
     if len(rows) < len(names):
         yield f"… and {len(names) - len(rows)} more classes, see --html"

@@ -14,7 +14,16 @@ from competition.package.class_names import shortened
 
 KINDS = ("names", "positions", "one-based", "probability")  # the values of --answer; also probability:CLASS
 MAX_DIGITS = 9
-NEGATIONS = {"not", "no", "non", "without"}  # words of a column that takes the probability of the other class
+NEGATIONS = {
+    "not",
+    "no",
+    "non",
+    "without",
+    "free",
+    "absent",
+    "missing",
+    "lacking",
+}  # words of a column that takes the probability of the other class
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,17 @@ LAYOUTS = {  # name: (options that it needs, options that it takes)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of these layouts to a parser."""
-    parser.add_argument("--images", help="for kaggle: folder of the test images")
-    parser.add_argument("--sample", help="for kaggle: the competition's sample_submission.csv")
+    parser.add_argument("--images", help="for kaggle and kaggle-code: folder of the test images")
+    parser.add_argument("--sample", help="for kaggle and kaggle-code: the competition's sample_submission.csv")
     parser.add_argument(
         "--answer",
-        help="for kaggle: what the sample takes: class names, positions from 0 or from 1, or the probability of one of "
-        f"two classes; {', '.join(KINDS)} or probability:CLASS (default: decided from the names and the sample)",
+        help="for kaggle and kaggle-code: what the sample takes: class names, positions from 0 or from 1, or the "
+        f"probability of one of two classes; {', '.join(KINDS)} or probability:CLASS (default: decided from the names "
+        "and the sample)",
     )
-    parser.add_argument("--competition", help="for kaggle: its name in its address, kaggle.com/competitions/NAME")
+    parser.add_argument(
+        "--competition", help="for kaggle and kaggle-code: its name in its address, kaggle.com/competitions/NAME"
+    )
     parser.add_argument("--user", help="for kaggle-code: your name in your profile's address, kaggle.com/NAME")
     parser.add_argument(
         "--title", help="for kaggle-code: of dataset and notebook (default: NAME model, with the competition's NAME)"

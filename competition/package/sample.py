@@ -1,6 +1,7 @@
 """Reads a Kaggle competition's sample_submission.csv: its header, its ids and what it takes as answers."""
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -112,9 +113,18 @@ def _match(
 
 def _require_header(column: str, values: set[str], names: Sequence[str]) -> None:
     """Raises a UserError if the name of the column of answers is an answer, so that the line is that of an image."""
-    numbers = is_number(column) and all(map(is_number, values))
-    if column and (column in values or numbers or (column in names and values <= set(names))):
+    numbers = all(map(_is_float, (column, *values)))
+    words = column.split()
+    listed = len(words) > 1 and (set(words) <= set(names) or all(map(is_number, words)))  # of MAP@k
+    if column and (column in values or numbers or listed or (column in names and values <= set(names))):
         raise UserError(f"its first line must be a header, got the answer {column}; add a header such as id,label")
+
+
+def _is_float(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _read_rows(path: Path | str) -> tuple[list[list[str]], str]:

@@ -235,13 +235,13 @@ def _matrix(counts, names):
     """One cell for each pair of classes, as dark as its share of the true class's images; empty where there is none."""
     heads = "".join(
         '<th title="{0}"><span>{1} {0}</span></th>'.format(html.escape(name), number)
-        for number, name in enumerate(names, 1)
+        for number, name in enumerate(names)  # as `predict` numbers them
     )
     rows = []
     for row, line in enumerate(counts):
         name, total = names[row], max(1, sum(line))
         cells = "".join(_cell(row, column, count, count / total, names) for column, count in enumerate(line))
-        rows.append('<tr><th title="{0}">{1} {0}</th>{2}</tr>\n'.format(html.escape(name), row + 1, cells))
+        rows.append('<tr><th title="{0}">{1} {0}</th>{2}</tr>\n'.format(html.escape(name), row, cells))
     caption = '<p class="soft">Rows: true class; columns: predicted class.</p>\n'
     return caption + _scrolled(
         "matrix", "confusion matrix", "<tr><th>true ↓ predicted →</th>{}</tr>\n".format(heads), rows

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,7 @@ CLASSES = ("Oak/1.jpg", "Ash/1.jpg", "Elm/1.jpg")
         (("phase1", "phase2", "train"), "train"),
         (("fold_0", "fold_1"), "fold_0"),
         (("train", "field"), "train"),
+        (("train_images", "test_images"), "train_images"),
     ],
 )
 def test_folder_above_is_refused_and_the_right_one_is_named(tmp_path, parts, best):
@@ -170,7 +172,6 @@ def test_folder_above_a_single_part_names_it(tmp_path):
     [
         ("train/1.jpg", "car/1.jpg"),  # a train is also a vehicle
         ("train/steam/1.jpg", "train/diesel/1.jpg", "car/sedan/1.jpg"),
-        ("train/1.jpg", "test/1.jpg"),
         ("Oak/2024/1.jpg", "Oak/2025/1.jpg", "Ash/2026/1.jpg"),
     ],
 )
@@ -178,6 +179,28 @@ def test_classes_with_such_names_or_subfolders_are_listed_without_a_note(tmp_pat
     listed = list_classes(make(tmp_path, *paths))
     assert len(listed.classes) == 2
     assert listed.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (("train/1.jpg", "test/1.jpg"), "train, test"),
+        (("train_images/1.jpg", "test_images/1.jpg"), "test_images, train_images"),
+        (("seg_train/1.jpg", "seg_test/1.jpg"), "seg_test, seg_train"),
+        (("train/images/1.jpg", "test/images/1.jpg"), "train, test"),
+        (("cat/1.jpg", "dog/1.jpg", "test/1.jpg"), "test"),
+    ],
+)
+def test_folders_that_are_likely_parts_are_warned_of(tmp_path, paths, named):
+    (note,) = list_classes(make(tmp_path, *paths)).notes
+    found = re.match("warning: the folders (.*) are taken as classes, but are called as parts of a data set", note)
+    assert set(found[1].split(", ")) == set(named.split(", "))
+
+
+def test_a_part_beside_the_classes_that_it_holds_is_refused(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg")
+    with pytest.raises(UserError, match=r"got val among them, .*; give .*/val, or move it elsewhere$"):
+        list_classes(tmp_path)
 
 
 def test_subfolders_that_could_be_the_classes_are_noted(tmp_path):

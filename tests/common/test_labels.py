@@ -54,6 +54,8 @@ ONE_HOT = "id,oak,ash\na,1,0\nb,0,1\nc,1,0\nd,1,0\n"
         ONE_HOT,
         ONE_HOT.replace("0", "0.0").replace("1", "1.0"),
         ONE_HOT.replace("0", "False").replace("1", "True"),
+        "id,path,label\n" + "".join(f"{row[0]},data/{row}\n" for row in ROWS.replace("sub/", "").split()),
+        ",label\n" + ROWS,
     ],
 )
 def test_columns_and_files_are_recognized(listed, table):
@@ -81,6 +83,55 @@ def test_whole_names_of_files_come_before_numbers_of_rows_that_are_names_without
     classes, notes = listed(f"id,{name},label\n0,1.png,a\n1,2.png,b\n2,3.png,a\n3,0.png,b\n", files=files)
     assert classes == {"a": ["1.png", "3.png"], "b": ["0.png", "2.png"]}
     assert f"column {name} has the files" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("Unnamed: 0,filename,label\n0,3.png,oak\n1,2.png,oak\n2,1.png,ash\n3,0.png,ash\n", "Unnamed: 0, filename"),
+        (",kind,label\n0,3.png,oak\n1,2.png,oak\n2,1.png,ash\n3,0.png,ash\n", "column 1, kind"),
+        ("id,image,label\n0,3,oak\n1,9,ash\n2,8,ash\n", "id, image"),
+        ("id,url,label\n0,http://x/3.jpg,oak\n1,http://x/2.jpg,ash\n", "id, url"),
+    ],
+)
+def test_numbers_of_rows_are_not_taken_for_files_if_another_column_names_other_files(listed, table, names):
+    """For example because the images were converted: 3.png of the table is the file 3.jpg."""
+    with pytest.raises(UserError, match=f"cannot recognize which of {names} names the files"):
+        listed(table, files=tuple(f"{number}.jpg" for number in range(4)))
+
+
+@pytest.mark.parametrize("names", ["name,train,test", "common_name,is_male,is_female"])
+def test_flags_beside_other_columns_are_no_classes(listed, names):
+    table = f"image_id,{names}\na,oak,1,0\nb,ash,0,1\nc,oak,1,0\nd,oak,1,0\n"
+    with pytest.raises(UserError, match=f"which of {names.replace(',', ', ')} has the labels; .* if it is one-hot"):
+        listed(table)
+
+
+def test_the_columns_of_a_one_hot_table_are_named(listed):
+    assert "; 2 classes" in listed(ONE_HOT)[1][0] and "2 columns are one-hot (oak, ash)" in listed(ONE_HOT)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "warning"),
+    [
+        (
+            ("1", "1.0", "2", "3"),
+            "warning: the classes 1, 1.0 of train.csv are the same numbers, written in several ways",
+        ),
+        (
+            ("oak", "NA", "ash", "oak"),
+            "warning: the class NA of train.csv may stand for a missing label; remove its rows",
+        ),
+    ],
+)
+def test_labels_that_are_likely_no_classes_are_warned_of(listed, labels, warning):
+    table = HEAD + "".join(f"{name},{label}\n" for name, label in zip("abcd", labels, strict=True))
+    assert warning in listed(table)[1]
+
+
+def test_a_first_line_with_an_image_is_no_header(listed):
+    with pytest.raises(UserError, match="1 of 5 do not exist, the first is 9.jpg"):
+        listed("9.jpg,oak\n" + ROWS)
 
 
 def test_given_columns_are_used_instead_of_recognized_ones(listed):
@@ -136,6 +187,7 @@ def test_a_path_within_the_folder_comes_before_one_in_a_subfolder(listed):
             "which of id, file names the files; .*--label-columns",
         ),
         ("image,class,species\na,1,oak\nb,0,ash\n", "which of class, species has the labels; .*--label-columns image"),
+        ("image,x,y,kind\na,1,2,oak\nb,3,4,ash\n", "which of x, y, kind has the labels"),
         ("image,age,sex\na,1,oak\nb,3,ash\n", "which of age, sex has the labels"),
         (ONE_HOT + "a,1,1\n", "exactly one of oak, ash must be 1, line 6 has 2"),
         (ONE_HOT + "a,0,0\n", "line 6 has 0"),

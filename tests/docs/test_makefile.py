@@ -147,6 +147,14 @@ def test_labels_are_given_to_the_command_that_reads_the_images(project):
     assert '-m competition "test" --labels "my test.csv"' in text
 
 
+@pytest.mark.parametrize("given", [("LABELS=a.csv", "DATA=test"), ("DATA_LABELS=a.csv", "TRAIN=leaves")])
+def test_labels_without_their_images_are_refused(project, given):
+    programs = environment(project / "own")
+    target = "submission" if given[1] != "DATA=test" else "competition"
+    lines = refused(make(project, target, f"BIN={programs}", *given))
+    assert len(lines) == 1 and re.match(f"error: {given[0].partition('=')[0]}=file is about", lines[0])
+
+
 def test_the_options_of_a_submission_are_those_of_its_three_commands(project, monkeypatch):
     for name in ("RUN", "TITLE", "ZIP"):
         monkeypatch.delenv(name, raising=False)

@@ -196,13 +196,28 @@ def test_a_folder_that_disappears_stops_and_loses_nothing(photos, tmp_path, monk
     monkeypatch.setattr(ShardPredictor, "predict", counted)
     out = tmp_path / "p.csv"
     assert predict(photos, out, "--shard-size", "2") == 2
-    assert "none of 2 files is there, the first is notes.txt; mount it again" in capsys.readouterr().err
+    assert "2 of 2 files are not there, the first is notes.txt; mount it again" in capsys.readouterr().err
     assert not out.exists() and len(list((tmp_path / "p.csv.parts").glob("part-*"))) == 1
     photos.rmdir()
     away.rename(photos)
     monkeypatch.setattr(ShardPredictor, "predict", original)
     assert predict(photos, out, "--shard-size", "2") == 0
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_folder_that_disappears_within_a_shard_stops(photos, tmp_path, monkeypatch, capsys):
+    read = shard_module._read
+
+    def disappearing(path, size):
+        pixels = read(path, size)
+        if path.name == "a.jpg":
+            photos.rename(tmp_path / "away")
+        return pixels
+
+    monkeypatch.setattr(shard_module, "_read", disappearing)
+    assert predict(photos, tmp_path / "p.csv") == 2
+    assert re.search(r"must be readable until the end, and \d of 8 files are not there", capsys.readouterr().err)
+    assert not (tmp_path / "p.csv").exists() and not list((tmp_path / "p.csv.parts").glob("part-*"))
 
 
 @pytest.mark.parametrize(("left", "code"), [("", 0), ("path,one\n", 2)], ids=["empty", "without its rows"])

@@ -107,11 +107,11 @@ class ShardPredictor:
             first = next(stream, None)
             # The model refuses an iterator without an image.
             probabilities = None if first is None else self.model.predict_proba(itertools.chain([first], stream))
-        if len(missing) == len(paths):
+        if len(missing) == len(paths) or (missing and _is_gone(self.task.data)):
             raise UserError(
-                f"{printable(self.task.data)} must be readable until the end, and none of {len(paths)} files is there, "
-                f"the first is {printable(missing[0])}; mount it again (with --ray on every machine), and repeat the "
-                "command"
+                f"{printable(self.task.data)} must be readable until the end, and {len(missing)} of {len(paths)} files "
+                f"are not there, the first is {printable(missing[0])}; mount it again (with --ray on every machine), "
+                "and repeat the command"
             )
         table = columns(readable, self._checked(probabilities, len(readable)), self.model.names, self.task.top)
         failed = dict(zip(errors[0], np.array(errors[1:], object).reshape(-1, 2).T, strict=True))
@@ -126,6 +126,11 @@ class ShardPredictor:
             got = "NaN or infinity" if result.shape == shape else f"the shape {result.shape}"
             raise UserError(f"the model must return {shape[1]} probabilities for each image, got {got}; train it again")
         return result
+
+
+def _is_gone(folder: Path) -> bool:
+    """Whether a folder does not exist or is empty, as the mount point of a disk that was removed is."""
+    return not folder.is_dir() or not any(folder.iterdir())
 
 
 def _decode_ahead(

@@ -48,7 +48,7 @@ def assert_same_numbers(text, saved):
         for row, name in enumerate(saved["names"]):
             numbers = [f"{scores[f'{key}_{row}']:.3f}" for key in ("precision", "recall", "f1")]
             counts = [scores[f"confusion_{row}_{column}"] for column in range(len(saved["names"]))]
-            assert [name, *numbers, str(sum(counts)), *map(str, counts)] in [line.split() for line in lines]
+            assert [name, *numbers, str(sum(counts)), str(row), *map(str, counts)] in [line.split() for line in lines]
 
 
 # --- good submissions

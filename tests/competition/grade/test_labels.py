@@ -33,10 +33,10 @@ def test_equal_names_change_nothing():
 @pytest.mark.parametrize(
     ("folders", "names", "labels", "word"),
     [
-        (NAMES[1:], NAMES, [1, 2, 3, 4, 5, 6, 7], "Species1 has no folder"),
-        (NAMES[:3] + NAMES[4:], NAMES, [0, 1, 2, 4, 5, 6, 7], "Species4 has no folder"),
+        (NAMES[1:], NAMES, [1, 2, 3, 4, 5, 6, 7], "Species1 has no image"),
+        (NAMES[:3] + NAMES[4:], NAMES, [0, 1, 2, 4, 5, 6, 7], "Species4 has no image"),
         (("a", "b", "c"), ("c", "a", "b"), [1, 2, 0], "another order"),
-        (("b", "c"), ("c", "a", "b"), [2, 0], "a has no folder"),
+        (("b", "c"), ("c", "a", "b"), [2, 0], "a has no image"),
     ],
 )
 def test_subset_or_another_order_is_mapped_by_name(folders, names, labels, word):
@@ -52,7 +52,7 @@ def test_subset_or_another_order_is_mapped_by_name(folders, names, labels, word)
 @pytest.mark.unit
 def test_a_missing_class_and_another_order_are_both_said():
     (note,) = by_class_name(images_of(("b", "c")), ("c", "a", "b"))[1]
-    assert "the model's a has no folder and the model has another order" in note
+    assert "the model's a has no image and the model has another order" in note
 
 
 @pytest.mark.unit
@@ -139,7 +139,7 @@ def test_a_missing_class_is_graded_right(knowing_zip, folders, capsys):
     assert saved["scores"]["accuracy"] == 1
     assert saved["names"] == list(NAMES)
     assert [saved["scores"][f"confusion_{row}_{row}"] for row in range(8)] == [4, 4, 0, 4, 4, 4, 4, 4]
-    assert "Species3 has no folder" in out
+    assert "Species3 has no image" in out
 
 
 @pytest.mark.integration

@@ -68,8 +68,8 @@ def test_scores_of_thousands_of_classes_are_looked_up_once():
 
 def test_few_classes_have_a_row_each_with_all_counts():
     text = report(confused([f"Species{number}" for number in range(8)]))
-    assert re.search(r"^ +precision +recall +F1 +images +predicted as +1 +2 +3 +4 +5 +6 +7 +8$", text, re.MULTILINE)
-    assert re.search(r"^Species3 +0\.\d+ +0\.700 +0\.\d+ +10 +0 +0 +0 +7 +3 +0 +0 +0$", text, re.MULTILINE)
+    assert re.search(r"^ +precision +recall +F1 +images +predicted as +0 +1 +2 +3 +4 +5 +6 +7$", text, re.MULTILINE)
+    assert re.search(r"^Species3 +0\.\d+ +0\.700 +0\.\d+ +10 +3 +0 +0 +0 +7 +3 +0 +0 +0$", text, re.MULTILINE)
     assert "more classes" not in text
 
 

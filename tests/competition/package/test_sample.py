@@ -124,6 +124,9 @@ HEADERLESS = {
     "another class": "a1f3,dog\nb2c4,cat\n",
     "a number": "a1f3,1\nb2c4,0\n",
     "a probability": "a1f3,0.5\nb2c4,0.5\n",
+    "different probabilities": "a1f3,0.7\nb2c4,0.3\n",
+    "a list of labels": "a1f3,dog cat\nb2c4,cat dog\n",
+    "a list of numbers": "a1f3,1 0\nb2c4,0 1\n",
 }
 
 
@@ -258,7 +261,7 @@ PROBABILITY = {
 }
 
 
-@pytest.mark.parametrize("column", ["not_cat", "no cat", "non-cat", "is_without_cat"])
+@pytest.mark.parametrize("column", ["not_cat", "no cat", "non-cat", "is_without_cat", "cat_free", "cat absent"])
 @pytest.mark.parametrize("told", [None, "probability"])
 def test_column_of_what_an_image_is_not_is_undecided(column, told):
     with pytest.raises(UserError, match="--answer probability:cat or --answer probability:dog"):

@@ -201,7 +201,7 @@ def test_matrix_has_all_counts_under_the_names(score, tmp_path, classes):
     labels, predictions, names = many(classes)
     page = lay_out(tmp_path, Submitted(labels, predictions, names=names)).run(score)
     rows = table_of(page, "confusion matrix")
-    heads = [f"{number} {name}" for number, name in enumerate(names, 1)]
+    heads = [f"{number} {name}" for number, name in enumerate(names)]
     assert rows[0][1:] == heads
     assert [row[0] for row in rows[1:]] == heads
     shown = np.array([[int(text or 0) for text in row[1:]] for row in rows[1:]])
