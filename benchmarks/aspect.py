@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace) -> dict:
         for name, way in WAYS.items():
             pixels = np.stack([np.asarray(way(part)) for part in parts])
             views = [extract_features(network, view, spec)[0] for view in (pixels, pixels[:, :, ::-1])]
-            groups = similar_groups(images.labels, views[0]) if groups is None else groups
+            groups = similar_groups(images.labels, views[0])[0] if groups is None else groups
             folds = in_folds(views, images.labels, groups)
             result[shapes][name] = {"accuracy": float(np.mean(folds)), "folds": folds}
             print(f"{shapes}, {name}: {np.mean(folds):.1%}", flush=True)

@@ -76,6 +76,18 @@ def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> Loaded:
     return images, _load_other(Path(inputs.test), images, "--test", say) if inputs.test else None
 
 
+def require_outside(out: Path, inputs: Inputs) -> None:
+    """Raises a UserError if an output folder is within class folders, where it would become a class."""
+    folders = {
+        "--data": None if inputs.labels else inputs.data,
+        "--validation": inputs.validation,
+        "--test": inputs.test,
+    }
+    for option, folder in folders.items():
+        if folder and Path(out).resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(f"--out must be outside of {option}, one of whose classes it would become; got {out}")
+
+
 def load_labelled(inputs: Inputs) -> Images:
     """Loads `inputs.data`, by class folders or by `inputs.labels`. The notes are not printed."""
     return load_images(list_inputs(inputs), inputs.size)

@@ -24,7 +24,7 @@ from training.fit.features import FeatureSpec, layer_features, tta_features
 from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
 from training.fit.head import HEAD_HISTORY, Features, fit_head
 from training.fit.soup import finetune_soup
-from training.inputs import Inputs, Loaded, load_inputs
+from training.inputs import Inputs, Loaded, load_inputs, require_outside
 from training.model.backbones import pooled_layers
 from training.model.build import build_model
 from training.model.heads import averaged_head
@@ -69,6 +69,7 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded |
         UserError: see `load_inputs`, `with_teacher`, `finetune` and `open_run`.
     """
     out = Path(out)
+    require_outside(out, inputs)
     images, test = loaded or load_inputs(inputs)
     images = with_teacher(images, recipe, inputs.teacher)
     recipe.prediction.check_image_shape(images.images.shape[1:3])

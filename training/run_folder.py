@@ -200,6 +200,8 @@ def _no_run(folder: Path) -> str:
         return f"there is no folder {folder}; check the path of the run"
     if not folder.is_dir():
         return f"{folder} is a file; give the folder of a run"
+    if (folder / BEST).is_dir():
+        return f"{folder} is the folder of auto, and not of one run; give {folder / BEST}"
     if (folder / PLAN).is_file():
         return f"auto was ended before it had a model in {folder}; repeat its command to continue"
     return f"no run at {folder}: it has no {RECORD}; give a folder that training auto or run has written"
@@ -248,6 +250,8 @@ def _claim(out: Path, record: Record) -> None:
         raise Finished(f"{out} holds a finished run; give another --out")
     if not any(out.rglob(CHECKPOINT)):  # no epoch is done yet
         write_json(out / RECORD, record.to_json())
+        for name in (VAL, "confusion.png"):  # of an earlier start, which may have held out other images
+            (out / name).unlink(missing_ok=True)
         return
     if not (out / RECORD).is_file():
         raise UserError(

@@ -109,8 +109,9 @@ def test_each_recipe_has_a_folder_and_finished_runs_are_skipped(run_recipes, run
 def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(run_recipes, runs_folder, monkeypatch):
     assert run_recipes("one", "two")[0] == 0
     monkeypatch.setattr(finetune, "_one_epoch", None)
-    code, out, error = run_recipes("one", "two", "--set", "finetune.learning_rate=0.5")
-    assert code == 2
+    for setting in ("finetune.learning_rate=0.5", "finetune.precision=mixed_bfloat16"):
+        code, out, error = run_recipes("one", "two", "--set", setting)
+        assert code == 2
     for name in ("one", "two"):
         assert f"{runs_folder / name}: holds a finished run with another recipe or --set; give another --runs" in error
     assert "finished\n" not in out

@@ -36,7 +36,7 @@ from training.model.trainable import FirstLast
 from training.predict import predict_proba
 from training.reuse import _choices
 from training.run import Inputs, train
-from training.run_folder import INIT, LOCK, OLD_NAMES, make_record, read_metrics, read_record, run_file
+from training.run_folder import INIT, LOCK, OLD_NAMES, VAL, make_record, open_run, read_metrics, read_record, run_file
 from training.trained import load_run
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("tiny_by_name")]
@@ -339,6 +339,14 @@ def test_weights_are_compared_by_their_content_or_of_earlier_versions_by_name(re
     assert one.differences(renamed) == one.differences(old) == old.differences(other) == []
     assert old.differences(renamed) == ["--backbone-weights"]
     assert _choices(one) == _choices(renamed) != _choices(other)
+
+
+def test_results_of_an_earlier_start_are_removed(base_record, tmp_path):
+    """Without an epoch, nothing is continued, and the earlier start may have held out other images."""
+    for recipe in (BASE, change(BASE, validation_split=0.0)):
+        with open_run(tmp_path, replace(base_record, recipe=recipe)):
+            assert not (tmp_path / VAL).exists() and read_record(tmp_path).recipe == recipe
+            (tmp_path / VAL).touch()
 
 
 # Folders of earlier versions

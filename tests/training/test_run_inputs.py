@@ -123,6 +123,15 @@ def flat_folder(leaf_folder, tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("command", [("run", "inception_svm"), ("crossval", "released"), ("auto", "--minutes", "1")])
+def test_an_output_within_the_images_is_refused(leaf_folder, command, capsys):
+    """It would be a class of the next run."""
+    before = sorted(leaf_folder.iterdir())
+    assert main([*command, "--data", str(leaf_folder), "--out", str(leaf_folder / "out")]) == 2
+    assert "error: --out must be outside of --data, one of whose classes" in capsys.readouterr().err
+    assert sorted(leaf_folder.iterdir()) == before
+
+
 def test_images_with_a_table_are_those_of_class_folders(leaf_folder, flat_folder, tmp_path, capsys):
     images, test = load_inputs(Inputs(flat_folder, test=leaf_folder, labels=tmp_path / "train.csv"))
     expected, _ = load_inputs(Inputs(leaf_folder))

@@ -19,35 +19,38 @@ HELD_OUT = 1 / 8  # of the groups
 CHANCE = 0.1  # one-sided significance level
 FEW_HELD_OUT = 8  # with fewer held-out images no difference is significant, so the more accurate model is better
 PERCENTILE = 95  # of the similarities of images to those of other classes
-LARGEST_GROUP = 1 / 4  # of a class, at least 2 images; if one is larger, the bound of the similarity is raised
+LARGEST_GROUP = 1 / 4  # of a class, at least 2 images; in a larger one, the bound of the similarity is raised
 SIMILARITY_STEP = 0.05
 NEIGHBORS = 30  # of each image that are compared with it; more would need too much memory in large classes
 SAMPLE = 1000  # images whose similarity to other classes is measured
 
 
-def similar_groups(labels: np.ndarray, features: np.ndarray) -> np.ndarray:
+def similar_groups(labels: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, int]:
     """Groups the images of each class that look alike: photographs of one object or scene.
 
     If some of a series are held out and others trained on, the held-out accuracy is far too high. Images of a class are
     alike if the cosine of their standardized features is above that of 95 % of the images with any image of another
-    class, which cannot be of the same series. Groups are the connected components.
+    class, which cannot be of the same series. Groups are the connected components. One that is larger than a quarter of
+    its class is split, because too few images would be left to train on: the bound is raised for its images.
 
     Args:
         labels: int [n].
         features: float32 [n, d].
 
     Returns:
-        int64 [n], the number of each image's group, from 0. No group has images of two classes.
+        (int64 [n], the number of each image's group, from 0; no group has images of two classes. The number of groups
+        that were split.)
     """
     unit = StandardScaler().fit_transform(features)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     bound = _similarity_to_other_classes(labels, unit)
-    groups, count = np.zeros(len(labels), np.int64), 0
+    groups, count, split = np.zeros(len(labels), np.int64), 0, 0
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        groups[rows] = count + _components(unit[rows], bound)
-        count = groups.max() + 1
-    return groups
+        own, too_large = _components(unit[rows], bound)
+        groups[rows] = count + own
+        count, split = groups.max() + 1, split + too_large
+    return groups, split
 
 
 def _similarity_to_other_classes(labels: np.ndarray, unit: np.ndarray) -> float:
@@ -57,19 +60,24 @@ def _similarity_to_other_classes(labels: np.ndarray, unit: np.ndarray) -> float:
     return float(np.percentile(cosines, PERCENTILE)) if np.isfinite(cosines).all() else 1.0
 
 
-def _components(unit: np.ndarray, bound: float) -> np.ndarray:
-    """Groups of one class, at least two unless all are the same, and none larger than a quarter of it or 2 images."""
+def _components(unit: np.ndarray, bound: float) -> tuple[np.ndarray, int]:
+    """Groups of one class, none larger than a quarter of it or 2 images unless all are the same; and how many were."""
     if len(unit) == 1:
-        return np.zeros(1, np.int64)
-    largest = min(len(unit) - 1, max(2, LARGEST_GROUP * len(unit)))
+        return np.zeros(1, np.int64), 0
+    largest, too_large = min(len(unit) - 1, max(2, LARGEST_GROUP * len(unit))), None
     nearest = kneighbors_graph(unit, min(NEIGHBORS, len(unit) - 1), mode="distance").tocoo()
+    near = np.ones(len(nearest.data), bool)
+    raised = np.ones(len(unit), bool)  # the images whose bound this step is
     for similarity in np.append(np.arange(bound, 1, SIMILARITY_STEP), 1.0):
-        near = nearest.data <= np.sqrt(2 - 2 * similarity)
+        near &= ~raised[nearest.row] | (nearest.data <= np.sqrt(2 - 2 * similarity))
         pairs = (np.ones(near.sum()), (nearest.row[near], nearest.col[near]))
         groups = connected_components(csr_array(pairs, shape=nearest.shape), directed=False)[1]
-        if np.bincount(groups).max() <= largest:
+        sizes = np.bincount(groups)
+        too_large = (sizes > largest).sum() if too_large is None else too_large
+        raised = sizes[groups] > largest
+        if not raised.any():
             break
-    return groups
+    return groups, int(too_large or 0)
 
 
 def held_out_share(images: Images) -> float:

@@ -16,6 +16,7 @@ from training.inputs import Inputs
 from training.run_folder import BEST, FEATURES, LOCK, PLAN
 
 QUICK, FINETUNED, HEAD, ALL = "quick", "finetuned", "head", "all"  # the steps
+PATHS = ("data", "labels", "validation", "test", "groups")
 GIVEN = ("data", "labels", "label_columns", "validation", "test", "groups", "size", "backbone_weights")
 
 
@@ -64,15 +65,19 @@ class Plan:
         self.save()
 
     def keep(self, step: str, recipe: Recipe, accuracy: float | None, text: str = "") -> None:
-        """Copies a step's run to `best`, without what only training needs, and says its accuracy or another text."""
-        with atomic_folder(self.out / BEST) as temporary:
-            for path in (self.out / step).iterdir():
-                if path.is_file() and path.name not in (CHECKPOINT, FEATURES, LOCK):
-                    shutil.copy2(path, temporary / path.name)
+        """Copies a step's run to `best`, and says its accuracy or another text."""
+        self.copy_to_best(step)
         self.accuracy = accuracy
         self.steps[step] = {"recipe": to_json(recipe), "held_out_accuracy": accuracy}
         text = text or ("" if accuracy is None else f"{accuracy:.1%} on the held-out images; ")
         self.say(f"{step}: {text}kept as {self.out / BEST}")
+
+    def copy_to_best(self, step: str) -> None:
+        """Copies a step's run to `best`, without what only training needs."""
+        with atomic_folder(self.out / BEST) as temporary:
+            for path in (self.out / step).iterdir():
+                if path.is_file() and path.name not in (CHECKPOINT, FEATURES, LOCK):
+                    shutil.copy2(path, temporary / path.name)
 
     def keep_if_better(self, step: str, recipe: Recipe, accuracy: float) -> bool:
         """Keeps a step if it is at least as accurate as the best so far. Returns whether it is."""
@@ -88,8 +93,10 @@ class Plan:
         return from_json(self.steps[step]["recipe"]) if step in self.steps else None
 
     def confirm(self) -> None:
-        """From now on, decisions are saved."""
+        """From now on, decisions are saved. `best` is copied again if the process was killed while it was replaced."""
         self.confirmed = True
+        if self.steps and not (self.out / BEST).is_dir():
+            self.copy_to_best(list(self.steps)[-1])
         self.save()
 
     def save(self) -> None:
@@ -162,6 +169,6 @@ def _continued(plan: Plan, fields: dict[str, Any]) -> Plan:
 
 
 def _given(inputs: Inputs) -> dict[str, Any]:
-    """The options of GIVEN as JSON has them."""
-    values = asdict(inputs)
+    """The options of GIVEN as JSON has them, paths without a slash at their end."""
+    values = {name: Path(value) if name in PATHS and value else value for name, value in asdict(inputs).items()}
     return json.loads(json.dumps({name: values[name] for name in GIVEN}, default=str))

@@ -16,7 +16,7 @@ from training.config.recipe import LINEAR, Head, Recipe
 from training.evaluate.metrics import metrics
 from training.evaluate.plots import plot_confusion
 from training.fit.finetune import seconds_per_image
-from training.inputs import Inputs
+from training.inputs import Inputs, require_outside
 from training.run import train
 from training.run_folder import (
     BEST,
@@ -58,6 +58,7 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
     if not minutes > 0:
         raise UserError(f"--minutes must be above 0, got {minutes:g}")
     require_own_folder(out)
+    require_outside(out, inputs)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / LOCK, f"the search {out}"):
         plan = open_plan(minutes, out, inputs)

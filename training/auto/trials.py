@@ -241,7 +241,12 @@ class Trials:
         data = Path(self.inputs.data)
         if not self.images.held_out and self.inputs.groups is None:
             if not self.plan.steps:
-                groups = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
+                groups, split = similar_groups(self.images.labels, self._joined(choices.LAYERS)[0])
+                if split:
+                    self.plan.say(
+                        f"{split} groups of similar images are larger than a quarter of their class, and are split: "
+                        "the held-out accuracy may be too high; --groups or --validation decides what is held out"
+                    )
                 write_groups(self.plan.out / GROUPS, self.images, groups.tolist(), data)
             self.inputs = replace(self.inputs, groups=self.plan.out / GROUPS)
             self.images = with_groups(self.images, self.plan.out / GROUPS, data)

@@ -1,6 +1,7 @@
 """The commands that train: auto, run, crossval and tune."""
 
 import argparse
+import contextlib
 import shlex
 import sys
 from dataclasses import replace
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace) -> None:
 def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> None:
     """Trains one run after another. Skips those that are finished or in use, and names those that failed at the end."""
     from training.inputs import load_inputs
-    from training.planned import outdated
+    from training.planned import require_same
     from training.run_folder import Finished
 
     runs = {
@@ -121,19 +122,14 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
         for seed in range(options.seeds)
         for name, recipe in recipes.items()
     }
-    finished = {out: run for out, run in runs.items() if (out / "metrics.json").is_file()}
-    inputs, loaded = inputs_of(options), None
-    others, failed = outdated(finished, inputs), []
+    inputs, failed = inputs_of(options), []
+    loaded = load_inputs(inputs)
     for out, (name, recipe) in runs.items():
         try:
-            if out in others:
-                raise UserError(others[out])
-            if out in finished:
-                print(f"{out}: finished")
+            with contextlib.suppress(Finished):  # before, or in the meantime by another process
+                _train(in_precision(recipe, options.set, out), name, inputs, out, loaded)
                 continue
-            loaded = loaded or load_inputs(inputs)
-            _train(in_precision(recipe, options.set, out), name, inputs, out, loaded)
-        except Finished:  # by another process, in the meantime
+            require_same(out, name, in_precision(recipe, options.set, out), loaded[0], inputs)
             print(f"{out}: finished")
         except InUse as error:
             print(f"{out}: skipped, {error}")

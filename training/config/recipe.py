@@ -117,9 +117,7 @@ class Finetune:
         check.within_one("label_smoothing", "teacher_share", "dropout", "dense_dropout")
         check.positive("learning_rate", "head_warmup_learning_rate")
         check.not_negative("weight_decay", "dense_l2")
-        check(
-            "dense_units", all(is_whole(units, 1) for units in self.dense_units), "units of layers, for example (128,)"
-        )
+        self._check_tuples(check)
         check.one_of("precision", PRECISIONS)
         check.one_of("activation", ACTIVATIONS)
         check(
@@ -142,6 +140,12 @@ class Finetune:
             before = self.init_from
             check("backbone", before.backbone is self.backbone, f"that of init_from, {before.backbone.__name__}")
             check("dense_units", before.dense_units == self.dense_units, f"those of init_from, {before.dense_units}")
+
+    def _check_tuples(self, check: Check) -> None:
+        units = all(is_whole(units, 1) for units in self.dense_units)
+        check("dense_units", units, "units of layers, for example (128,)")
+        functions = all(map(callable, self.batch_augmentations))
+        check("batch_augmentations", functions, "functions of training/data/augment.py, for example (mix_up,)")
 
     def _check_soup(self, check: Check) -> None:
         """The fine-tunings of a soup must start from the same weights, or their mean is no useful network."""

@@ -13,7 +13,7 @@ from training.config.recipe import Recipe
 from training.data.split import saved_val_rows
 from training.evaluate.metrics import calibration, calibration_error, metrics
 from training.evaluate.plots import new_figure, plot_confusion, save_figure
-from training.inputs import Inputs, load_inputs
+from training.inputs import Inputs, load_inputs, require_outside
 from training.planned import planned_record
 from training.run import train
 from training.run_folder import (
@@ -62,6 +62,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
                 f"--reuse must be a cross-validation with a finished fold; {folder} has none, give another one"
             )
     out = Path(out)
+    require_outside(out, inputs)
     recipe = replace(recipe, checkpoint="last", data=replace(recipe.data, folds=folds))
     images, test = load_inputs(inputs)
     planned = planned_record(recipe, name, images, inputs)

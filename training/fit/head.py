@@ -254,6 +254,8 @@ def _add_class_bias(head: keras.Model, names: tuple, biases: dict) -> None:
 def median_distance(features: np.ndarray, seed: int, order: int = 2, pairs: int = 20_000) -> float:
     """Median distance between two different rows of [n, d], from a random sample of pairs.
 
+    If it is 0, it is that of the pairs that differ; it is 0 only if all rows are the same.
+
     It is the usual heuristic for the width of a kernel (A. Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012).
 
     Args:
@@ -265,4 +267,8 @@ def median_distance(features: np.ndarray, seed: int, order: int = 2, pairs: int 
     rng = np.random.default_rng(seed)
     first = rng.integers(len(features), size=pairs)
     second = (first + rng.integers(1, len(features), size=pairs)) % len(features)
-    return float(np.median(np.linalg.norm(features[first] - features[second], ord=order, axis=1)))
+    distances = np.linalg.norm(features[first] - features[second], ord=order, axis=1)
+    median = np.median(distances)
+    if not median and distances.any():  # most images are copies of one
+        median = np.median(distances[distances > 0])
+    return float(median)

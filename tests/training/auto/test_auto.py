@@ -69,10 +69,30 @@ def test_images_of_a_series_are_in_one_group():
     rng = np.random.default_rng(0)
     series = np.repeat(rng.normal(0, 5, (16, 20)), 4, axis=0)
     labels = np.repeat([0, 1], 32)
-    groups = heldout.similar_groups(labels, (series + rng.normal(0, 0.1, series.shape)).astype(np.float32))
+    groups, split = heldout.similar_groups(labels, (series + rng.normal(0, 0.1, series.shape)).astype(np.float32))
+    assert split == 0
     assert all(len(set(groups[start : start + 4])) == 1 for start in range(0, 64, 4))
     assert len(set(groups[:32])) > 4
     assert not set(groups[:32]) & set(groups[32:])
+
+
+def test_only_a_series_that_is_too_large_is_split():
+    """14 series of 5 images and one of 30 in each class: no group has more than a quarter of the 100 images."""
+    rng = np.random.default_rng(0)
+    sizes = [5] * 14 + [30]
+    series = np.concatenate([np.repeat(rng.normal(0, 5, (15, 20)), sizes, axis=0) for _ in range(2)])
+    labels = np.repeat([0, 1], 100)
+    groups, split = heldout.similar_groups(labels, (series + rng.normal(0, 0.1, series.shape)).astype(np.float32))
+    assert split == 2
+    starts = [100 * label + 5 * one for label in range(2) for one in range(14)]
+    assert all(len(set(groups[start : start + 5])) == 1 for start in starts)
+    assert np.bincount(groups).max() <= 25
+
+
+def test_a_series_that_was_split_is_said(auto_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trials, "similar_groups", lambda labels, features: (np.arange(len(labels)), 2))
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
+    assert "2 groups of similar images are larger than a quarter of their class" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("images", [2, 3, 5, 7, 8, 12])
@@ -82,7 +102,7 @@ def test_copies_of_one_photograph_are_one_group_in_classes_of_any_size(images):
     labels = np.repeat(np.arange(20), images)
     for first in range(0, len(labels), images):
         features[first + 1] = features[first] + rng.normal(0, 0.01, 64)
-    groups = heldout.similar_groups(labels, features)
+    groups, _ = heldout.similar_groups(labels, features)
     together = [groups[first] == groups[first + 1] for first in range(0, len(labels), images)]
     assert all(together) == (images > 2)  # a class of two images keeps two groups
     assert all(len(set(groups[labels == label])) > 1 for label in range(20))

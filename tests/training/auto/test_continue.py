@@ -182,6 +182,7 @@ def test_what_a_killed_process_left_is_no_file_of_the_user(tmp_path):
 @pytest.fixture
 def begun(tmp_path):
     """A plan whose quick model is kept."""
+    (tmp_path / "best").mkdir()
     begun = plan.Plan(20, tmp_path, plan._given(Inputs("leaves", "none")))
     begun.steps["quick"] = {"recipe": to_json(choices.base_recipe({}, "float32")), "held_out_accuracy": None}
     begun.say("first")
@@ -198,6 +199,20 @@ def test_the_time_before_the_interruption_counts(begun):
     continued.confirm()
     assert saved(begun.out)["decisions"] == continued.lines and 3000 <= saved(begun.out)["seconds"] < 3060
     assert continued.recipe("quick") == choices.base_recipe({}, "float32") and continued.recipe("head") is None
+
+
+def test_a_best_run_that_was_lost_is_copied_again(begun):
+    """A process that is killed while `best` is replaced leaves two temporary folders."""
+    (begun.out / "quick").mkdir()
+    (begun.out / "quick" / "run.json").write_text("{}")
+    (begun.out / "best").rename(begun.out / ".tmp-0-best")
+    plan.open_plan(60, begun.out, Inputs("leaves", "none")).confirm()
+    assert sorted(path.name for path in begun.out.iterdir()) == ["best", "plan.json", "quick"]
+    assert (begun.out / "best" / "run.json").read_text() == "{}"
+
+
+def test_the_same_folder_may_be_spelled_with_a_slash(begun):
+    assert plan.open_plan(20, begun.out, Inputs("leaves/", "none")).steps
 
 
 def test_the_time_of_an_interrupted_training_counts_until_its_last_epoch(begun):

@@ -77,6 +77,7 @@ OUT_OF_RANGE = [
     "finetune.head_warmup_learning_rate=0",
     "finetune.precision=float8",
     "finetune.swa_epochs=-1",
+    "finetune.batch_augmentations=('mixup',)",
     "finetune.swa_epochs=1.5",
     "finetune.swa_epochs=99",
     "finetune.trainable=FirstLast(-1, 5)",

@@ -137,6 +137,8 @@ def test_median_distance_is_that_of_different_rows():
     # Two rows form one pair; a row paired with itself would pull the median to 0.
     assert median_distance(np.array([[0.0, 0.0], [3.0, 4.0]]), 0) == 5.0
     assert median_distance(np.array([[0.0, 0.0], [3.0, 4.0]]), 0, order=1) == 7.0
+    assert median_distance(np.array([[0.0, 0.0]] * 9 + [[3.0, 4.0]]), 0) == 5.0  # copies of one image
+    assert median_distance(np.zeros((9, 2)), 0) == 0.0
 
 
 @pytest.mark.parametrize(("kernel", "similarity"), [("gaussian", np.exp(-0.5)), ("laplacian", np.exp(-1))])
