@@ -30,7 +30,7 @@ from training.config.record import to_json
 from training.fit.features import FeatureSpec, cached_features
 from training.fit.finetune import make_backbone, warmup_schedule
 from training.fit.head import Features, fit_on_features
-from training.inputs import Inputs, load_inputs
+from training.inputs import Inputs, load_inputs, require_outside
 from training.model.heads import softmax_head
 from training.run import split_and_balance
 from training.run_folder import CACHE, LOCK, weights_sha256
@@ -103,6 +103,7 @@ def search(base: Recipe, inputs: Inputs, out: Path, trials: int) -> list[dict[st
     """
     _check_base(base)
     out = Path(out)
+    require_outside(out, inputs)
     job = _load(base, inputs, out.parent / CACHE, trials)
     is_worker = _role() not in (None, "chief")
     out.mkdir(parents=True, exist_ok=True)
@@ -155,6 +156,8 @@ def _check_base(base: Recipe) -> None:
             "finetune.resolution_schedule must have 0 epochs, "
             f"got {tune.head_warmup_epochs} and {tune.epochs} epochs; see the recipe tuned"
         )
+    if tune.init_from:
+        raise UserError("tune starts from the pretrained backbone, not from another fine-tuning; leave out init_from")
     if len(base.prediction.tta_transforms) > 1:
         raise UserError("tune compares trials without test-time augmentation; leave out prediction.tta_transforms")
 

@@ -123,7 +123,9 @@ def flat_folder(leaf_folder, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("command", [("run", "inception_svm"), ("crossval", "released"), ("auto", "--minutes", "1")])
+@pytest.mark.parametrize(
+    "command", [("run", "inception_svm"), ("crossval", "released"), ("auto", "--minutes", "1"), ("tune", "tuned")]
+)
 def test_an_output_within_the_images_is_refused(leaf_folder, command, capsys):
     """It would be a class of the next run."""
     before = sorted(leaf_folder.iterdir())

@@ -337,6 +337,11 @@ def test_another_recipe_is_refused(copied_search, search_data):
         searched_in(copied_search, search_data, base=change(BASE, batch_size=16))
 
 
+def test_a_recipe_that_starts_from_another_fine_tuning_is_refused(search_data, tmp_path):
+    with pytest.raises(UserError, match="leave out init_from"):
+        searched_in(tmp_path / "search", search_data, base=change(BASE, init_from=BASE.finetune))
+
+
 def test_another_number_of_trials_is_refused(copied_search, search_data):
     with pytest.raises(UserError, match="search with another trials;"):
         searched_in(copied_search, search_data, trials=TRIALS + 1)
