@@ -316,6 +316,7 @@ def test_batch_augmentations_are_those_of_each_fine_tuning(run_data, tmp_path):
     assert not equal(weights[0][1], weights[1][1])
 
 
+@pytest.mark.slow
 def test_an_interrupted_first_fine_tuning_is_continued(run_data, tmp_path, monkeypatch):
     out, inputs, one_epoch = tmp_path / "run", Inputs(run_data / "train", "none"), finetune._one_epoch
 

@@ -16,6 +16,7 @@ hosted = load_module(Path(__file__).with_name("hosted.py"), "hosted")
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_kit_is_scored_by_the_server(unpacked, tmp_path):
     result = hosted.submit(unpacked, tmp_path / "app", unpacked.folder / "starting_kit.zip", class_name="model")
     assert result.failed == {}, result.prediction.stderr

@@ -103,7 +103,7 @@ def trained(name, data, out):
 
 # One recipe of each kind of network, data, augmentation and head; the others differ from them by a number.
 QUICK = {"scratch_vgg", "tuned", "inception_edges", "inception_svm", "released", "folders", "smote"}
-QUICK |= {"class_weights", "randaug_cutmix_mixup"}
+QUICK |= {"class_weights", "cutmix"}
 
 
 @pytest.mark.parametrize(
