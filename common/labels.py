@@ -102,7 +102,8 @@ def _unusual(rows: "_Rows", names: Sequence[str], repeated: int, unused: Sequenc
         yield f"warning: the classes {', '.join(alike)} of {rows.name} are the same numbers, written in several ways"
     missing = [name for name in names if name.lower() in MISSING]
     if missing:
-        yield f"warning: the class {', '.join(missing)} of {rows.name} may stand for a missing label; remove its rows"
+        told = ", ".join(missing)
+        yield f"warning: the class {told} of {rows.name} may stand for a missing label; if so, remove its rows"
     if repeated:
         yield f"{rows.name} names {repeated} files more than once, with the same label"
     if unused:

@@ -85,7 +85,10 @@ def require_outside(out: Path, inputs: Inputs) -> None:
     }
     for option, folder in folders.items():
         if folder and Path(out).resolve().is_relative_to(Path(folder).resolve()):
-            raise UserError(f"--out must be outside of {option}, one of whose classes it would become; got {out}")
+            raise UserError(
+                f"the folder of a run must be outside of {option}, where it would become a class; got {out}, give "
+                "another --out or --runs"
+            )
 
 
 def load_labelled(inputs: Inputs) -> Images:

@@ -120,7 +120,7 @@ def test_the_columns_of_a_one_hot_table_are_named(listed):
         ),
         (
             ("oak", "NA", "ash", "oak"),
-            "warning: the class NA of train.csv may stand for a missing label; remove its rows",
+            "warning: the class NA of train.csv may stand for a missing label; if so, remove its rows",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from common.errors import InUse, UserError
 from common.files import locked
 from common.images import load_folder
 from competition.synthetic import draw_folder
+from training.commands.train import in_precision
 from training.config import override
 from training.config.override import field_names
 from training.config.recipe import Data, Finetune, Head, Recipe
@@ -415,6 +416,11 @@ def long_run(reuse_data, tmp_path_factory):
 def old_run(long_run, tmp_path):
     """The same run as an earlier version wrote it."""
     return as_old(shutil.copytree(long_run, tmp_path / "old" / "long"), LONG)
+
+
+def test_the_precision_of_an_old_run_is_found(old_run):
+    recipe = read_record(old_run).recipe
+    assert in_precision(change(recipe, precision="mixed_bfloat16"), [], old_run) == recipe
 
 
 def test_an_old_folder_has_no_file_with_a_new_name(old_run):

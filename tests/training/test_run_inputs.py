@@ -130,7 +130,7 @@ def test_an_output_within_the_images_is_refused(leaf_folder, command, capsys):
     """It would be a class of the next run."""
     before = sorted(leaf_folder.iterdir())
     assert main([*command, "--data", str(leaf_folder), "--out", str(leaf_folder / "out")]) == 2
-    assert "error: --out must be outside of --data, one of whose classes" in capsys.readouterr().err
+    assert "error: the folder of a run must be outside of --data, where" in capsys.readouterr().err
     assert sorted(leaf_folder.iterdir()) == before
 
 

@@ -61,7 +61,7 @@ def _similarity_to_other_classes(labels: np.ndarray, unit: np.ndarray) -> float:
 
 
 def _components(unit: np.ndarray, bound: float) -> tuple[np.ndarray, int]:
-    """Groups of one class, none larger than a quarter of it or 2 images unless all are the same; and how many were."""
+    """Groups of one class, none larger than a quarter of it or 2 images; and how many were split for that."""
     if len(unit) == 1:
         return np.zeros(1, np.int64), 0
     largest, too_large = min(len(unit) - 1, max(2, LARGEST_GROUP * len(unit))), None

@@ -115,7 +115,7 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
     """Trains one run after another. Skips those that are finished or in use, and names those that failed at the end."""
     from training.inputs import load_inputs
     from training.planned import require_same
-    from training.run_folder import Finished
+    from training.run_folder import METRICS, Finished
 
     runs = {
         Path(options.runs) / (f"{name}-seed{seed}" if seed else name): (name, replace(recipe, seed=recipe.seed + seed))
@@ -126,9 +126,10 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
     loaded = load_inputs(inputs)
     for out, (name, recipe) in runs.items():
         try:
-            with contextlib.suppress(Finished):  # before, or in the meantime by another process
-                _train(in_precision(recipe, options.set, out), name, inputs, out, loaded)
-                continue
+            if not (out / METRICS).is_file():
+                with contextlib.suppress(Finished):  # by another process, in the meantime
+                    _train(in_precision(recipe, options.set, out), name, inputs, out, loaded)
+                    continue
             require_same(out, name, in_precision(recipe, options.set, out), loaded[0], inputs)
             print(f"{out}: finished")
         except InUse as error:
@@ -213,12 +214,12 @@ def in_precision(recipe: "Recipe", settings: list[str], out: Path) -> "Recipe":
     """The recipe in bfloat16 where that is faster, or where the run that is continued is; not if settings choose."""
     from training.config.override import in_bfloat16, with_precision_of
     from training.fit.precision import fastest
-    from training.run_folder import RECORD, read_record
+    from training.run_folder import RECORD, read_record, run_file
 
     names = [setting.partition("=")[0].strip() for setting in settings]
     if any(name.endswith("precision") and not name.startswith("prediction.") for name in names):
         return recipe
-    if (out / RECORD).is_file():
+    if run_file(out, RECORD).is_file():  # also of an earlier version
         return with_precision_of(recipe, read_record(out).recipe)
     return in_bfloat16(recipe) if fastest() == "bfloat16" else recipe
 
