@@ -43,6 +43,7 @@ class Images:
     paths: the n files, in the same order.
     notes: lines that say what was skipped, converted or found more than once.
     digests: a hash of the content of each image; empty if the images are not from files.
+    file_hashes: the first 8 bytes of the SHA-256 of each file; empty if the images are not from files.
     scenes: names of the groups that the user gave, see `common.groups`; "" is no group. Empty if there are none.
     held_out: which images are the validation part that the user gave; empty if a split is drawn.
     teacher: float32 [n, classes], probabilities of another model that are trained on as soft targets; None without.
@@ -54,6 +55,7 @@ class Images:
     paths: tuple[str, ...]
     notes: tuple[str, ...] = ()
     digests: tuple[bytes, ...] = ()
+    file_hashes: tuple[bytes, ...] = ()
     scenes: tuple[str, ...] = ()
     held_out: tuple[bool, ...] = ()
     teacher: np.ndarray | None = None
@@ -77,6 +79,7 @@ class Images:
             paths=chosen(self.paths),
             notes=(),
             digests=chosen(self.digests),
+            file_hashes=chosen(self.file_hashes),
             scenes=chosen(self.scenes),
             held_out=chosen(self.held_out),
             teacher=None if self.teacher is None else self.teacher[index],
@@ -94,6 +97,7 @@ class Images:
             labels=np.concatenate([self.labels, validation.labels]),
             paths=self.paths + validation.paths,
             digests=self.digests + validation.digests,
+            file_hashes=self.file_hashes + validation.file_hashes,
             held_out=(False,) * len(self) + (True,) * len(validation),
         )
 
@@ -184,7 +188,8 @@ def load_images(listed: ClassFolders, size: tuple[int, int] | None = None) -> Im
     notes += [*listed.notes, *_hidden(listed.skipped), *_conversions(photos, used, given is None)]
     notes += _copies(photos, labels, names)
     paths = tuple(str(photo.path) for photo in photos)
-    return Images(images, labels, names, paths, tuple(notes), tuple(photo.digest for photo in photos))
+    digests, hashes = (photo.digest for photo in photos), (photo.sha256[:8] for photo in photos)
+    return Images(images, labels, names, paths, tuple(notes), tuple(digests), tuple(hashes))
 
 
 def cost_of_reading(listed: ClassFolders, size: tuple[int, int] | None = None) -> tuple[float, int]:

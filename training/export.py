@@ -14,6 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from common.errors import UserError
 from common.files import atomic_folder
+from competition.package.trained_on import write_trained_on
 from training.trained import TrainedModel, load_run
 
 MIN_HALVED = 1024  # smaller constants stay float32: halving them would save nothing
@@ -46,7 +47,8 @@ def export(trained: TrainedModel, folder: Path) -> None:
 
     Large constants are stored as float16, unless that changes a probability by more than 0.01. The SavedModel is
     compared with the model on `trained.samples`. On noise, a network with BatchNormalization can amplify rounding
-    errors, so a difference on noise is only a note.
+    errors, so a difference on noise is only a note. `trained.trained_on` is stored as well, so that the grader can tell
+    if it grades on training images.
 
     Args:
         trained: the model, built under the float32 policy, its class names and its test-time augmentation.
@@ -88,6 +90,8 @@ def _save(trained: TrainedModel, folded: keras.Model, folder: Path, half: bool) 
         # it is random; without it, equal weights give equal bytes
         (temporary / "fingerprint.pb").unlink(missing_ok=True)
         _compare(trained, temporary, half)
+        if trained.trained_on:
+            write_trained_on(temporary, trained.trained_on)
 
 
 def _compare(trained: TrainedModel, folder: Path, half: bool) -> None:

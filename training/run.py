@@ -93,14 +93,13 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded |
         print(f"{name}: {counts}, computed in {recipe.finetune.precision}", flush=True)
         parameters = _finetuned(recipe, data, weights, out, out.parent / CACHE)
         model = _with_head(recipe, data, out)
-        _save_samples(data, out)
+        trained_on = _trained_on(images, data)
+        _save_samples(data, trained_on, out)
         result = _evaluate(recipe, model, data, test, out)
         result.update(
             trainable_parameters=parameters, training_images=len(data.train), finished=time.strftime("%Y-%m-%d")
         )
         if test:
-            held_out = np.zeros(0, int) if data.val_rows is None else data.val_rows
-            trained_on = images.rows(np.setdiff1d(np.arange(len(images)), held_out))
             result["test_images_in_training"] = test.count_in(trained_on)
         write_json(out / METRICS, result)  # last, because it marks the run as finished
     return result
@@ -186,11 +185,18 @@ def head_features(
     return features, tta_features(cache, backbone, layers, data.val.images, plain, names)
 
 
-def _save_samples(data: TrainVal, out: Path) -> None:
-    """Saves some photographs, of the validation part if there is one."""
+def _trained_on(images: Images, data: TrainVal) -> Images:
+    """The images that are not held out."""
+    held_out = np.zeros(0, int) if data.val_rows is None else data.val_rows
+    return images.rows(np.setdiff1d(np.arange(len(images)), held_out))
+
+
+def _save_samples(data: TrainVal, trained_on: Images, out: Path) -> None:
+    """Saves some photographs, of the validation part if there is one, and the hashes of the training images' files."""
     images = (data.val if len(data.val) else data.train).images
     rows = np.linspace(0, len(images) - 1, min(SAMPLE_COUNT, len(images))).astype(int)
-    write_arrays(out / SAMPLES, images=images[rows])
+    hashes = np.frombuffer(b"".join(trained_on.file_hashes), np.uint64)
+    write_arrays(out / SAMPLES, images=images[rows], trained_on=hashes)
 
 
 def _evaluate(recipe: Recipe, model: keras.Model, data: TrainVal, test: Images | None, out: Path) -> dict:

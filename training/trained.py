@@ -22,12 +22,14 @@ class TrainedModel:
     names: class names.
     prediction: test-time augmentation.
     samples: some photographs, uint8 [n, h, w, 3], on which an export is checked; None if there are none.
+    trained_on: hashes of the training images' files, see `common.images.Images`; empty if they are not known.
     """
 
     model: keras.Model
     names: tuple
     prediction: Prediction
     samples: np.ndarray | None = None
+    trained_on: tuple[bytes, ...] = ()
 
 
 def load_run(out: Path) -> TrainedModel:
@@ -49,11 +51,7 @@ def load_run(out: Path) -> TrainedModel:
         head, weights = _head(recipe, backbone.output_shape[-1], classes), out / HEAD_WEIGHTS[recipe.head.kind]
     model = build_model(backbone, head, record.image_shape, tune.input_size)
     load_weights(model, weights)
-    samples = None
-    if (out / SAMPLES).is_file():
-        with np.load(out / SAMPLES) as file:
-            samples = file["images"]
-    return TrainedModel(model, record.classes, recipe.prediction, samples)
+    return TrainedModel(model, record.classes, recipe.prediction, *_saved_samples(out / SAMPLES))
 
 
 def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Path) -> keras.Model:
@@ -77,6 +75,15 @@ def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Pa
     model = build_model(backbone, head, image_shape, tune.input_size)
     load_weights(model, run_file(folder, FINETUNED))
     return model
+
+
+def _saved_samples(path: Path) -> tuple[np.ndarray | None, tuple[bytes, ...]]:
+    """The photographs of a run and the hashes of its training images, which runs of earlier versions lack."""
+    if not path.is_file():
+        return None, ()
+    with np.load(path) as file:
+        hashes = file["trained_on"] if "trained_on" in file else np.empty(0, np.uint64)
+        return file["images"], tuple(value.tobytes() for value in hashes)
 
 
 def _head(recipe: Recipe, width: int, classes: int) -> keras.Model:

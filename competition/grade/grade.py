@@ -38,6 +38,7 @@ from competition.grade.worker import Limits, Outcome, run, walk
 from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
 from competition.package.archive import LIMIT_MB, MODEL_NAME, Check, extract, inspect, unpacked_bytes
 from competition.package.class_names import class_names
+from competition.package.trained_on import count_trained_on
 from competition.synthetic import SIDE, draw_images
 
 TIME_LIMIT = 300  # seconds, CodaLab's default
@@ -86,6 +87,7 @@ class Grade:
     used: seconds and memory as the ingestion program measured them, by the names in `journal.USED`, and as `precision`
         the type in which the model says that it computes, if it says so.
     log: the end of the prediction stage's output.
+    trained_on: number of these images that the model was trained on, as far as the zip tells.
     unwritten: why the detailed results could not be written; empty if they were, or if none are wanted.
     """
 
@@ -100,6 +102,7 @@ class Grade:
     scores: dict[str, float] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
     log: str = ""
+    trained_on: int = 0
     unwritten: str = ""
 
     @property
@@ -249,6 +252,7 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
     if job.data:
         job.images, notes = by_class_name(job.images, names)
         result.names, result.notes = job.images.names, (*result.notes, *notes)
+        result.trained_on = count_trained_on(stage / "ingested_program" / MODEL_NAME, job.images.file_hashes)
     write_input(stage / "input_data", job.images, job.order)
     job.images = _release(job, folder)
     outcome = _predict(job, stage, result)
@@ -382,7 +386,8 @@ def _lay_out_scoring(job: _Job, stage: Path, output: Path, outcome: Outcome, res
         if is_regular_file(output / name):
             shutil.copyfile(output / name, predictions / name, follow_symlinks=False)
     checks = [asdict(check) for check in result.checks]
-    write_json(predictions / JOURNAL, {"checks": checks, "used": {**result.used, "peak_mb": result.peak_mb}})
+    used = {**result.used, "peak_mb": result.peak_mb, "trained_on": result.trained_on}
+    write_json(predictions / JOURNAL, {"checks": checks, "used": used})
     (predictions / "metadata").write_text(f"exitCode: {outcome.code}\nelapsedTime: {outcome.seconds:.1f}\n")
 
 

@@ -172,6 +172,9 @@ def _summary(grade: Grade) -> Iterator[str]:
         s = grade.scores
         interval = f"95 % interval {s['accuracy_low']:.1%} to {s['accuracy_high']:.1%}"
         yield f"accuracy  {s['accuracy']:.2%} on {s['images']} images ({interval}), macro F1 {s['macro_f1']:.3f}"
+        if grade.trained_on:
+            seen = f"{grade.trained_on} of these {s['images']:.0f} images"
+            yield f"warning   the model was trained on {seen}, so the accuracy is too high"
     elif grade.labelled:
         yield "accuracy  not measured, see the failed checks"
     else:

@@ -95,7 +95,8 @@ class Results:
         counts: int64 [classes, classes], what `score.confusion` returned, or None if nothing was scored.
         scores: what `score.scores` returned; empty if nothing was scored.
         checks: (name, passed, reason, fix) of each check.
-        used: "images", "seconds", "peak_mb" and "precision" (a text), as far as they are known.
+        used: "images", "seconds", "peak_mb", "precision" (a text) and "trained_on" (how many images the model was
+            trained on, which only the local grader tells), as far as they are known.
         refusal: why nothing was scored, or "".
     """
 
@@ -117,7 +118,7 @@ def page(results):
     if results.refusal:
         parts = ['<p class="refusal">Not scored: {}.</p>\n'.format(html.escape(results.refusal))]
     else:
-        parts = [_summary(results.scores)]
+        parts = [_summary(results.scores), _trained_on(results.used)]
     parts += [_used(results.used), _checks(results.checks)]
     if not results.refusal:
         parts += [
@@ -161,6 +162,11 @@ def _summary(scores):
         '<p>of <span data-score="images" data-value="{images}">{images:,}</span> images correct, {interval}; '
         'macro F1 <span data-score="macro_f1" data-value="{macro_f1}">{macro_f1:.3f}</span></p>\n'
     ).format(interval=interval, **scores)
+
+
+def _trained_on(used):
+    text = '<p class="refusal">The model was trained on {:.0f} of these images, so the accuracy is too high.</p>\n'
+    return text.format(used["trained_on"]) if used.get("trained_on") else ""
 
 
 def _used(used):

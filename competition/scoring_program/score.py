@@ -27,6 +27,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import details
 
 MAX_CHECKS_BYTES = 1_000_000
+USED = ("images", "seconds", "peak_mb", "trained_on")  # numbers in checks.json that are shown
 MAX_PAIRED = 100  # classes of which every pair has a count in the scores
 
 
@@ -153,7 +154,7 @@ def read_checks(path):
         with open(path, encoding="utf-8", errors="replace") as file:
             saved = json.load(file)
         checks = [read_check(record) for record in saved["checks"]]
-        used = {key: float(value) for key, value in saved["used"].items() if key in ("images", "seconds", "peak_mb")}
+        used = {key: float(value) for key, value in saved["used"].items() if key in USED}
         precision = saved["used"].get("precision")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return [], {}

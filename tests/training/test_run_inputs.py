@@ -15,16 +15,19 @@ from PIL import Image
 
 from common.cli import image_size
 from common.errors import UserError
-from common.files import digest
+from common.files import digest, write_arrays
+from common.images import load_folder
+from competition.package.trained_on import count_trained_on
 from training.__main__ import main
 from training.commands import train as train_commands
 from training.config.override import change as set_fields
 from training.evaluate.mistakes import draw_mistakes
+from training.export import export_run
 from training.inputs import Inputs, load_inputs
 from training.model import backbones
 from training.predict import predict_proba
 from training.run import train
-from training.run_folder import METRICS, VAL, read_record
+from training.run_folder import METRICS, SAMPLES, VAL, read_record
 from training.trained import load_run
 
 pytestmark = pytest.mark.integration
@@ -78,6 +81,36 @@ def test_test_images_in_training_are_warned_of_and_stated_in_the_metrics(
     assert json.loads((tmp_path / "leaky" / METRICS).read_text("utf-8"))["test_images_in_training"] == len(
         set(range(8, 11)) - set(np.load(tmp_path / "leaky" / VAL)["rows"].tolist())  # the rows of the copied images
     )
+
+
+def test_the_export_names_the_images_that_were_trained_on_and_no_others(leaf_folder, test_folder, quick, tmp_path):
+    recipe = change(quick, validation_split=0.5)
+    train(recipe, "split", Inputs(leaf_folder, "none"), tmp_path / "split")
+    export_run(tmp_path / "split", tmp_path / "model")
+    images = load_folder(leaf_folder)
+    with np.load(tmp_path / "split" / VAL) as file:
+        held_out = images.rows(file["rows"])
+    assert 0 < len(held_out) < len(images)
+    assert count_trained_on(tmp_path / "model", images.file_hashes) == len(images) - len(held_out)
+    assert count_trained_on(tmp_path / "model", held_out.file_hashes) == 0
+    assert count_trained_on(tmp_path / "model", load_folder(test_folder).file_hashes) == 0
+
+
+def test_given_validation_images_are_not_named_as_trained_on(leaf_folder, test_folder, quick, tmp_path):
+    train(quick, "given", Inputs(leaf_folder, "none", validation=test_folder), tmp_path / "given")
+    export_run(tmp_path / "given", tmp_path / "model")
+    assert count_trained_on(tmp_path / "model", load_folder(leaf_folder).file_hashes) == 24
+    assert count_trained_on(tmp_path / "model", load_folder(test_folder).file_hashes) == 0
+
+
+def test_a_run_of_an_earlier_version_names_no_images(leaf_folder, quick, tmp_path):
+    """Its samples.npz has photographs only."""
+    train(quick, "old", Inputs(leaf_folder, "none"), tmp_path / "old")
+    with np.load(tmp_path / "old" / SAMPLES) as file:
+        images = file["images"]
+    write_arrays(tmp_path / "old" / SAMPLES, images=images)
+    export_run(tmp_path / "old", tmp_path / "model")
+    assert count_trained_on(tmp_path / "model", load_folder(leaf_folder).file_hashes) == 0
 
 
 def test_test_images_that_are_validation_images_are_not_counted_as_trained_on(
