@@ -12,6 +12,7 @@ exit codes: 0 done, or nothing differs, 1 something differs, 2 wrong input
 import json
 import re
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,13 @@ STEPS = (
     ("+ 8 epochs with SWA, TTA up to 90 % confidence", "inception_svm_averaged", "inception_svm_averaged_full"),
     ("One fine-tuning instead of three: MixUp, three resolutions", "inception_svm_mixed", "inception_svm_mixed_full"),
     ("Small initialization of missing kernels, cosine to a tenth", "inception_svm_quiet", "inception_svm_quiet_full"),
-    ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full"),
+    ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full with head.views=4"),
 )
 # Cross-validations: text, folder in results/folds, and settings besides those of `released`. Each is compared with the
 # one before.
 FOLD_STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("The released recipe", "released", {}),
-    ("Head trained on flips and rotations only (`head.views=0`)", "unaugmented_head", {"head.views": 0}),
+    ("Head trained on random views (`head.views=4`)", "augmented_head", {"head.views": 4}),
+    ("Head trained on flips and rotations: the released recipe", "released", {}),
 )
 FOLDS = 5
 SPECIES = [
@@ -133,22 +134,18 @@ def _graded(name: str, scores: dict) -> dict[str, str]:
 
 
 def _folds() -> dict[str, str]:
-    """The cross-validation of the released recipe, and the steps after it on the same images."""
-    released = RESULTS / "folds" / FOLD_STEPS[0][1]
-    scores, runs = _out_of_fold(released), finished_folds(released)
+    """The cross-validations: that of the released recipe, the one before it, and a table of all."""
+    before, released = (RESULTS / "folds" / FOLD_STEPS[which][1] for which in (0, -1))
     found = {
-        "folds.accuracy": percent(scores["accuracy"]),
-        "folds.interval": " to ".join(map(percent, scores["interval95"])),
-        "folds.macro_f1": f"{scores['macro_f1']:.3f}",
-        "folds.images": f"{scores['images']:,}",
-        "folds.count": f"{FOLDS} folds" if len(runs) == FOLDS else f"{len(runs)} of {FOLDS} folds",
-        "folds.class_bias": str(class_bias(released)[1]),
-        "folds.each": ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs),
+        **_cross_validation("folds", released),
+        **_cross_validation("folds_before", before),
+        "folds.class_bias": str(class_bias(before)[1]),
+        "folds.mistakes": _mistakes(released),
         "released.minutes": f"{_load('runs/released_full/metrics.json')['finetuning_minutes']:.0f}",
     }
     heads = ("step", "images", "out of fold", "95 % interval", "paired difference", "p", "minutes per fold")
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-    before = None
+    last = None
     for step, name, _ in FOLD_STEPS:
         folder = RESULTS / "folds" / name
         scores, runs = _out_of_fold(folder), finished_folds(folder)
@@ -156,10 +153,23 @@ def _folds() -> dict[str, str]:
         reused = all("finetuning_of" in json.loads((run / RECORD).read_text("utf-8")) for run in runs)
         took = "reused" if reused else f"{minutes:.0f}"
         cells = [f"{scores['images']:,}", percent(scores["accuracy"]), " to ".join(map(percent, scores["interval95"]))]
-        lines.append(f"| {step} | {' | '.join(cells + _difference(before, folder))} | {took} |")
-        before = folder
+        lines.append(f"| {step} | {' | '.join(cells + _difference(last, folder))} | {took} |")
+        last = folder
     found["folds.steps"] = "\n" + "\n".join(lines) + "\n"
     return found
+
+
+def _cross_validation(name: str, folder: Path) -> dict[str, str]:
+    """The headline numbers of a cross-validation."""
+    scores, runs = _out_of_fold(folder), finished_folds(folder)
+    return {
+        f"{name}.accuracy": percent(scores["accuracy"]),
+        f"{name}.interval": " to ".join(map(percent, scores["interval95"])),
+        f"{name}.macro_f1": f"{scores['macro_f1']:.3f}",
+        f"{name}.images": f"{scores['images']:,}",
+        f"{name}.count": f"{FOLDS} folds" if len(runs) == FOLDS else f"{len(runs)} of {FOLDS} folds",
+        f"{name}.each": ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs),
+    }
 
 
 def _out_of_fold(crossval: Path) -> dict:
@@ -167,6 +177,14 @@ def _out_of_fold(crossval: Path) -> dict:
     (_, names), images = held_out(crossval)
     labels, probabilities = zip(*images.values(), strict=True)
     return metrics(np.array(labels), np.array(probabilities), names)
+
+
+def _mistakes(crossval: Path) -> str:
+    """How many images a cross-validation has wrong, and of which two classes most are."""
+    (_, names), images = held_out(crossval)
+    wrong = Counter(names[label] for label, probabilities in images.values() if probabilities.argmax() != label)
+    (first, most), (second, more) = wrong.most_common(2)
+    return f"Of {wrong.total()} mistakes on {len(images):,} images, {most} are of {first} and {more} of {second}"
 
 
 def _run_metrics(run: Path) -> dict:
@@ -183,12 +201,18 @@ def _difference(before: Path | None, after: Path) -> list[str]:
 
 
 def _result_table(found: dict[str, str]) -> str:
-    """The headline numbers: the released model, and the cross-validation of its recipe."""
+    """The headline numbers: the released model, and the cross-validations of its recipe and of the one before."""
     phase1 = f"phase 1, {found['phase1.images']} images"
+    out_of_fold = "out of fold, {} training images"
     rows = (
         ("committed model (trained on all images), float32", phase1, "phase1.{}"),
         ("committed model, bfloat16", phase1, "bfloat16.{}"),
-        (f"same recipe, {found['folds.count']}", f"out of fold, {found['folds.images']} training images", "folds.{}"),
+        (f"same recipe, {found['folds.count']}", out_of_fold.format(found["folds.images"]), "folds.{}"),
+        (
+            f"head trained on random views, {found['folds_before.count']}",
+            out_of_fold.format(found["folds_before.images"]),
+            "folds_before.{}",
+        ),
     )
     lines = ["| model | measured on | accuracy | 95 % interval | macro F1 |", "| --- | --- | --- | --- | --- |"]
     for model, images, name in rows:

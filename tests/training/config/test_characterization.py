@@ -31,7 +31,7 @@ DELETED = {
 LONGER = {"scratch_vgg": [[40, 96]], "scratch_resnet": [[40, 96]]}
 # Fields of the fine-tuning in which the rows of ablations.py differ, because they have another base now.
 REBASED = ("backbone", "thaw", "phases", "learning_rate", "dense", "dense_l2")
-IN_BFLOAT16 = ("leaderboard", "leaderboard_full")  # `run` chooses the precision now, not the recipe
+RELEASED = ("leaderboard", "leaderboard_full")
 KEPT = sorted(set(FLAT) - DELETED)
 
 
@@ -55,6 +55,8 @@ def test_every_recipe_is_compared():
 def test_recipe_equals_its_flat_record(name):
     recipe = load_recipe(RENAMED.get(name, name))
     flat = {**FLAT[name], "phases": LONGER.get(name, FLAT[name]["phases"])}
+    if name in RELEASED:
+        flat["head_views"] = 0  # instead of 4
     if name in ABLATIONS:
         flat = {key: value for key, value in flat.items() if key not in REBASED}
     upgraded = upgrade(flat)
@@ -62,7 +64,7 @@ def test_recipe_equals_its_flat_record(name):
         inner = RENAMED_FIELDS[field].partition(".")[2]
         upgraded["finetune"][inner] = json.loads(json.dumps(to_json(recipe)["finetune"][inner]))
     found = from_json(upgraded)
-    if name in IN_BFLOAT16:
+    if name in RELEASED:  # `run` chooses the precision now, not the recipe
         found, recipe = in_bfloat16(found), in_bfloat16(recipe)
     assert found == recipe
     assert common_part(json.loads(json.dumps(to_json(recipe))), upgraded) == upgraded
