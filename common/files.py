@@ -1,6 +1,7 @@
 """Atomic file writing, free disk space, checksums and locks."""
 
 import contextlib
+import csv
 import errno
 import fcntl
 import hashlib
@@ -8,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,24 @@ def write_arrays(path: Path, *arrays: np.ndarray, **named: np.ndarray) -> None:
     def save(temporary: Path) -> None:
         with open(temporary, "wb") as file:
             np.savez(file, *arrays, **named)  # type: ignore[arg-type]  # numpy's own hint is wrong
+
+    atomically(path, save)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a table as CSV in UTF-8.
+
+    Args:
+        path: the file.
+        columns: their names.
+        rows: column → value; None and missing values are empty. Names of files that are not UTF-8 keep their bytes.
+    """
+
+    def save(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
     atomically(path, save)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import atomically
+from common.files import write_csv
 from common.images import Images
 from common.labels import delimiter_of
 
@@ -57,12 +57,5 @@ def _read_groups(table: Path) -> dict[str, str]:
 
 def write_groups(table: Path, images: Images, groups: Sequence, data: Path) -> None:
     """Writes the CSV file that `with_groups` reads."""
-
-    def save(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for path, group in zip(images.paths, groups, strict=True):
-                writer.writerow([Path(path).relative_to(data).as_posix(), group])
-
-    atomically(table, save)
+    paths = (Path(path).relative_to(data).as_posix() for path in images.paths)
+    write_csv(table, COLUMNS, [{"path": path, "group": group} for path, group in zip(paths, groups, strict=True)])

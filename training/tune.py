@@ -6,7 +6,6 @@ KERASTUNER_ORACLE_PORT are the chief's address for all of them. All processes sh
 """
 
 import contextlib
-import csv
 import io
 import json
 import os
@@ -22,7 +21,7 @@ import keras_tuner
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomically, digest, locked, write_json
+from common.files import digest, locked, write_csv, write_json
 from common.images import Images
 from training.config.override import change
 from training.config.recipe import Recipe
@@ -118,7 +117,7 @@ def search(base: Recipe, inputs: Inputs, out: Path, trials: int) -> list[dict[st
         if is_worker:
             return []
         rows = _rows(out, tuner.oracle.trials.values())
-        _write_rows(out / TRIALS, rows)
+        write_csv(out / TRIALS, list(rows[0]), rows)
         return rows
 
 
@@ -311,13 +310,3 @@ def _rows(out: Path, trials: Iterable[Any]) -> list[dict[str, Any]]:
             row[parameter.name] = float(f"{value:.6g}") if isinstance(value, float) else value
         rows.append(row)
     return rows
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    def save(temporary: Path) -> None:
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    atomically(path, save)

@@ -5,7 +5,6 @@ Journal of Artificial Intelligence Research 70, 2021; the package cleanlab.
 """
 
 import base64
-import csv
 import html
 import io
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import atomically
+from common.files import atomically, write_csv
 from common.folders import printable
 from common.images import Images
 from training.auto import choices
@@ -79,7 +78,7 @@ def label_errors(inputs: Inputs, folder: Path | None, out: Path, cache: Path) ->
     # One process, because a fork of a process in which TensorFlow has threads may never end.
     found = find(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     issues = [_issue(images, int(rows[place]), probabilities[place], Path(inputs.data)) for place in found]
-    _write_table(table, issues)
+    write_csv(table, COLUMNS, issues)
     figures = "\n".join(_figure(images, int(rows[place]), issue) for place, issue in zip(found, issues, strict=True))
     page = PAGE.format(count=len(issues), total=len(labels), figures=figures)
     atomically(out, lambda temporary: temporary.write_text(page, "utf-8", "backslashreplace"))
@@ -125,16 +124,6 @@ def _issue(images: Images, row: int, probabilities: np.ndarray, data: Path) -> d
         "probability_of_given": round(float(probabilities[given]), 4),
         "probability_of_likely": round(float(probabilities[likely]), 4),
     }
-
-
-def _write_table(path: Path, issues: list[dict[str, Any]]) -> None:
-    def save(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(issues)
-
-    atomically(path, save)
 
 
 def _figure(images: Images, row: int, issue: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from common.errors import UserError
-from common.files import atomically
+from common.files import write_csv
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 RUNS, REPORT = RESULTS / "runs.csv", RESULTS / "report.csv"
@@ -93,16 +93,10 @@ def read_rows(path: Path) -> list[Row]:
 
 def write_rows(path: Path, rows: list[Row]) -> None:
     """Writes a table of runs, sorted by recipe and seed."""
-
-    def save(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([field.name for field in dataclasses.fields(Row)])
-            for row in sorted(rows, key=lambda row: (row.data, row.recipe, row.seed, row.run)):
-                writer.writerow(["" if value is None else value for value in dataclasses.astuple(row)])
-
+    columns = [field.name for field in dataclasses.fields(Row)]
+    ordered = sorted(rows, key=lambda row: (row.data, row.recipe, row.seed, row.run))
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, save)
+    write_csv(path, columns, [dataclasses.asdict(row) for row in ordered])
 
 
 def measured(path: Path = RUNS) -> dict[str, str]:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from common.errors import Diverged, UserError
-from common.files import atomically, write_arrays
+from common.files import write_arrays, write_csv
 
 COLUMNS = ("epoch", "size", "images", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 
@@ -84,14 +84,7 @@ def restore(model: keras.Model, arrays: list | None) -> None:
 
 def write_history(path: Path, history: list[dict]) -> None:
     """Writes one line for each epoch, as CSV."""
-
-    def save(temporary: Path) -> None:
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows(history)
-
-    atomically(path, save)
+    write_csv(path, COLUMNS, history)
 
 
 def read_history(path: Path) -> list[dict]:
