@@ -47,6 +47,7 @@ SEARCHED = (
     "activation",
 )
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+CHIEF_SECONDS = 300  # that a worker waits for the chief to begin
 SEED = 1  # of the search; KerasTuner replaces 0 by a random seed
 
 
@@ -98,7 +99,7 @@ def search(base: Recipe, inputs: Inputs, out: Path, trials: int) -> list[dict[st
 
     Raises:
         UserError: a recipe that fine-tunes or holds nothing out, a folder with other files or another search, a folder
-            that another process uses, or no completed trial.
+            that another process uses, a worker without a chief, or no completed trial.
     """
     _check_base(base)
     out = Path(out)
@@ -107,7 +108,9 @@ def search(base: Recipe, inputs: Inputs, out: Path, trials: int) -> list[dict[st
     is_worker = _role() not in (None, "chief")
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.nullcontext() if is_worker else locked(out / LOCK, f"the search {out}"):
-        if not is_worker:
+        if is_worker:
+            _require_same_search(_wait_for_record(out), job.identity)
+        else:
             _claim(out, job.identity)
         tuner = _make_tuner(job, out)
         try:
@@ -285,14 +288,31 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
             raise UserError(f"--out must be a new folder or that of a search; {out} has other files")
         write_json(record, identity)
         return
+    _require_same_search(record, identity)
+    print(f"continuing the search in {out}")
+
+
+def _wait_for_record(out: Path) -> Path:
+    """The path of the chief's record. A worker may start before the chief."""
+    latest = time.monotonic() + CHIEF_SECONDS
+    while not (out / RECORD).is_file():
+        if time.monotonic() > latest:
+            raise UserError(f"no chief has begun a search in {out}; start it, and give all processes the same --out")
+        time.sleep(1)
+    return out / RECORD
+
+
+def _require_same_search(record: Path, identity: dict[str, Any]) -> None:
+    """Raises a UserError if a record is not that of this search: its trials would be mixed with others."""
     try:
         before = json.loads(record.read_text("utf-8"))
         other = [key for key, value in identity.items() if before.get(key) != value]
     except (ValueError, AttributeError) as error:
         raise UserError(f"{record} is damaged ({error}); remove the folder and start again") from error
     if other:
-        raise UserError(f"{out} holds a search with another {other[0]}; repeat its own command, or give another --out")
-    print(f"continuing the search in {out}")
+        raise UserError(
+            f"{record.parent} holds a search with another {other[0]}; repeat its own command, or give another --out"
+        )
 
 
 def _rows(out: Path, trials: Iterable[Any]) -> list[dict[str, Any]]:

@@ -510,6 +510,25 @@ def test_a_worker_that_starts_before_the_chief_waits_for_it(search_data, tmp_pat
             assert float(row[key]) == pytest.approx(alone[key], rel=1e-4, abs=1e-6)
 
 
+def as_worker(monkeypatch):
+    for name, value in zip(tune.VARIABLES, ("worker0", "127.0.0.1", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+
+
+def test_a_worker_with_another_recipe_is_refused(copied_search, search_data, monkeypatch):
+    """Its trials would be ranked together with those of the chief's recipe."""
+    as_worker(monkeypatch)
+    with pytest.raises(UserError, match="holds a search with another recipe"):
+        searched_in(copied_search, search_data, base=change(BASE, batch_size=16))
+
+
+def test_a_worker_without_a_chief_ends_with_one_clear_error(search_data, tmp_path, monkeypatch):
+    as_worker(monkeypatch)
+    monkeypatch.setattr(tune, "CHIEF_SECONDS", 0)
+    with pytest.raises(UserError, match="no chief has begun a search in .*; start it"):
+        searched_in(tmp_path / "search", search_data)
+
+
 def test_a_worker_without_the_chief_s_address_is_one_clear_error(search_data, tmp_path, monkeypatch):
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker0")
     with pytest.raises(UserError, match="KERASTUNER_ORACLE_IP"):
