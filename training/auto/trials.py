@@ -1,9 +1,10 @@
 """Heads on features of the pretrained backbone, which are tried on held-out images."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -37,6 +38,10 @@ TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
 COPIES = 5  # of all images, which a fine-tuning has in memory at most
 FEATURE_BYTES = 450_000  # of an image's features in memory: four views, and copies while a head is trained
 LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
+HEADS_SHARE = 0.1  # of the time, after which no more layers or heads are compared; the first is always tried
+
+
+_Candidate = TypeVar("_Candidate")
 
 
 class Trials:
@@ -54,6 +59,7 @@ class Trials:
 
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan, self.cache = plan, plan.out / CACHE
+        self._known: dict[tuple, np.ndarray] = {}  # probabilities of the heads that were trained
         listed = list_inputs(inputs)  # first, so that a wrong folder is an error before anything takes time
         quick = plan.recipe(QUICK)  # of an interrupted search, which may have begun on another processor
         precision = quick.head.feature_precision if quick else fastest()
@@ -96,9 +102,9 @@ class Trials:
         available = LARGE_TRIAL * self.plan.seconds_left
         if min(self.images.images.shape[1:3]) < size or seconds * choices.relative_cost(size) > available:
             return
-        small, before = self.features, self._score(self.base.head, self._joined(choices.LAYERS))
+        small, before = self.features, self._score(self.base.head)
         self._use_size(size)
-        after = self._score(self.base.head, self._joined(choices.LAYERS))
+        after = self._score(self.base.head)
         if after < before:
             self.size, self.features = choices.INPUT_SIZE, small
         self.plan.say(
@@ -115,12 +121,12 @@ class Trials:
         Returns:
             (the head with its layers, its probabilities of the held-out images).
         """
-        head = self.base.head
-        found = {layers: self._predicted(head, self._joined(layers)) for layers in choices.LAYER_SETS}
+        head, seconds = self.base.head, HEADS_SHARE * 60 * max(LEAST_MINUTES, self.plan.minutes)
+        found = {layers: self._predicted(head, layers) for layers in self._in_time(choices.LAYER_SETS, seconds)}
         layers = max(found, key=lambda tried: self.accuracy(found[tried]))
-        best, features = found[layers], self._joined(layers)
-        for other in choices.quick_heads(self.base, kernels)[1:]:
-            predicted = self._predicted(other, features)
+        best = found[layers]
+        for other in self._in_time(choices.quick_heads(self.base, kernels), seconds):
+            predicted = self._predicted(other, layers)
             if self.accuracy(predicted) > self.accuracy(best):
                 head, best = other, predicted
         return replace(head, feature_layers=layers), best
@@ -135,7 +141,8 @@ class Trials:
             return False
         turned = self._features(("right", "vertical"))
         with_turns = np.concatenate([plain, np.concatenate([turned[name] for name in choices.LAYERS], axis=-1)])
-        before, after = (self._score(self.base.head, features) for features in (plain, with_turns))
+        before = self._score(self.base.head)
+        after = self.accuracy(held_out_probabilities(self.base, self.base.head, with_turns, self.images, self.rows))
         turned_by = "quarter turns and up to 20 degrees" if after >= before else "up to 10 degrees"
         self.plan.say(
             f"trained on turned and upside down images as well, the quick model has {after:.1%} instead of "
@@ -160,7 +167,7 @@ class Trials:
         spec = FeatureSpec(finetuning.finetune.input_size, precision=self.base.head.feature_precision)
         features = self._features_of_parts(self.rows, backbone, (), spec, finetuning.prediction.tta_transforms)
         best, score = None, self.accuracy(softmax)
-        for head in choices.finetuned_heads(self.base):
+        for head in self._in_time(choices.finetuned_heads(self.base), self.plan.seconds_left / 2):
             own = held_out_probabilities(finetuning, head, features, self.images, self.rows)
             for share in choices.SOFTMAX_SHARES:
                 tried = self.accuracy((1 - share) * own + share * softmax)
@@ -271,8 +278,9 @@ class Trials:
         """Turns mirroring off, in training and prediction, if it clearly lowers the accuracy, as for signs."""
         if not self.holds_out():
             return
-        features, head = self._joined(choices.LAYERS), self.base.head
-        mirrored, plain = self._predicted(head, features), self._predicted(head, features[:1])
+        mirrored, plain = (
+            self._predicted(self.base.head, choices.LAYERS, views) for views in (len(choices.MIRRORED), 1)
+        )
         if not clearly_worse(mirrored, plain, self.held_out_labels):
             return
         self.base = change(self.base, {"prediction.tta_transforms": ("none",)})
@@ -310,13 +318,34 @@ class Trials:
         """The features of some layers together: float32 [views, n, d]."""
         return np.concatenate([self.features[name] for name in layers], axis=-1)
 
-    def _predicted(self, head: Head, features: np.ndarray) -> np.ndarray:
-        """The probabilities of a head on the held-out images."""
-        return held_out_probabilities(self.base, head, features, self.images, self.rows)
+    def _predicted(self, head: Head, layers: tuple, views: int | None = None) -> np.ndarray:
+        """The probabilities of a head on the held-out images, trained once.
 
-    def _score(self, head: Head, features: np.ndarray) -> float:
-        """The accuracy of a head on the held-out images."""
-        return self.accuracy(self._predicted(head, features))
+        Args:
+            head: its layers are not used.
+            layers: the layers that it is trained on.
+            views: number of the first views; None: all.
+        """
+        features = self._joined(layers)[:views]
+        key = (repr(head), layers, self.size, len(features))
+        if key not in self._known:
+            self._known[key] = held_out_probabilities(self.base, head, features, self.images, self.rows)
+        return self._known[key]
+
+    def _score(self, head: Head) -> float:
+        """The accuracy of a head on the held-out images, from all layers."""
+        return self.accuracy(self._predicted(head, choices.LAYERS))
+
+    def _in_time(self, candidates: Sequence[_Candidate], seconds: float) -> Iterator[_Candidate]:
+        """Yields the first candidate, and others until they have taken so many seconds."""
+        began = time.monotonic()
+        for number, candidate in enumerate(candidates):
+            if number and time.monotonic() - began > seconds:
+                self.plan.say(
+                    f"{number} of {len(candidates)} choices of layers or heads are compared, the time is short"
+                )
+                return
+            yield candidate
 
 
 def _seconds_per_view(backbone: keras.Model, precision: str) -> float:

@@ -9,6 +9,7 @@ from helpers import python, tiny_mixed
 from PIL import Image
 
 from common.errors import UserError
+from common.files import digest
 from common.folders import list_classes
 from common.images import Images, cost_of_reading
 from common.memory import free_memory
@@ -350,9 +351,9 @@ def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse
     monkeypatch.setattr(search, "MIN_EPOCHS", 1)
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 0.1)
     monkeypatch.setattr(trials.Trials, "may_turn", lambda self: False)
-    monkeypatch.setattr(trials.Trials, "_predicted", lambda self, head, features: np.eye(2)[[0] * len(self.rows[1])])
+    monkeypatch.setattr(trials.Trials, "_predicted", lambda self, head, *rest: np.eye(2)[[0] * len(self.rows[1])])
     monkeypatch.setattr(
-        trials.Trials, "_score", lambda self, head, features: larger if self.size == 64 and not self.plan.steps else 0.5
+        trials.Trials, "_score", lambda self, head: larger if self.size == 64 and not self.plan.steps else 0.5
     )
     with pytest.raises(Reached):
         auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
@@ -385,6 +386,31 @@ def test_each_head_on_the_fine_tuned_backbone_is_trained_once(decided):
     decided(3, 3)
     heads = choices.finetuned_heads(choices.base_recipe({}, "float32"))
     assert len(decided.tried) == len(set(map(repr, decided.tried))) == len(heads)
+
+
+def test_each_head_on_the_pretrained_backbone_is_trained_once(auto_data, tmp_path, monkeypatch, one_epoch, recipes):
+    """The mirroring, the layers, the kind of head and the turns are decided with some of the same heads."""
+    trained = []
+
+    def probabilities(recipe, head, features, images, rows):
+        trained.append((repr(head), digest(features)))
+        return np.eye(3)[images.labels[rows[1]]]
+
+    monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
+    with pytest.raises(Reached):
+        auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    assert len(trained) == len(set(trained))
+    # All layers mirrored, without mirror images, and turned; two other sets of layers; the other quick heads.
+    assert len(trained) == 3 + 2 + len(choices.quick_heads(choices.base_recipe({}, "float32"), kernels=True)) - 1
+
+
+def test_heads_that_take_too_long_are_left_out(auto_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trials, "HEADS_SHARE", 0.0)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
+    printed = capsys.readouterr().out
+    assert "1 of 3 choices of layers or heads are compared, the time is short" in printed
+    head = read_record(tmp_path / "out" / "best").recipe.head
+    assert (head.feature_layers, head.c) == (choices.LAYER_SETS[0], choices.STRENGTHS[0])
 
 
 def rising():
