@@ -38,7 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 MARKER = re.compile(r"(<!-- fill (?P<name>[^ ]+) -->)(?P<text>.*?)(<!-- /fill -->)", re.DOTALL)
-# The steps to the released model: what was done, the recipe, and the same recipe trained on all images.
+# The steps to the released model: what was done, the recipe, and the same recipe trained on all images. If both are the
+# same, only that one was run.
 STEPS = (
     ("Frozen InceptionV3, tuned softmax", "tuned", ""),
     ("All layers fine-tuned at up to 192×192, color and geometric augmentation, quasi-SVM", "inception_svm_192", ""),
@@ -47,6 +48,7 @@ STEPS = (
     ("One fine-tuning instead of three: MixUp, three resolutions", "inception_svm_mixed", "inception_svm_mixed_full"),
     ("Small initialization of missing kernels, cosine to a tenth", "inception_svm_quiet", "inception_svm_quiet_full"),
     ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full with head.views=4"),
+    ("Head trained on flips and rotations", "released_full", "released_full"),
 )
 # Cross-validations: text, folder in results/folds, and settings besides those of `released`. Each is compared with the
 # one before.
@@ -135,15 +137,15 @@ def _graded(name: str, scores: dict) -> dict[str, str]:
 
 def _folds() -> dict[str, str]:
     """The cross-validations: that of the released recipe, the one before it, and a table of all."""
-    before, released = (RESULTS / "folds" / FOLD_STEPS[which][1] for which in (0, -1))
+    before, released = RESULTS / "folds" / "augmented_head", RESULTS / "folds" / "released"
     found = {
         **_cross_validation("folds", released),
         **_cross_validation("folds_before", before),
-        "folds.class_bias": str(class_bias(before)[1]),
+        "folds.class_bias": str(class_bias(released)[1]),
         "folds.mistakes": _mistakes(released),
         "released.minutes": f"{_load('runs/released_full/metrics.json')['finetuning_minutes']:.0f}",
     }
-    heads = ("step", "images", "out of fold", "95 % interval", "paired difference", "p", "minutes per fold")
+    heads = ("step", "folds", "images", "out of fold", "95 % interval", "paired difference", "p", "minutes per fold")
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     last = None
     for step, name, _ in FOLD_STEPS:
@@ -152,7 +154,9 @@ def _folds() -> dict[str, str]:
         minutes = sum(_run_metrics(run)["finetuning_minutes"] for run in runs) / len(runs)
         reused = all("finetuning_of" in json.loads((run / RECORD).read_text("utf-8")) for run in runs)
         took = "reused" if reused else f"{minutes:.0f}"
-        cells = [f"{scores['images']:,}", percent(scores["accuracy"]), " to ".join(map(percent, scores["interval95"]))]
+        each = ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs)
+        interval = " to ".join(map(percent, scores["interval95"]))
+        cells = [each, f"{scores['images']:,}", percent(scores["accuracy"]), interval]
         lines.append(f"| {step} | {' | '.join(cells + _difference(last, folder))} | {took} |")
         last = folder
     found["folds.steps"] = "\n" + "\n".join(lines) + "\n"
@@ -168,7 +172,6 @@ def _cross_validation(name: str, folder: Path) -> dict[str, str]:
         f"{name}.macro_f1": f"{scores['macro_f1']:.3f}",
         f"{name}.images": f"{scores['images']:,}",
         f"{name}.count": f"{FOLDS} folds" if len(runs) == FOLDS else f"{len(runs)} of {FOLDS} folds",
-        f"{name}.each": ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs),
     }
 
 
@@ -232,6 +235,7 @@ def _runs() -> dict[str, str]:
         run, trained_on_all = runs[name], runs[full]["phase1"] if full else "–"
         grade = RESULTS / "grades" / f"{name}.json"  # where phase 1 was measured with the zip and not by the run
         phase1 = percent(_load(f"grades/{name}.json")["scores"]["accuracy"]) if grade.is_file() else run["phase1"]
+        phase1 = "–" if name == full else phase1
         cells = [run["val"], run["val_images"], phase1, trained_on_all, run["epochs"], run["minutes"]]
         lines.append(f"| {step} | `{name}` | {' | '.join(cells)} |")
     found["accuracy.steps"] = "\n" + "\n".join(lines) + "\n"
