@@ -123,9 +123,14 @@ class Images:
         labels = np.array([places[name] for name in own], np.int64)[self.labels]
         return replace(self, labels=labels, names=tuple(names))
 
-    def count_in(self, other: "Images") -> int:
-        """Returns how many of these images are also in `other`. Both must have been loaded at the same size."""
-        digests = set(other.digests)
+    def count_in(self, other: "Images", rows: Iterable[int] | None = None) -> int:
+        """Returns how many of these images are also in `other`, which was loaded at the same size.
+
+        Args:
+            other: `Images`.
+            rows: only these rows of `other`; None: all.
+        """
+        digests = set(other.digests if rows is None else (other.digests[row] for row in rows))
         return sum(digest in digests for digest in self.digests)
 
     def __len__(self) -> int:

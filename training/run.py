@@ -94,13 +94,13 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded |
         parameters = _finetuned(recipe, data, weights, out, out.parent / CACHE)
         model = _with_head(recipe, data, out)
         trained_on = _trained_on(images, data)
-        _save_samples(data, trained_on, out)
+        _save_samples(data, [images.file_hashes[row] for row in trained_on], out)
         result = _evaluate(recipe, model, data, test, out)
         result.update(
             trainable_parameters=parameters, training_images=len(data.train), finished=time.strftime("%Y-%m-%d")
         )
         if test:
-            result["test_images_in_training"] = test.count_in(trained_on)
+            result["test_images_in_training"] = test.count_in(images, trained_on)
         write_json(out / METRICS, result)  # last, because it marks the run as finished
     return result
 
@@ -185,18 +185,17 @@ def head_features(
     return features, tta_features(cache, backbone, layers, data.val.images, plain, names)
 
 
-def _trained_on(images: Images, data: TrainVal) -> Images:
-    """The images that are not held out."""
-    held_out = np.zeros(0, int) if data.val_rows is None else data.val_rows
-    return images.rows(np.setdiff1d(np.arange(len(images)), held_out))
+def _trained_on(images: Images, data: TrainVal) -> list[int]:
+    """The rows of the images that are trained on: neither held out nor left out by resampling."""
+    files = set(data.train.paths)
+    return [row for row, path in enumerate(images.paths) if path in files]
 
 
-def _save_samples(data: TrainVal, trained_on: Images, out: Path) -> None:
+def _save_samples(data: TrainVal, hashes: list[bytes], out: Path) -> None:
     """Saves some photographs, of the validation part if there is one, and the hashes of the training images' files."""
     images = (data.val if len(data.val) else data.train).images
     rows = np.linspace(0, len(images) - 1, min(SAMPLE_COUNT, len(images))).astype(int)
-    hashes = np.frombuffer(b"".join(trained_on.file_hashes), np.uint64)
-    write_arrays(out / SAMPLES, images=images[rows], trained_on=hashes)
+    write_arrays(out / SAMPLES, images=images[rows], trained_on=np.frombuffer(b"".join(hashes), np.uint64))
 
 
 def _evaluate(recipe: Recipe, model: keras.Model, data: TrainVal, test: Images | None, out: Path) -> dict:

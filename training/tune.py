@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import keras
 import keras_tuner
 import numpy as np
@@ -47,7 +48,16 @@ SEARCHED = (
     "activation",
 )
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-CHIEF_SECONDS = 300  # that a worker waits for the chief to begin
+CHIEF_SECONDS = 3600  # that a worker waits for the chief to begin, as KerasTuner waits for an answer
+# Keys of the record → how an error names them.
+COMPARED = {
+    "recipe": "recipe or --set",
+    "data_sha256": "--data",
+    "test_sha256": "--test",
+    "backbone_weights": "--backbone-weights",
+    "backbone_sha256": "--backbone-weights",
+    "trials": "--trials",
+}
 SEED = 1  # of the search; KerasTuner replaces 0 by a random seed
 
 
@@ -109,7 +119,7 @@ def search(base: Recipe, inputs: Inputs, out: Path, trials: int) -> list[dict[st
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.nullcontext() if is_worker else locked(out / LOCK, f"the search {out}"):
         if is_worker:
-            _require_same_search(_wait_for_record(out), job.identity)
+            _check_chief(out, job.identity)
         else:
             _claim(out, job.identity)
         tuner = _make_tuner(job, out)
@@ -117,6 +127,10 @@ def search(base: Recipe, inputs: Inputs, out: Path, trials: int) -> list[dict[st
             tuner.search(verbose=0)
         except (keras_tuner.errors.FatalError, RuntimeError) as error:
             raise UserError(f"the search in {out} stopped: {str(error).splitlines()[0]}") from error
+        except grpc.RpcError as error:
+            raise UserError(
+                f"the search in {out} stopped: the chief does not answer; start all processes again"
+            ) from error
         if is_worker:
             return []
         rows = _rows(out, tuner.oracle.trials.values())
@@ -288,31 +302,31 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
             raise UserError(f"--out must be a new folder or that of a search; {out} has other files")
         write_json(record, identity)
         return
-    _require_same_search(record, identity)
+    for what in _differences(record, identity):
+        raise UserError(f"{out} holds a search with another {what}; repeat its own command, or give another --out")
     print(f"continuing the search in {out}")
 
 
-def _wait_for_record(out: Path) -> Path:
-    """The path of the chief's record. A worker may start before the chief."""
+def _check_chief(out: Path, identity: dict[str, Any]) -> None:
+    """Waits for the chief's record. Raises a UserError if it is of another search: the trials would be mixed."""
     latest = time.monotonic() + CHIEF_SECONDS
+    if not (out / RECORD).is_file():
+        print(f"waiting for the chief to begin the search in {out}", flush=True)
     while not (out / RECORD).is_file():
         if time.monotonic() > latest:
             raise UserError(f"no chief has begun a search in {out}; start it, and give all processes the same --out")
         time.sleep(1)
-    return out / RECORD
+    for what in _differences(out / RECORD, identity):
+        raise UserError(f"the chief's search in {out} has another {what}; give all processes the same command")
 
 
-def _require_same_search(record: Path, identity: dict[str, Any]) -> None:
-    """Raises a UserError if a record is not that of this search: its trials would be mixed with others."""
+def _differences(record: Path, identity: dict[str, Any]) -> list[str]:
+    """What a search has and that of a record has not, as options. Raises a UserError if the record is damaged."""
     try:
         before = json.loads(record.read_text("utf-8"))
-        other = [key for key, value in identity.items() if before.get(key) != value]
+        return [COMPARED.get(key, key) for key, value in identity.items() if before.get(key) != value]
     except (ValueError, AttributeError) as error:
         raise UserError(f"{record} is damaged ({error}); remove the folder and start again") from error
-    if other:
-        raise UserError(
-            f"{record.parent} holds a search with another {other[0]}; repeat its own command, or give another --out"
-        )
 
 
 def _rows(out: Path, trials: Iterable[Any]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from competition.package.trained_on import count_trained_on
 from training.__main__ import main
 from training.commands import train as train_commands
 from training.config.override import change as set_fields
+from training.data.balance import oversample, undersample
 from training.evaluate.mistakes import draw_mistakes
 from training.export import export_run
 from training.inputs import Inputs, load_inputs
@@ -94,6 +95,25 @@ def test_the_export_names_the_images_that_were_trained_on_and_no_others(leaf_fol
     assert count_trained_on(tmp_path / "model", images.file_hashes) == len(images) - len(held_out)
     assert count_trained_on(tmp_path / "model", held_out.file_hashes) == 0
     assert count_trained_on(tmp_path / "model", load_folder(test_folder).file_hashes) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"data.resampling": undersample}, 9),
+        ({"data.resampling": oversample}, 19),
+        ({"augmentation.precomputed": ((("Species1",), 2),)}, 19),
+    ],
+    ids=["undersample", "oversample", "precomputed"],
+)
+def test_images_that_resampling_leaves_out_are_not_named(leaf_folder, quick, tmp_path, changes, count):
+    """Of 3, 8 and 8 images, undersampling trains on 3 of each class; copies and changed images name their own file."""
+    for path in sorted((leaf_folder / "Species1").iterdir())[3:]:
+        path.unlink()
+    recipe = set_fields(quick, {"data.validation_split": 0.0, **changes})
+    train(recipe, "resampled", Inputs(leaf_folder, "none"), tmp_path / "resampled")
+    export_run(tmp_path / "resampled", tmp_path / "model")
+    assert count_trained_on(tmp_path / "model", load_folder(leaf_folder).file_hashes) == count
 
 
 def test_given_validation_images_are_not_named_as_trained_on(leaf_folder, test_folder, quick, tmp_path):

@@ -333,7 +333,7 @@ def test_a_killed_search_continues_and_gives_the_same_trials(
 
 
 def test_another_recipe_is_refused(copied_search, search_data):
-    with pytest.raises(UserError, match="search with another recipe;.*--out"):
+    with pytest.raises(UserError, match="search with another recipe or --set;.*--out"):
         searched_in(copied_search, search_data, base=change(BASE, batch_size=16))
 
 
@@ -343,25 +343,25 @@ def test_a_recipe_that_starts_from_another_fine_tuning_is_refused(search_data, t
 
 
 def test_another_number_of_trials_is_refused(copied_search, search_data):
-    with pytest.raises(UserError, match="search with another trials;"):
+    with pytest.raises(UserError, match="search with another --trials;"):
         searched_in(copied_search, search_data, trials=TRIALS + 1)
 
 
 def test_other_images_are_refused(copied_search, search_data):
-    with pytest.raises(UserError, match="search with another data_sha256;"):
+    with pytest.raises(UserError, match="search with another --data;"):
         search(BASE, Inputs(search_data / "test", "none"), copied_search, TRIALS)
 
 
 def test_other_backbone_weights_are_refused(copied_search, search_data, tmp_path):
     weights = tmp_path / "other.weights.h5"
     tiny("none").save_weights(weights)
-    with pytest.raises(UserError, match="search with another backbone_weights;"):
+    with pytest.raises(UserError, match="search with another --backbone-weights;"):
         search(BASE, Inputs(search_data / "train", str(weights), search_data / "test"), copied_search, TRIALS)
 
 
 def test_a_finished_search_is_refused_with_other_test_images(search_data, tmp_path):
     search(BASE, Inputs(search_data / "train", "none"), tmp_path / "search", 1)
-    with pytest.raises(UserError, match="search with another test_sha256;"):
+    with pytest.raises(UserError, match="search with another --test;"):
         search(BASE, Inputs(search_data / "train", "none", search_data / "test"), tmp_path / "search", 1)
 
 
@@ -515,11 +515,19 @@ def as_worker(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def test_a_worker_with_another_recipe_is_refused(copied_search, search_data, monkeypatch):
-    """Its trials would be ranked together with those of the chief's recipe."""
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("recipe or --set", {"base": change(BASE, batch_size=16)}), ("--trials", {"trials": 9}), ("--data", {})],
+)
+def test_a_worker_with_another_command_is_refused(copied_search, search_data, monkeypatch, tmp_path, name, other):
+    """Its trials would be ranked together with those of the chief."""
     as_worker(monkeypatch)
-    with pytest.raises(UserError, match="holds a search with another recipe"):
-        searched_in(copied_search, search_data, base=change(BASE, batch_size=16))
+    if name == "--data":
+        draw_folder(tmp_path / "data" / "train", 8, classes=3, side=32, seed=9)
+        shutil.copytree(search_data / "test", tmp_path / "data" / "test")
+        search_data = tmp_path / "data"
+    with pytest.raises(UserError, match=f"the chief's search in .* has another {name}; give all processes the same"):
+        searched_in(copied_search, search_data, **other)
 
 
 def test_a_worker_without_a_chief_ends_with_one_clear_error(search_data, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ MIN_EPOCHS = 4
 MIN_STEPS = 300  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
 PLANNED = 0.9  # share of the time left that is planned for epochs
 FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
-HEAD_SECONDS = 60  # of the heads after a fine-tuning, besides features
+HEAD_SECONDS = 60  # of the heads after a fine-tuning, besides features; at least twice that of a head so far
 AGAIN = 1.3  # the fine-tuning is repeated on all images if so many times its duration is left
 
 
@@ -147,7 +147,7 @@ class Search:
     def _heads_seconds(self, views: tuple) -> float:
         """The time for heads on the fine-tuned backbone, at the smaller input size."""
         features = self.trials.view_seconds * len(self.trials.images) * len(views)
-        return HEAD_SECONDS + features + self._test_seconds(views)
+        return max(HEAD_SECONDS, 2 * self.trials.head_seconds) + features + self._test_seconds(views)
 
     def _keep_unless_worse(self, recipe: Recipe, accuracy: float) -> None:
         """Keeps the fine-tuning unless it is clearly worse than the quick model."""

@@ -38,7 +38,7 @@ TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
 COPIES = 5  # of all images, which a fine-tuning has in memory at most
 FEATURE_BYTES = 450_000  # of an image's features in memory: four views, and copies while a head is trained
 LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
-HEADS_SHARE = 0.1  # of the time, after which no more layers or heads are compared; the first is always tried
+HEADS_SHARE = 0.15  # of the time, at most, for comparing layers, and again for comparing heads; one is always tried
 
 
 _Candidate = TypeVar("_Candidate")
@@ -55,11 +55,13 @@ class Trials:
         base: the recipe that all steps share.
         size: of the network's input, in pixels.
         view_seconds: of one image through the pretrained backbone.
+        head_seconds: of the training of a head, the longest so far.
     """
 
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan, self.cache = plan, plan.out / CACHE
         self._known: dict[tuple, np.ndarray] = {}  # probabilities of the heads that were trained
+        self.head_seconds = 0.0
         listed = list_inputs(inputs)  # first, so that a wrong folder is an error before anything takes time
         quick = plan.recipe(QUICK)  # of an interrupted search, which may have begun on another processor
         precision = quick.head.feature_precision if quick else fastest()
@@ -122,10 +124,12 @@ class Trials:
             (the head with its layers, its probabilities of the held-out images).
         """
         head, seconds = self.base.head, HEADS_SHARE * 60 * max(LEAST_MINUTES, self.plan.minutes)
-        found = {layers: self._predicted(head, layers) for layers in self._in_time(choices.LAYER_SETS, seconds)}
-        layers = max(found, key=lambda tried: self.accuracy(found[tried]))
+        sets = sorted(choices.LAYER_SETS, key=lambda layers: layers != choices.LAYERS)  # whose head is known
+        found = {layers: self._predicted(head, layers) for layers in self._in_time(sets, "sets of layers", seconds)}
+        tried = [layers for layers in choices.LAYER_SETS if layers in found]  # of equals the first
+        layers = max(tried, key=lambda layers: self.accuracy(found[layers]))
         best = found[layers]
-        for other in self._in_time(choices.quick_heads(self.base, kernels), seconds):
+        for other in self._in_time(choices.quick_heads(self.base, kernels), "heads", seconds):
             predicted = self._predicted(other, layers)
             if self.accuracy(predicted) > self.accuracy(best):
                 head, best = other, predicted
@@ -137,12 +141,13 @@ class Trials:
         Both are tried: a quarter turn of an up arrow is no down arrow, but upside down it is one.
         """
         plain = self._joined(choices.LAYERS)
-        if len(plain) == 1 or self.plan.seconds_left < 20 * self.view_seconds * len(self.images):
+        needed = 20 * self.view_seconds * len(self.images) + 2 * self.head_seconds  # of a head with twice the views
+        if len(plain) == 1 or self.plan.seconds_left < needed:
             return False
         turned = self._features(("right", "vertical"))
         with_turns = np.concatenate([plain, np.concatenate([turned[name] for name in choices.LAYERS], axis=-1)])
         before = self._score(self.base.head)
-        after = self.accuracy(held_out_probabilities(self.base, self.base.head, with_turns, self.images, self.rows))
+        after = self.accuracy(self._trained(self.base, self.base.head, with_turns))
         turned_by = "quarter turns and up to 20 degrees" if after >= before else "up to 10 degrees"
         self.plan.say(
             f"trained on turned and upside down images as well, the quick model has {after:.1%} instead of "
@@ -167,8 +172,8 @@ class Trials:
         spec = FeatureSpec(finetuning.finetune.input_size, precision=self.base.head.feature_precision)
         features = self._features_of_parts(self.rows, backbone, (), spec, finetuning.prediction.tta_transforms)
         best, score = None, self.accuracy(softmax)
-        for head in self._in_time(choices.finetuned_heads(self.base), self.plan.seconds_left / 2):
-            own = held_out_probabilities(finetuning, head, features, self.images, self.rows)
+        for head in self._in_time(choices.finetuned_heads(self.base), "heads", self.plan.seconds_left / 2):
+            own = self._trained(finetuning, head, features)
             for share in choices.SOFTMAX_SHARES:
                 tried = self.accuracy((1 - share) * own + share * softmax)
                 if tried > score:
@@ -329,21 +334,27 @@ class Trials:
         features = self._joined(layers)[:views]
         key = (repr(head), layers, self.size, len(features))
         if key not in self._known:
-            self._known[key] = held_out_probabilities(self.base, head, features, self.images, self.rows)
+            self._known[key] = self._trained(self.base, head, features)
         return self._known[key]
+
+    def _trained(self, recipe: Recipe, head: Head, features: np.ndarray) -> np.ndarray:
+        """The probabilities of a head on the held-out images, see `held_out_probabilities`."""
+        began = time.monotonic()
+        probabilities = held_out_probabilities(recipe, head, features, self.images, self.rows)
+        self.head_seconds = max(self.head_seconds, time.monotonic() - began)
+        return probabilities
 
     def _score(self, head: Head) -> float:
         """The accuracy of a head on the held-out images, from all layers."""
         return self.accuracy(self._predicted(head, choices.LAYERS))
 
-    def _in_time(self, candidates: Sequence[_Candidate], seconds: float) -> Iterator[_Candidate]:
-        """Yields the first candidate, and others until they have taken so many seconds."""
+    def _in_time(self, candidates: Sequence[_Candidate], what: str, seconds: float) -> Iterator[_Candidate]:
+        """Yields the first candidate, and others while the training of another head fits into so many seconds."""
         began = time.monotonic()
         for number, candidate in enumerate(candidates):
-            if number and time.monotonic() - began > seconds:
-                self.plan.say(
-                    f"{number} of {len(candidates)} choices of layers or heads are compared, the time is short"
-                )
+            if number and time.monotonic() - began + self.head_seconds > seconds:
+                each = f"one takes {self.head_seconds:.0f} s"
+                self.plan.say(f"{number} of {len(candidates)} {what} tried, because the time is short: {each}")
                 return
             yield candidate
 

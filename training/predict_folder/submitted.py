@@ -62,7 +62,7 @@ def class_names_of(folder: Path, source: Path) -> tuple[str, ...]:
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """Returns the files that the answers depend on: {relative name: path}."""
+    """Returns the code and all files of the SavedModel: {relative name: path}."""
     saved = sorted(path for path in (folder / MODEL_NAME).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path for path in (folder / CODE, *saved)}
 

@@ -11,7 +11,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import digest
 from common.folders import list_classes
-from common.images import Images, cost_of_reading
+from common.images import Images, cost_of_reading, load_folder
 from common.memory import free_memory
 from competition.synthetic import draw_folder
 from training.__main__ import main
@@ -43,6 +43,7 @@ def test_the_quick_model_is_ready_to_build(auto_data, tmp_path, capsys):
     trained = load_run(out)
     assert trained.names == ("Species1", "Species2", "Species3")
     assert trained.samples is not None
+    assert set(trained.trained_on) == set(load_folder(auto_data).file_hashes)  # all images, also the held-out ones
     shown = capsys.readouterr().out
     for text in (
         "29 color images of 3 classes, 5 to 12",
@@ -231,7 +232,11 @@ def test_a_kept_fine_tuning_is_complete_but_for_its_checkpoint(auto_data, tmp_pa
     assert read_record(tmp_path / "out" / "best").recipe.head.kind == "softmax"
     assert read_metrics(tmp_path / "out" / "finetuned")["epochs"] == 1
     assert not (tmp_path / "out" / "best" / "checkpoint.npz").exists()
-    assert load_run(tmp_path / "out").names == ("Species1", "Species2", "Species3")
+    trained, images = load_run(tmp_path / "out"), load_folder(auto_data)
+    assert trained.names == ("Species1", "Species2", "Species3")
+    with np.load(tmp_path / "out" / "val.npz") as file:
+        held_out = images.rows(file["rows"])
+    assert set(trained.trained_on) == set(images.file_hashes) - set(held_out.file_hashes)
 
 
 def saved_accuracy(out):
@@ -362,6 +367,25 @@ def test_the_larger_input_is_used_if_the_images_are_as_large_and_it_is_not_worse
     assert recipes["auto-quick"].finetune.input_size == (64 if stages == 2 else 48)
 
 
+@pytest.mark.parametrize("worse", [False, True])
+def test_the_larger_input_is_compared_with_the_smaller_one(tmp_path, monkeypatch, one_epoch, recipes, worse):
+    """With heads that have all images right at 48×48, and at 64×64 none if that is worse."""
+    draw_folder(tmp_path / "leaves", 6, classes=2, side=64)
+    first = []
+
+    def probabilities(recipe, head, features, images, rows):
+        first.append(digest(features))
+        right = np.eye(2)[images.labels[rows[1]]]
+        return 1 - right if worse and len(first) > 2 and digest(features) not in first[:2] else right
+
+    for name, value in {"INPUT_SIZE": 48, "LARGE_SIZE": 64}.items():
+        monkeypatch.setattr(choices, name, value)
+    monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
+    with pytest.raises(Reached):
+        auto(Inputs(tmp_path / "leaves", "none"), tmp_path / "out", minutes=20)
+    assert recipes["auto-quick"].finetune.input_size == (48 if worse else 64)
+
+
 @pytest.mark.parametrize("share", [pytest.param(0.0, id="alone"), pytest.param(0.5, id="averaged")])
 @pytest.mark.slow
 def test_a_better_head_on_the_fine_tuned_backbone_ships(auto_data, tmp_path, monkeypatch, one_epoch, share):
@@ -404,13 +428,39 @@ def test_each_head_on_the_pretrained_backbone_is_trained_once(auto_data, tmp_pat
     assert len(trained) == 3 + 2 + len(choices.quick_heads(choices.base_recipe({}, "float32"), kernels=True)) - 1
 
 
-def test_heads_that_take_too_long_are_left_out(auto_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trials, "HEADS_SHARE", 0.0)
-    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=0.01)
+@pytest.mark.parametrize(
+    ("each", "layers", "heads", "trained"), [(1, 3, 5, 2 + 2 + 4), (100, 2, 2, 2 + 1 + 1), (400, 1, 1, 2)]
+)
+def test_heads_that_take_long_are_left_out(
+    auto_data, tmp_path, monkeypatch, capsys, one_epoch, recipes, each, layers, heads, trained
+):
+    """15 % of 20 minutes are 180 s. The head on all layers is known from the decision on mirror images."""
+    clock = []
+
+    def probabilities(recipe, head, features, images, rows):
+        clock.append(each)
+        return np.eye(3)[images.labels[rows[1]]]
+
+    monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
+    monkeypatch.setattr(trials, "_seconds_per_view", lambda *rest: 0.001)
+    monkeypatch.setattr(trials.Trials, "may_turn", lambda self: False)
+    monkeypatch.setattr(trials, "time", SimpleNamespace(monotonic=lambda: float(sum(clock))))
+    with pytest.raises(Reached):
+        auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     printed = capsys.readouterr().out
-    assert "1 of 3 choices of layers or heads are compared, the time is short" in printed
-    head = read_record(tmp_path / "out" / "best").recipe.head
-    assert (head.feature_layers, head.c) == (choices.LAYER_SETS[0], choices.STRENGTHS[0])
+    assert (f"{layers} of 3 sets of layers tried, because the time is short: one takes {each} s" in printed) is (
+        each > 1
+    )
+    assert (f"{heads} of 5 heads tried, because the time is short" in printed) is (each > 1)
+    assert len(clock) == trained
+
+
+def test_without_time_for_another_head_the_known_one_is_taken(auto_data, tmp_path, monkeypatch, one_epoch, recipes):
+    monkeypatch.setattr(trials, "HEADS_SHARE", 0.0)
+    with pytest.raises(Reached):
+        auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
+    head = recipes["auto-quick"].head
+    assert (head.feature_layers, head.c) == (choices.LAYERS, choices.STRENGTHS[0])
 
 
 def rising():
