@@ -50,11 +50,11 @@ STEPS = (
     ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full with head.views=4"),
     ("Head trained on flips and rotations", "released_full", "released_full"),
 )
-# Cross-validations: text, folder in results/folds, and settings besides those of `released`. Each is compared with the
-# one before.
-FOLD_STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("Head trained on random views (`head.views=4`)", "augmented_head", {"head.views": 4}),
-    ("Head trained on flips and rotations: the released recipe", "released", {}),
+# Cross-validations: text, folder in results/folds, recipe and settings. Each is compared with the one before.
+FOLD_STEPS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("Head trained on random views (`head.views=4`)", "augmented_head", "released", {"head.views": 4}),
+    ("Head trained on flips and rotations: the released recipe", "released", "released", {}),
+    ("Third cycle: 12 epochs at 224×224, CutMix or MixUp (`third_cycle`)", "third_cycle", "third_cycle", {}),
 )
 FOLDS = 5
 SPECIES = [
@@ -145,10 +145,10 @@ def _folds() -> dict[str, str]:
         "folds.mistakes": _mistakes(released),
         "released.minutes": f"{_load('runs/released_full/metrics.json')['finetuning_minutes']:.0f}",
     }
-    heads = ("step", "folds", "images", "out of fold", "95 % interval", "paired difference", "p", "minutes per fold")
+    heads = ("step", "folds", "images", "out of fold", "paired difference", "p", "log loss", "minutes per fold")
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     last = None
-    for step, name, _ in FOLD_STEPS:
+    for step, name, *_ in FOLD_STEPS:
         folder = RESULTS / "folds" / name
         scores, runs = _out_of_fold(folder), finished_folds(folder)
         minutes = sum(_run_metrics(run)["finetuning_minutes"] for run in runs) / len(runs)
@@ -156,8 +156,9 @@ def _folds() -> dict[str, str]:
         took = "reused" if reused else f"{minutes:.0f}"
         each = ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs)
         interval = " to ".join(map(percent, scores["interval95"]))
-        cells = [each, f"{scores['images']:,}", percent(scores["accuracy"]), interval]
-        lines.append(f"| {step} | {' | '.join(cells + _difference(last, folder))} | {took} |")
+        cells = [each, f"{scores['images']:,}", f"{percent(scores['accuracy'])} ({interval})"]
+        cells += [*_difference(last, folder), f"{_log_loss(folder):.3f}", took]
+        lines.append(f"| {step} | {' | '.join(cells)} |")
         last = folder
     found["folds.steps"] = "\n" + "\n".join(lines) + "\n"
     return found
@@ -180,6 +181,12 @@ def _out_of_fold(crossval: Path) -> dict:
     (_, names), images = held_out(crossval)
     labels, probabilities = zip(*images.values(), strict=True)
     return metrics(np.array(labels), np.array(probabilities), names)
+
+
+def _log_loss(crossval: Path) -> float:
+    """The mean log loss of a cross-validation's finished folds together."""
+    _, images = held_out(crossval)
+    return float(np.mean([-np.log(max(probabilities[label], 1e-9)) for label, probabilities in images.values()]))
 
 
 def _mistakes(crossval: Path) -> str:

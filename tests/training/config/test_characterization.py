@@ -33,6 +33,7 @@ LONGER = {"scratch_vgg": [[40, 96]], "scratch_resnet": [[40, 96]]}
 REBASED = ("backbone", "thaw", "phases", "learning_rate", "dense", "dense_l2")
 RELEASED = ("leaderboard", "leaderboard_full")
 KEPT = sorted(set(FLAT) - DELETED)
+NEW = {"third_cycle"}  # recipes that the flat records do not have
 
 
 def common_part(fields, wanted):
@@ -48,7 +49,7 @@ def earlier_epochs(flat):
 
 
 def test_every_recipe_is_compared():
-    assert {RENAMED.get(name, name) for name in KEPT} == set(recipe_names())
+    assert {RENAMED.get(name, name) for name in KEPT} | NEW == set(recipe_names())
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -93,6 +93,7 @@ DIFFERENCES = {
     ("randaug_cutmix_mixup", "randaug"): {BATCH},
     ("folders", "online"): {"data.pipeline"},
     ("released_full", "released"): {"data.validation_split"},
+    ("third_cycle", "released"): {"finetune.init_from", "finetune.learning_rate", SCHEDULE, BATCH},
 }
 
 
