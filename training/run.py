@@ -186,8 +186,8 @@ def head_features(
 
 
 def _trained_on(images: Images, data: TrainVal) -> list[int]:
-    """The rows of the images that are trained on: neither held out nor left out by resampling."""
-    files = set(data.train.paths)
+    """The rows of the image files that are trained on: neither held out nor left out by resampling."""
+    files = set(data.train.paths) if images.file_hashes else set()
     return [row for row, path in enumerate(images.paths) if path in files]
 
 
