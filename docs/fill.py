@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import log_loss
 
 from benchmarks.result import read_result
 from common.cli import argument_parser, run_command
@@ -185,8 +186,9 @@ def _out_of_fold(crossval: Path) -> dict:
 
 def _log_loss(crossval: Path) -> float:
     """The mean log loss of a cross-validation's finished folds together."""
-    _, images = held_out(crossval)
-    return float(np.mean([-np.log(max(probabilities[label], 1e-9)) for label, probabilities in images.values()]))
+    (_, names), images = held_out(crossval)
+    labels, probabilities = zip(*images.values(), strict=True)
+    return float(log_loss(labels, probabilities, labels=range(len(names))))
 
 
 def _mistakes(crossval: Path) -> str:

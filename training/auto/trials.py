@@ -39,8 +39,6 @@ COPIES = 5  # of all images, which a fine-tuning has in memory at most
 FEATURE_BYTES = 450_000  # of an image's features in memory: four views, and copies while a head is trained
 LARGE_TRIAL = 0.1  # of the time left, at most, for features at LARGE_SIZE
 HEADS_SHARE = 0.15  # of the time, at most, for comparing layers, and again for comparing heads; one is always tried
-
-
 _Candidate = TypeVar("_Candidate")
 
 

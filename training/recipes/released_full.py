@@ -2,7 +2,7 @@
 
 The accuracy to expect is that of the cross-validation of `released` in docs/accuracy.md: same recipe and epochs.
 
-Duration: 190 minutes on two slow cores with AMX, in bfloat16.
+Duration: 190 minutes on two cores with AMX, in bfloat16.
 
 Command: python -m training run released_full --data data/leaves/train
 """

@@ -428,13 +428,13 @@ def test_each_head_on_the_pretrained_backbone_is_trained_once(auto_data, tmp_pat
     assert len(trained) == 3 + 2 + len(choices.quick_heads(choices.base_recipe({}, "float32"), kernels=True)) - 1
 
 
+@pytest.mark.usefixtures("one_epoch", "recipes")
 @pytest.mark.parametrize(
-    ("each", "layers", "heads", "trained"), [(1, 3, 5, 2 + 2 + 4), (100, 2, 2, 2 + 1 + 1), (400, 1, 1, 2)]
+    "case", [(1, 3, 5, 2 + 2 + 4), (100, 2, 2, 2 + 1 + 1), (400, 1, 1, 2)], ids=["quick", "slow", "very slow"]
 )
-def test_heads_that_take_long_are_left_out(
-    auto_data, tmp_path, monkeypatch, capsys, one_epoch, recipes, each, layers, heads, trained
-):
+def test_heads_that_take_long_are_left_out(auto_data, tmp_path, monkeypatch, capsys, case):
     """15 % of 20 minutes are 180 s. The head on all layers is known from the decision on mirror images."""
+    each, layers, heads, trained = case  # seconds of a head, then what is tried and trained
     clock = []
 
     def probabilities(recipe, head, features, images, rows):
