@@ -18,8 +18,9 @@ pytestmark = pytest.mark.integration
 PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 
 # One step of a recipe and the validation loss after it, without MixUp and dropout, whose random numbers are the
-# backend's own. Prints the backend, both losses, and how far the kernels moved. InceptionV3 is in single precision,
-# because the backends round to bfloat16 so differently that losses differ by 1.2e-3.
+# backend's own. Prints the backend, both losses, how far the kernels moved, and a sum of new batch statistics.
+# InceptionV3 is in single precision, because the backends round to bfloat16 so differently that losses differ by
+# 1.2e-3.
 STEP = """
 import json, sys
 from pathlib import Path
@@ -29,7 +30,9 @@ from common.images import load_folder
 from training.data.pipeline import array_batches, one_hot
 from training.data.split import TrainVal
 from training.fit.checkpoint import TrainState
+from training.fit.features import FeatureSpec
 from training.fit.finetune import _compiled, _Job, make_backbone
+from training.fit.swa import recalibrate
 from training.model.heads import softmax_head
 from training.recipes import load_recipe
 
@@ -55,7 +58,10 @@ batches = array_batches(images, np.arange(16), recipe, 0)
 before = backbone.get_weights()
 logs = model.fit(batches, validation_data=(images.images, one_hot(images.labels, 8)), verbose=0).history
 moved = np.mean([np.abs(a - b).mean() for a, b in zip(backbone.get_weights(), before) if a.ndim == 4])
-print(json.dumps([keras.backend.backend(), logs["loss"][0], logs["val_loss"][0], float(moved)]))
+backbone.set_weights(before)
+recalibrate(backbone, images.images, FeatureSpec(size, recipe.augmentation.transforms), 8)
+sums = [np.abs(keras.ops.convert_to_numpy(v)).sum() for v in backbone.non_trainable_variables if "moving" in v.path]
+print(json.dumps([keras.backend.backend(), logs["loss"][0], logs["val_loss"][0], float(moved), float(sum(sums))]))
 """
 
 
@@ -75,11 +81,12 @@ def test_step_has_the_same_loss_under_jax(network, tmp_path):
     arguments = (str(tmp_path / "leaves"), str(tmp_path / "initial.weights.h5"), network)
     results = [step(backend, *arguments) for backend in ("tensorflow", "jax")]
     assert [result[0] for result in results] == ["tensorflow", "jax"]
-    (_, loss, after, moved), (_, loss_jax, after_jax, moved_jax) = results
+    (_, loss, after, moved, statistics), (_, loss_jax, after_jax, moved_jax, statistics_jax) = results
     assert loss == pytest.approx(loss_jax, abs=1e-3)
     # Adam's first step is the sign of the gradient. If the gradient is almost 0, its sign depends on rounding.
     assert after == pytest.approx(after_jax, rel=1e-2)
     assert moved == pytest.approx(moved_jax, rel=1e-2) and moved > 1e-5
+    assert statistics == pytest.approx(statistics_jax, rel=1e-3)
 
 
 def test_backend_is_chosen_once_and_must_be_installed(tmp_path, capsys, monkeypatch):

@@ -1,10 +1,11 @@
 """Arrays → batches: shuffled, augmented in parallel and prefetched.
 
 Labels are one-hot, because CutMix and MixUp give an image a share of several classes. Under TensorFlow the batches come
-from `tf.data`, under other backends of Keras the same batches come from a `keras.utils.PyDataset`.
+from `tf.data`, under JAX the same batches come from a `keras.utils.PyDataset`.
 """
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -19,6 +20,7 @@ from common.images import Images
 from training.data.augment import apply_views, draw_views
 
 PREFETCHED = 4  # batches
+WORKERS = 2  # threads that make batches under JAX; TensorFlow uses all processors
 
 
 def array_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, folder: Path | None = None) -> Any:
@@ -90,6 +92,13 @@ def _ready(data):
     return data.prefetch(PREFETCHED).with_options(options)
 
 
+@functools.cache  # compiled once for all epochs
+def _compiled_views():
+    import jax
+
+    return jax.jit(apply_views)
+
+
 class _PlainBatches(keras.utils.PyDataset):
     def __init__(self, batch_size, arrays):
         super().__init__()
@@ -105,9 +114,10 @@ class _PlainBatches(keras.utils.PyDataset):
 
 class _ArrayBatches(keras.utils.PyDataset):
     def __init__(self, images, targets, order, views, mixing, batch_size):
-        super().__init__()
+        super().__init__(workers=WORKERS, max_queue_size=PREFETCHED)  # threads, which keep the order
         self.images, self.targets, self.order, self.views = images, targets, order, views
         self.mixing, self.batch_size = mixing, batch_size
+        self.apply_views = _compiled_views()
 
     def __len__(self):
         return len(self.order) // self.batch_size
@@ -115,7 +125,7 @@ class _ArrayBatches(keras.utils.PyDataset):
     def __getitem__(self, number):
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         rows = self.order[part]
-        batch = apply_views(self.images[rows], *(array[part] for array in self.views)), self.targets[rows]
+        batch = self.apply_views(self.images[rows], *(array[part] for array in self.views)), self.targets[rows]
         for layer, seed in self.mixing:  # built for each batch, so that a batch requested twice is the same
             batch = _mixing(layer(seed=seed + 1000 * number))(*batch)
         return tuple(map(keras.ops.convert_to_numpy, batch))

@@ -81,6 +81,7 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
             except InUse as error:
                 print(f"{folder}: skipped, {error}")
                 missing.append(folder)
+    missing = [folder for folder in missing if not (folder / METRICS).is_file()]  # others are finished by now
     if missing:
         print(f"{len(missing)} folds are being trained by other processes; repeat the command when they are done")
         return None

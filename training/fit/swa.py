@@ -3,6 +3,9 @@
 Source: P. Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -44,13 +47,41 @@ def recalibrate(backbone: keras.Model, images: np.ndarray, spec: FeatureSpec, ba
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    statistics = [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
     images = images[np.random.default_rng(spec.seed).permutation(len(images))]
     images = images[: max(batch_size, len(images) // batch_size * batch_size)]
     batches = view_batches(images, spec, view=0, batch_size=batch_size)
     count = -(-len(images) // batch_size)
+    for norm in norms:
+        norm.momentum = 0.0  # the moving statistics become those of the batch
+    update = _training_call(backbone)
+    mean: list[np.ndarray] = []
     for number, pixels in enumerate(progress(batches, "batch statistics", unit="batch", total=count)):
-        for norm in norms:
-            norm.momentum = number / (number + 1)  # the plain mean over all batches
-        backbone(pixels, training=True)
+        update(pixels)
+        mean = add_to_mean(mean, statistics, number)
+    for variable, value in zip(statistics, mean, strict=True):
+        variable.assign(value)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _training_call(model: keras.Model) -> Callable[[Any], Any]:
+    """A function that passes a batch through a model as in training, which updates the moving statistics.
+
+    Under JAX it is compiled, because single operations take long to start there.
+    """
+    if keras.backend.backend() != "jax":
+        return lambda batch: model(batch, training=True)
+    import jax
+
+    @jax.jit
+    def updated(weights, state, batch):
+        return model.stateless_call(weights, state, batch, training=True)[1]
+
+    def update(batch: Any) -> None:
+        weights, state = model.trainable_variables, model.non_trainable_variables
+        values = updated([v.value for v in weights], [v.value for v in state], batch)
+        for variable, value in zip(state, values, strict=True):
+            variable.assign(value)
+
+    return update

@@ -155,6 +155,22 @@ def test_a_fold_of_another_process_is_skipped(crossval_inputs, tmp_path, monkeyp
     assert "1 folds are being trained by other processes" in text
 
 
+def test_a_fold_that_another_process_has_finished_meanwhile_is_gathered(
+    finished_crossval, crossval_inputs, tmp_path, monkeypatch
+):
+    out, result = tmp_path / "shared", finished_crossval[1]
+    shutil.copytree(finished_crossval[0], out)
+    metrics = out / "seed1-fold0" / "metrics.json"
+    metrics.rename(tmp_path / "metrics.json")
+
+    def train(recipe, *rest):
+        (tmp_path / "metrics.json").rename(metrics)
+        raise InUse("the run is in use by process 1")
+
+    monkeypatch.setattr(module, "train", train)
+    assert crossval(RECIPE, "small", crossval_inputs, out, FOLDS, 2) == result
+
+
 def test_a_locked_fold_is_not_trained(crossval_inputs, tmp_path, capsys):
     folder = tmp_path / "seed0-fold0"
     folder.mkdir()
