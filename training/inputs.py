@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.folders import ClassFolders
 from common.groups import with_groups
-from common.images import Images, load_folder, load_images
+from common.images import Images, load_images
 from common.labels import LabelledFolder
 
 
@@ -17,15 +17,16 @@ class Inputs:
 
     data: folder of class folders, or with `labels` of image files.
     backbone_weights: see `training.model.backbones`.
-    test: another folder of class folders that is reported on and used for nothing else, or None.
+    test: another folder of images that is reported on and used for nothing else, or None.
     reuse: folders of finished runs, or for `crossval` of cross-validations, whose fine-tuning is taken over if it made
         the same choices.
     require_reuse: whether it is an error if none of them did.
     groups: CSV file of images that a split keeps together, see `common.groups`, or None.
     size: (height, width) in pixels at which the images are read; None takes that of `load_images`.
     labels: CSV file with the labels of the images in `data`, see `common.labels`, or None.
-    label_columns: its columns of files and of labels; None: they are recognized.
-    validation: folder of class folders that is the validation part, or None: it is split from `data`.
+    label_columns: the columns of files and of labels, also of the next two files; None: they are recognized.
+    validation_labels, test_labels: the same of the images in `validation` and `test`; None: they are class folders.
+    validation: folder of images that are the validation part, or None: it is split from `data`.
     teacher: folder of a finished cross-validation, whose predictions are soft targets, or None.
     max_images: at most so many images of `data` are read, evenly spaced in each class; None reads all.
     """
@@ -40,8 +41,29 @@ class Inputs:
     labels: Path | None = None
     label_columns: tuple[str, str] | None = None
     validation: Path | None = None
+    validation_labels: Path | None = None
+    test_labels: Path | None = None
     teacher: Path | None = None
     max_images: int | None = None
+
+    def other_folders(self) -> dict[str, LabelledFolder]:
+        """The validation and the test images that are given, by the name of their option.
+
+        Raises:
+            UserError: a file of labels without its folder.
+        """
+        given = {
+            "--validation": (self.validation, self.validation_labels),
+            "--test": (self.test, self.test_labels),
+        }
+        for option, (folder, labels) in given.items():
+            if labels and not folder:
+                raise UserError(f"{option}-labels has the labels of the images in {option}; give {option} DIR as well")
+        return {
+            option: LabelledFolder(folder, labels, self.label_columns if labels else None)
+            for option, (folder, labels) in given.items()
+            if folder
+        }
 
 
 Loaded = tuple[Images, Images | None]  # the labelled images, and the test images
@@ -60,8 +82,9 @@ def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> Loaded:
 
     Raises:
         UserError: see `load_images`, `list_classes`, `list_labelled` and `with_groups`; validation or test images of
-            other classes; options that exclude each other.
+            other classes; options that exclude or need each other.
     """
+    others = inputs.other_folders()
     if inputs.validation and inputs.groups:
         raise UserError("--groups is for splitting --data, which --validation leaves whole; give only one of them")
     images = load_labelled(inputs)
@@ -69,22 +92,18 @@ def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> Loaded:
         say(note)
     if inputs.groups:
         images = with_groups(images, Path(inputs.groups), Path(inputs.data))
-    if inputs.validation:
-        validation = _load_other(Path(inputs.validation), images, "--validation", say)
+    if "--validation" in others:
+        validation = _load_other("--validation", others, images, say)
         say(f"{len(validation)} --validation images are held out, all of --data is trained on")
         images = images.with_validation(validation)
-    return images, _load_other(Path(inputs.test), images, "--test", say) if inputs.test else None
+    return images, _load_other("--test", others, images, say) if "--test" in others else None
 
 
 def require_outside(out: Path, inputs: Inputs) -> None:
     """Raises a UserError if an output folder is within class folders, where it would become a class."""
-    folders = {
-        "--data": None if inputs.labels else inputs.data,
-        "--validation": inputs.validation,
-        "--test": inputs.test,
-    }
-    for option, folder in folders.items():
-        if folder and Path(out).resolve().is_relative_to(Path(folder).resolve()):
+    folders = {"--data": LabelledFolder(inputs.data, inputs.labels), **inputs.other_folders()}
+    for option, images in folders.items():
+        if not images.table and Path(out).resolve().is_relative_to(Path(images.folder).resolve()):
             raise UserError(
                 f"the folder of a run must be outside of {option}, where it would become a class; got {out}, give "
                 "another --out or --runs"
@@ -102,9 +121,9 @@ def list_inputs(inputs: Inputs) -> ClassFolders:
     return listed if inputs.max_images is None else listed.limited(inputs.max_images)
 
 
-def _load_other(folder: Path, images: Images, option: str, say: Callable[[str], object]) -> Images:
-    """The images of other class folders, at the size and with the class names of the labelled images."""
-    other = load_folder(folder, images.images.shape[1:3]).with_classes(images.names, option, "--data")
+def _load_other(option: str, others: dict[str, LabelledFolder], images: Images, say: Callable[[str], object]) -> Images:
+    """The validation or test images, at the size and with the class names of the labelled images."""
+    other = load_images(others[option].files(), images.images.shape[1:3]).with_classes(images.names, option, "--data")
     for note in other.notes:
         say(note)
     missing = [name for label, name in enumerate(other.names) if label not in other.labels]

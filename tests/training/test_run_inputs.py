@@ -323,6 +323,75 @@ def test_a_validation_folder_excludes_groups_folds_and_cross_validation(leaf_fol
     assert re.search("crossval holds out every image.*--validation", capsys.readouterr().err)
 
 
+# --- validation and test images whose labels are in CSV files
+
+
+@pytest.fixture
+def tables(leaf_folder, tmp_path):
+    """One flat folder, `all`, of the leaves, and three tables with two, one and the rest of each class."""
+    (tmp_path / "all").mkdir()
+    parts = {"val.csv": range(2), "test.csv": range(2, 3), "train.csv": range(3, 8)}
+    rows = {name: ["image,species"] for name in parts}
+    for path in sorted(leaf_folder.glob("*/*.jpg")):
+        name = f"{path.parent.name}_{path.name}"
+        shutil.copy(path, tmp_path / "all" / name)
+        (table,) = [table for table, numbers in parts.items() if int(path.stem) in numbers]
+        rows[table].append(f"{name},{path.parent.name}")
+    for name, lines in rows.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n", "utf-8")
+    return tmp_path
+
+
+def three_tables(folder, **more):
+    files = {"labels": "train.csv", "validation_labels": "val.csv", "test_labels": "test.csv"}
+    given = {name: folder / file for name, file in files.items()}
+    return Inputs(folder / "all", "none", folder / "all", validation=folder / "all", **{**given, **more})
+
+
+def test_train_validation_and_test_images_of_one_folder_by_three_tables(tables, quick, capsys):
+    images, test = load_inputs(three_tables(tables))
+    assert (len(images), sum(images.held_out), len(test)) == (21, 6, 3)
+    kept = [int(path[-9:-4]) for path, held_out in zip(images.paths, images.held_out, strict=True) if held_out]
+    assert kept == [0, 1] * 3 and images.labels[np.array(images.held_out)].tolist() == [0, 0, 1, 1, 2, 2]
+    assert [int(path[-9:-4]) for path in test.paths] == [2, 2, 2] and test.labels.tolist() == [0, 1, 2]
+    printed = capsys.readouterr().out
+    assert "are also in" not in printed and "6 --validation images are held out" in printed
+    result = train(quick, "given", three_tables(tables), tables / "all" / "run")  # it would not become a class
+    assert (result["training_images"], result["images"], result["test"]["images"]) == (15, 6, 3)
+
+
+def test_the_label_columns_are_those_of_all_tables(tables):
+    columns = three_tables(tables, label_columns=("image", "species"))
+    images, test = load_inputs(columns)
+    assert (len(images), len(test)) == (21, 3)
+    (tables / "test.csv").write_text("file,species\nSpecies1_00002.jpg,Species1\n", "utf-8")
+    with pytest.raises(UserError, match="--label-columns must be two of.*file"):
+        load_inputs(columns)
+
+
+def test_an_image_in_two_tables_is_warned_of(tables, capsys):
+    with open(tables / "val.csv", "a") as file:
+        file.write("Species2_00005.jpg,Species2\n")
+    load_inputs(three_tables(tables))
+    assert "warning: 1 of the 7 --validation images are also in --data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["validation", "test"])
+def test_labels_without_their_folder_are_refused(tables, option):
+    inputs = replace(three_tables(tables), **{option: None})
+    with pytest.raises(UserError, match=f"^--{option}-labels has the labels .* give --{option} DIR as well"):
+        load_inputs(inputs)
+
+
+def test_the_options_of_the_tables_are_read(tables, capsys):
+    run = ["run", "tuned", "--out", str(tables / "run"), "--data", str(tables / "all")]
+    run += ["--labels", str(tables / "train.csv"), "--validation", str(tables / "all")]
+    assert main([*run, "--validation-labels", str(tables / "no.csv"), "--test-labels", str(tables / "test.csv")]) == 2
+    assert "--test-labels has the labels" in capsys.readouterr().err
+    assert main([*run, "--validation-labels", str(tables / "no.csv")]) == 2
+    assert "no.csv" in capsys.readouterr().err
+
+
 # --- weights that cannot be downloaded
 
 

@@ -16,8 +16,8 @@ from training.inputs import Inputs
 from training.run_folder import BEST, FEATURES, LOCK, PLAN
 
 QUICK, FINETUNED, HEAD, ALL = "quick", "finetuned", "head", "all"  # the steps
-PATHS = ("data", "labels", "validation", "test", "groups")
-GIVEN = ("data", "labels", "label_columns", "validation", "test", "groups", "size", "backbone_weights")
+PATHS = ("data", "labels", "validation", "validation_labels", "test", "test_labels", "groups")
+GIVEN = (*PATHS, "label_columns", "size", "backbone_weights")
 
 
 @dataclass

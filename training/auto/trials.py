@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from common.errors import UserError
-from common.folders import ClassFolders, list_classes
+from common.folders import ClassFolders
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
 from common.memory import free_memory
@@ -190,7 +190,7 @@ class Trials:
         Images of --validation and --test are never left out; they may take half of the time and memory.
         """
         read_seconds, image_bytes = cost_of_reading(listed, inputs.size)
-        others = sum(list_classes(folder).count for folder in (inputs.validation, inputs.test) if folder)
+        others = sum(folder.files().count for folder in inputs.other_folders().values())
         share = QUICK_SHARE if self.plan.minutes < QUICK_MINUTES else FEATURE_SHARE
         seconds = share * 60 * max(LEAST_MINUTES, self.plan.minutes)
         affordable, fitting = (

@@ -69,7 +69,7 @@ def _add_mistakes(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "mistakes", "draw the worst mistakes of a run or a cross-validation")
     command.add_argument("folder", help="a finished run with a validation part, or the folder of a cross-validation")
     add_data(command, "the images that it was trained on")
-    add_validation(command, "the class folders that it was validated on, if it was trained with --validation")
+    add_validation(command, "the images that it was validated on, if it was trained with --validation")
     command.add_argument("--out", type=output_file, default="mistakes.png", help="the picture (default: %(default)s)")
     command.add_argument("--count", type=int, default=15, help="thumbnails at most (default: %(default)s)")
     command.set_defaults(command=_mistakes)
@@ -92,7 +92,7 @@ def _add_label_errors(commands: argparse._SubParsersAction) -> None:
         "regression on features of the pretrained backbone, in five folds)",
     )
     add_weights(command)
-    add_validation(command, "class folders that are examined as well; those that --folder was validated on, if it was")
+    add_validation(command, "images that are examined as well; those that --folder was validated on, if it was")
     add_size(command)
     command.add_argument("--out", type=output_file, default="label_errors.html", help="the page (default: %(default)s)")
     command.add_argument("--cache", help="folder of cached features (default: runs/.features)")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python -m training auto --data my/images --minutes 30 --out runs/mine
-  python -m training auto --data my/images --labels my/train.csv --validation my/validation
+  python -m training auto --data my/images --labels my/train.csv --validation my/images --validation-labels my/val.csv
   python -m training list
   python -m training run inception_svm --data data/leaves/train --out runs/first
   python -m training run inception_svm --data data/leaves/train --set finetune.batch_size=16
@@ -45,8 +45,8 @@ def inputs_of(options: argparse.Namespace, require_reuse: bool = False) -> "Inpu
     """The `Inputs` that a command's options name."""
     from training.inputs import Inputs
 
-    read = ("test", "groups", "size", "labels", "label_columns", "validation_folder", "max_images")
-    names = ("backbone_weights", "teacher", *read)
+    labels = ("labels", "label_columns", "validation_labels", "test_labels")
+    names = ("backbone_weights", "teacher", "test", "groups", "size", "validation_folder", "max_images", *labels)
     given = {name.removesuffix("_folder"): getattr(options, name) for name in names if hasattr(options, name)}
     return Inputs(options.data, reuse=tuple(getattr(options, "reuse", ())), require_reuse=require_reuse, **given)
 
@@ -69,10 +69,25 @@ def add_data(command: argparse.ArgumentParser, what: str = "the labelled images"
 
 def add_validation(
     command: argparse.ArgumentParser,
-    what: str = "class folders that are the validation part; all of --data is then trained on (default: a split)",
+    what: str = "images that are the validation part; all of --data is then trained on (default: a split)",
 ) -> None:
-    """The option of validation images in a folder of their own."""
+    """The options of validation images in a folder of their own."""
     command.add_argument("--validation", dest="validation_folder", metavar="DIR", help=what)
+    _add_labels_of(command, "--validation")
+
+
+def add_test(
+    command: argparse.ArgumentParser, what: str = "images that are reported on and used for nothing else"
+) -> None:
+    """The options of test images."""
+    command.add_argument("--test", metavar="DIR", help=what)
+    _add_labels_of(command, "--test")
+
+
+def _add_labels_of(command: argparse.ArgumentParser, option: str) -> None:
+    command.add_argument(
+        f"{option}-labels", metavar="FILE", help=f"CSV file with the labels of {option} (default: class folders)"
+    )
 
 
 def add_weights(command: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from training.commands.options import (
     add_data,
     add_groups,
     add_size,
+    add_test,
     add_training_options,
     add_validation,
     add_weights,
@@ -46,7 +47,7 @@ def _add_auto(commands: argparse._SubParsersAction) -> None:
         default="runs/auto",
         help="new folder, or that of an interrupted search; best/ is the best run (default: %(default)s)",
     )
-    command.add_argument("--test", help="class folders that are reported on and used for nothing else")
+    add_test(command)
     add_weights(command)
     add_size(command)
     add_groups(command)
@@ -69,7 +70,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run is continued")
     command.add_argument("--runs", default="runs", help="folder of the folders of several runs (default: runs)")
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="train each with N seeds on one split")
-    command.add_argument("--test", help="class folders that are reported on and used for nothing else")
+    add_test(command)
     command.add_argument(
         "--reuse",
         action="append",
@@ -192,7 +193,7 @@ def _add_tune(commands: argparse._SubParsersAction) -> None:
     command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")
     command.add_argument("--out", required=True, help="folder of the search; an interrupted one is continued")
     command.add_argument("--trials", type=whole_number, default=60, metavar="N", help="default: %(default)s")
-    command.add_argument("--test", help="class folders on which each trial is reported; none is selected by them")
+    add_test(command, "images on which each trial is reported; none is selected by them")
     add_training_options(command)
     command.set_defaults(command=_tune)
 

@@ -237,6 +237,8 @@ def test_images_that_are_left_out_stay_left_out(begun):
     ("change", "message"),
     [
         ({"test": "elsewhere"}, "another --test; repeat its own command"),
+        ({"test": "leaves", "test_labels": "test.csv"}, "another --test"),
+        ({"validation_labels": "val.csv"}, "another --validation-labels"),
         ({"backbone_weights": "imagenet"}, "another --backbone-weights"),
         ({"size": (32, 32)}, "another --size"),
     ],
