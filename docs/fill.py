@@ -144,6 +144,7 @@ def _folds() -> dict[str, str]:
         **_cross_validation("folds_before", before),
         "folds.class_bias": str(class_bias(released)[1]),
         "folds.mistakes": _mistakes(released),
+        "folds.ensemble": _ensemble(released, RESULTS / "folds" / "third_cycle"),
         "released.minutes": f"{_load('runs/released_full/metrics.json')['finetuning_minutes']:.0f}",
     }
     heads = ("step", "folds", "images", "out of fold", "paired difference", "p", "log loss", "minutes per fold")
@@ -197,6 +198,19 @@ def _mistakes(crossval: Path) -> str:
     wrong = Counter(names[label] for label, probabilities in images.values() if probabilities.argmax() != label)
     (first, most), (second, more) = wrong.most_common(2)
     return f"Of {wrong.total()} mistakes on {len(images):,} images, {most} are of {first} and {more} of {second}"
+
+
+def _ensemble(first: Path, second: Path) -> str:
+    """The accuracy of two cross-validations' mean probabilities on their common images, and their common mistakes."""
+    (_, one), (_, other) = held_out(first), held_out(second)
+    rows = sorted(one.keys() & other.keys())
+    labels = np.array([one[row][0] for row in rows])
+    a, b = (np.array([images[row][1] for row in rows]) for images in (one, other))
+    wrong, also, together = (p.argmax(axis=1) != labels for p in (a, b, a + b))
+    return (
+        f"{percent(1 - together.mean())} of {len(rows):,} images right, the second alone {percent(1 - also.mean())}; "
+        f"both have {(wrong & also).sum()} of the {wrong.sum()} mistakes of the first"
+    )
 
 
 def _run_metrics(run: Path) -> dict:
