@@ -6,7 +6,8 @@ the class names and the sample's own values leave no other reading; otherwise th
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import UserError
@@ -14,16 +15,29 @@ from competition.package.class_names import shortened
 
 KINDS = ("names", "positions", "one-based", "probability")  # the values of --answer; also probability:CLASS
 MAX_DIGITS = 9
-NEGATIONS = {
-    "not",
-    "no",
-    "non",
-    "without",
-    "free",
-    "absent",
-    "missing",
-    "lacking",
-}  # words of a column that takes the probability of the other class
+# Words beside the class in the name of a column that takes its probability. Any other may negate it, as in not_cat.
+NEUTRAL = {
+    "a",
+    "an",
+    "answer",
+    "class",
+    "confidence",
+    "has",
+    "is",
+    "label",
+    "likelihood",
+    "of",
+    "p",
+    "pred",
+    "predicted",
+}
+NEUTRAL |= {"prediction", "prob", "proba", "probability", "score", "target", "the", "y"}
+SPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda name: unicodedata.normalize("NFC", name),
+    lambda name: unicodedata.normalize("NFD", name),
+    lambda name: name.replace(" ", "_"),
+    lambda name: re.sub(r"^([0-9]+)\.0+$", r"\1", name),  # 2.0, as a table with empty cells has it
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,7 @@ def match_columns(columns: Sequence[str], names: Sequence[str], told: str | None
         raise UserError(f"--answer probability needs one column of answers, the sample has {len(columns)}")
     if not columns:
         raise UserError("several columns of answers need a header that names their classes; add it")
+    names = _spelled(set(columns), names)
     kinds = [kind] if kind else ["names"] if _are_numbers(names) else ["names", "positions", "one-based"]
     for option in kinds:
         found = _positions_of(columns, names, option)
@@ -167,10 +182,17 @@ def _fix(others: Iterable[str], names: Sequence[str]) -> str:
 
 
 def _spelled(values: set[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The class names as the sample spells them: with underscores for spaces, if one of its values shows that."""
-    underscored = tuple(name.replace(" ", "_") for name in names)
-    shown = values & (set(underscored) - set(names))
-    return underscored if shown and len(set(underscored)) == len(names) else tuple(names)
+    """The class names as the sample spells them, if one of its values shows that: see `SPELLINGS`.
+
+    Decimal numbers become whole numbers if the sample has no decimal number.
+    """
+    names = tuple(names)
+    for spelling in SPELLINGS:
+        spelled = tuple(map(spelling, names))
+        shown = values & (set(spelled) - set(names)) or (_are_numbers(spelled) and _are_numbers(values))
+        if shown and len(set(spelled)) == len(names):
+            names = spelled
+    return names
 
 
 def _list_length(cells: Sequence[Sequence[str]], names: Sequence[str]) -> int:
@@ -205,6 +227,9 @@ def _numbered(values: set[str], column: str, names: Sequence[str]) -> Answer:
             return Answer("names", written)
         what = "are none of the class names: they may be placeholders or positions"
         raise _undecided(values, column, what, ("names", "positions", "one-based"))
+    if numbers == {0} and _end_in_other_numbers(names):
+        what = "may be placeholders, and the class names end in numbers that do not count from 0"
+        raise _undecided(values, column, what, ("names", "positions", "one-based"))
     if min(numbers) == 0 and max(numbers) < count:
         return Answer("positions", _written(range(count), values))
     if min(numbers) > 0 and max(numbers) == count:
@@ -229,23 +254,42 @@ def _binary(values: set[str], column: str, names: Sequence[str]) -> Answer:
     raise _undecided(values, column, what, ("names",) * _are_numbers(names) + options)
 
 
+def _end_in_other_numbers(names: Sequence[str]) -> bool:
+    """Whether the class names end in different numbers that are not their positions from 0."""
+    ends = [re.search(r"[0-9]{1,9}$", name) for name in names]
+    numbers = {int(end[0]) for end in ends if end}
+    return len(numbers) == len(names) and numbers != set(range(len(names)))
+
+
 def _named_class(column: str, names: Sequence[str]) -> int | None:
     """The one of two classes that the column is called after, or 1 if the classes are 0 and 1; else None.
 
-    It is None if the column is called after what an image is not, as not_cat.
+    Beside the class, the column may have words of `NEUTRAL` only, so that it is None for un-healthy and cat_absence.
     """
-    words = _words(column)
-    whole = [place for place, name in enumerate(names) if name.casefold() == column.casefold()]
-    found = whole or [place for place, name in enumerate(names) if name.casefold() in words]
-    if not whole and (words & NEGATIONS) - {name.casefold() for name in names}:
-        return None
-    if len(found) == 1:
-        return found[0]
+    for place, name in enumerate(names):
+        if _folded(name) == _folded(column):
+            return place
+    rests = [_rest(_words(column), _words(name)) for name in names]
+    called = [place for place, rest in enumerate(rests) if rest is not None and rest <= NEUTRAL]
+    if called:
+        return max(called, key=lambda place: len(_words(names[place])))  # hot dog rather than dog
     return _numbers(names).index(1) if sorted(_numbers(names)) == [0, 1] else None
 
 
-def _words(column: str) -> set[str]:
-    return set(re.split(r"[\W_]+", column.casefold()))
+def _rest(words: list[str], name: list[str]) -> set[str] | None:
+    """The words beside those of a class name; None if these are not among them, in a row."""
+    for start in range(len(words) - len(name) + 1):
+        if words[start : start + len(name)] == name:
+            return {*words[:start], *words[start + len(name) :]}
+    return None
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[\W_]+", _folded(text))
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def _told_probability(values: set[str], column: str, names: Sequence[str], named: str) -> Answer:
@@ -253,7 +297,7 @@ def _told_probability(values: set[str], column: str, names: Sequence[str], named
     if len(names) != 2 or not _are_probabilities(values - {""}):
         raise UserError(f"--answer probability needs two classes and numbers from 0 to 1, got {len(names)} classes")
     found = names.index(named) if named else _named_class(column, names)
-    if found is None and _words(column) & NEGATIONS:
+    if found is None and any(_rest(_words(column), _words(name)) is not None for name in names):  # not_cat
         raise _undecided_class(values, column, names)
     return Answer("probability", columns=(1 if found is None else found,))
 

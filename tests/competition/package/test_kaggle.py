@@ -80,9 +80,10 @@ def test_sample_with_names(submitted_model, image_folder, by_id, tmp_path):
 
 def test_sample_with_numbers(submitted_model, image_folder, by_id, tmp_path):
     ids = shuffled(by_id)
-    path, notes = write_csv(
-        submitted_model, image_folder, write_sample(tmp_path / "sample.csv", ids, value="0"), tmp_path / "a.csv"
-    )
+    sample = write_sample(tmp_path / "sample.csv", ids, value="0")
+    with pytest.raises(UserError, match="may be placeholders.* --answer positions or --answer one-based"):
+        write_csv(submitted_model, image_folder, sample, tmp_path / "a.csv")
+    path, notes = write_csv(submitted_model, image_folder, sample, tmp_path / "a.csv", "positions")
     assert "0 = Species1, 1 = Species2" in notes[0]
     assert table(path) == [["id", "label"], *([name, str(by_id[name].argmax())] for name in ids)]
 

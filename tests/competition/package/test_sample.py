@@ -15,6 +15,7 @@ from competition.package.kaggle_kernel import read_ids, write_answers
 from competition.package.sample import read_sample
 
 pytestmark = pytest.mark.unit
+TREES = ("alder", "ash", "beech", "birch", "elm", "lime", "oak", "yew")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
@@ -28,7 +29,7 @@ def test_sample_with_windows_line_ends_and_byte_order_mark(tmp_path, end, bom):
 
 def test_blank_lines_are_skipped(tmp_path):
     (tmp_path / "s.csv").write_text("id,label\n7,0\n\n8,0\n\n")
-    assert read_sample(tmp_path / "s.csv", NAMES).ids == ("7", "8")
+    assert read_sample(tmp_path / "s.csv", TREES).ids == ("7", "8")
 
 
 INVALID = {
@@ -89,9 +90,9 @@ ROWS = {
     "header": ("id,label\n7.jpg,0\n8.jpg,0\n", ("id", "label"), 0),
     "no header": ("7.jpg,0\n8.jpg,0\n", (), 0),
     "no header, one row": ("7.jpg,0\n", (), 0),
-    "no header, no suffix": ("7,Species1\n8,Species2\n", (), 0),
+    "no header, no suffix": ("7,alder\n8,ash\n", (), 0),
     "labels first": ("label,id\n0,7.jpg\n0,8.jpg\n", ("label", "id"), 1),
-    "labels first, no header": ("Species1,7.jpg\nSpecies1,8.jpg\n", (), 1),
+    "labels first, no header": ("alder,7.jpg\nalder,8.jpg\n", (), 1),
     "labels that are ids too": ("label,id\n8,7\n8,8\n", ("label", "id"), 1),
     "one row, called by the header": ("class,image\n8,7\n", ("class", "image"), 1),
 }
@@ -101,7 +102,7 @@ ROWS = {
 def test_every_row_and_the_column_of_the_ids_is_found(tmp_path, case):
     text, header, id_column = ROWS[case]
     (tmp_path / "s.csv").write_text(text)
-    sample = read_sample(tmp_path / "s.csv", NAMES, IDS)
+    sample = read_sample(tmp_path / "s.csv", TREES, IDS)
     assert (sample.header, sample.id_column) == (header, id_column)
     assert len(sample.ids) == text.count("\n") - bool(header)
     assert set(sample.ids) <= IDS
@@ -110,7 +111,7 @@ def test_every_row_and_the_column_of_the_ids_is_found(tmp_path, case):
 @pytest.mark.parametrize("first", ["9", "9.jpg", "sub/9.PNG"])
 def test_first_row_of_a_missing_image_is_not_taken_for_a_header(tmp_path, first):
     (tmp_path / "s.csv").write_text(f"{first},0\n7.jpg,0\n")
-    assert read_sample(tmp_path / "s.csv", NAMES, IDS).ids == (first, "7.jpg")
+    assert read_sample(tmp_path / "s.csv", TREES, IDS).ids == (first, "7.jpg")
 
 
 def test_columns_of_probabilities_need_a_header(tmp_path):
@@ -153,7 +154,7 @@ def test_labels_are_not_taken_for_ids_with_other_leading_zeros(tmp_path, text):
     for name in ("0000.jpg", "0002.jpg"):
         (tmp_path / "images" / name).touch()
     (tmp_path / "s.csv").write_text(text)
-    assert read_sample(tmp_path / "s.csv", NAMES, ImageIds(tmp_path / "images")).ids == ("0001.jpg", "0002.jpg")
+    assert read_sample(tmp_path / "s.csv", TREES, ImageIds(tmp_path / "images")).ids == ("0001.jpg", "0002.jpg")
 
 
 def test_labels_that_match_an_image_do_not_hide_that_the_folder_is_a_wrong_one(tmp_path):
@@ -161,7 +162,7 @@ def test_labels_that_match_an_image_do_not_hide_that_the_folder_is_a_wrong_one(t
     (tmp_path / "images" / "0000.jpg").touch()
     (tmp_path / "s.csv").write_text("image_id,label\n0001.jpg,0\n0002.jpg,0\n")
     with pytest.raises(UserError, match="has no image for 2 of the sample's 2 ids, the first is 0001.jpg"):
-        plan(tmp_path / "images", tmp_path / "s.csv", NAMES)
+        plan(tmp_path / "images", tmp_path / "s.csv", TREES)
 
 
 def test_ids_that_differ_in_leading_zeros_come_before_a_label_that_matches(tmp_path):
@@ -169,7 +170,7 @@ def test_ids_that_differ_in_leading_zeros_come_before_a_label_that_matches(tmp_p
     for number in range(4):
         (tmp_path / "images" / f"{number}.jpg").touch()
     (tmp_path / "s.csv").write_text("label,id\n0,000\n0,001\n0,002\n0,003\n")
-    assert read_sample(tmp_path / "s.csv", NAMES, ImageIds(tmp_path / "images")).ids == ("000", "001", "002", "003")
+    assert read_sample(tmp_path / "s.csv", TREES, ImageIds(tmp_path / "images")).ids == ("000", "001", "002", "003")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -205,7 +206,8 @@ DECIDED = {
     "plain names, padded sample": (EIGHT, {"01", "08"}, PADDED),
     "names from 0": (ZERO_BASED, {"0"}, ZERO_BASED),
     "names with gaps": (("3", "5", "70"), {"5"}, ("3", "5", "70")),
-    "positions": (NAMES, {"0"}, ZERO_BASED),
+    "positions": (TREES, {"0"}, ZERO_BASED),
+    "positions, names numbered from 0": (tuple(f"c{name}" for name in ZERO_BASED), {"0"}, ZERO_BASED),
     "positions, several": (NAMES, {"0", "7"}, ZERO_BASED),
     "padded positions": (NAMES, {"00", "03"}, tuple(f"0{name}" for name in ZERO_BASED)),
     "from 1": (NAMES, {"1", "8"}, EIGHT),
@@ -214,6 +216,11 @@ DECIDED = {
     "two class names": (BINARY, {"cat"}, BINARY),
     "blanks in a name": (("new whale", "pug"), {"new whale"}, ("new whale", "pug")),
     "underscores for blanks": (("new whale", "pug"), {"new_whale"}, ("new_whale", "pug")),
+    "decimal names, whole numbers": (("2.0", "3.0", "4.0"), {"2", "3"}, ("2", "3", "4")),
+    "decimal names as they are": (("2.0", "3.0", "4.0"), {"2.0"}, ("2.0", "3.0", "4.0")),
+    "decimal names, padded numbers": (("2.0", "3.0"), {"02"}, ("02", "03")),
+    "names in another Unicode form": (("cafe\u0301", "the\u0301"), {"caf\u00e9"}, ("caf\u00e9", "th\u00e9")),
+    "names in the other Unicode form": (("caf\u00e9", "th\u00e9"), {"cafe\u0301"}, ("cafe\u0301", "the\u0301")),
 }
 
 
@@ -228,6 +235,9 @@ UNDECIDED = {
     "names from 1, a sample of 0": (EIGHT, {"0"}, ("names", "positions", "one-based")),
     "padded names, a sample of 0": (PADDED, {"0"}, ("names", "positions", "one-based")),
     "padded names, a sample of 00": (PADDED, {"00"}, ("names", "positions", "one-based")),
+    "decimal names, a sample of 0": (("1.0", "2.0", "3.0"), {"0"}, ("names", "positions", "one-based")),
+    "names that end in numbers from 1, a sample of 0": (NAMES, {"0"}, ("names", "positions", "one-based")),
+    "names that end in other numbers, a sample of 0": (("c_5", "c_7", "c_9"), {"0"}, ("positions", "one-based")),
     "names with gaps, a sample of 0": (("3", "5", "7"), {"0"}, ("names", "positions")),
     "two spellings of one number": (("1", "01", "2"), {"001"}, ("names", "positions")),
     "from 1 without the top one": (NAMES, {"1", "5"}, ("positions", "one-based")),
@@ -261,7 +271,20 @@ PROBABILITY = {
 }
 
 
-@pytest.mark.parametrize("column", ["not_cat", "no cat", "non-cat", "is_without_cat", "cat_free", "cat absent"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "not_cat",
+        "no cat",
+        "non-cat",
+        "is_without_cat",
+        "cat_free",
+        "cat absent",
+        "cat_absence",
+        "un-cat",
+        "cat_negative",
+    ],
+)
 @pytest.mark.parametrize("told", [None, "probability"])
 def test_column_of_what_an_image_is_not_is_undecided(column, told):
     with pytest.raises(UserError, match="--answer probability:cat or --answer probability:dog"):
@@ -272,6 +295,22 @@ def test_column_of_what_an_image_is_not_is_undecided(column, told):
 @pytest.mark.parametrize(("column", "expected"), [("no_cactus", 0), ("cactus", 1), ("has_cactus", 1)])
 def test_negation_may_belong_to_the_name_of_a_class(column, expected):
     assert match_values({"0.5"}, column, ("no_cactus", "cactus")) == Answer("probability", columns=(expected,))
+
+
+@pytest.mark.parametrize(
+    ("names", "column", "expected"),
+    [
+        (("dog", "hot dog"), "hot_dog", 1),
+        (("dog", "hot dog"), "is_hot_dog", 1),
+        (("dog", "hot dog"), "dog", 0),
+        (("big_cat", "cat"), "prob_big_cat", 0),
+        (("big_cat", "cat"), "prob_cat", 1),
+        (("pneumonia", "viral_pneumonia"), "is_viral_pneumonia", 1),
+        (("caf\u00e9", "the"), "cafe\u0301", 0),
+    ],
+)
+def test_the_longest_class_in_the_name_of_the_column_counts(names, column, expected):
+    assert match_values({"0.5"}, column, names) == Answer("probability", columns=(expected,))
 
 
 def test_a_negation_that_is_a_class_is_none():
@@ -472,7 +511,7 @@ def test_fix_depends_on_how_the_classes_differ(names, values, fix):
     ("text", "words"),
     [
         ("id,label\n7,Species1\n", "class names as they are, Species1, Species2"),
-        ("id,label\n7,0\n", "positions: 0 = Species1, 1 = Species2"),
+        ("id,label\n7,0\n8,7\n", "positions: 0 = Species1, 1 = Species2"),
         ("id,label\n7,8\n", "one-based: 1 = Species1"),
         (f"id,{','.join(f'c{name}' for name in ZERO_BASED)}\n7{',0' * 8}\n", "c0 = Species1, c1 = Species2"),
         (
