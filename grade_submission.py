@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import argument_parser, run_command
+from common.cli import argument_parser, require_separate_files, run_command
 from common.errors import UserError
 from common.files import write_json
 from competition.grade.grade import grade
@@ -34,6 +34,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Grades and prints the report. Returns the exit code."""
     data, rules = labelled_folder(options), rules_of(options)
+    require_separate_files(
+        {"--json": options.json, "--html": options.html}, {"zip": options.zip, "--labels": options.labels}
+    )
     status = StatusLine()
     try:
         result = grade(options.zip, data, rules, options.python, options.html, status)

@@ -12,11 +12,11 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from common.errors import DISK_ERRORS, CommandError
+from common.errors import DISK_ERRORS, CommandError, UserError
 
 INTERRUPTED = 130
 MAX_SIZE = 4096  # pixels
@@ -202,6 +202,18 @@ def output_file(text: str) -> str:
     if Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"must be a file, and {text} is a folder")
     return text
+
+
+def require_separate_files(outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Raises a UserError if a file to write is one that is read, or another one to write.
+
+    Args:
+        outputs, inputs: option → path, or None if it is not given.
+    """
+    seen = {Path(path).resolve(): option for option, path in inputs.items() if path}
+    for option, path in outputs.items():
+        if path and (other := seen.setdefault(Path(path).resolve(), option)) != option:
+            raise UserError(f"{option} must be another file than {other}, got {path} for both; give another {option}")
 
 
 def positive(text: str) -> float:

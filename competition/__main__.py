@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import add_labels, argument_parser, output_file, run_command
+from common.cli import add_labels, argument_parser, output_file, require_separate_files, run_command
 from common.errors import UserError
 from common.images import load_images
 from common.labels import LabelledFolder
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
     """Reads the images, writes the bundle and prints its size."""
     if Path(options.out).suffix.lower() != ".zip":
         raise UserError(f"--out must end with .zip, got {options.out}; give {options.out}.zip")
+    require_separate_files({"--out": options.out}, {"--labels": options.labels, "--logo": options.logo})
     settings = Settings(
         title=options.title,
         start=options.start,

@@ -146,6 +146,7 @@ class _Job:
     show: Callable[[str], Any]
     images: Images
     order: np.ndarray
+    page_written: bool = False
 
 
 def grade(
@@ -198,7 +199,16 @@ def grade(
         _require_memory(job.images.images, rules)
         with _temporary_folder() as folder, _local_disk(folder, _disk_bytes(job)):
             _run_stages(job, folder, result)
+    if job.html and not job.page_written:
+        result.notes = (*result.notes, *_remove_page(job.html))
     return result
+
+
+def _remove_page(path: Path) -> Iterator[str]:
+    """Removes the page of an earlier grading, which would be taken for that of this one. Yields a note."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+        yield f"no detailed results: nothing was scored; removed {path}, the page of an earlier grading"
 
 
 def _find_interpreter(python: str | Path, packages: tuple[str, ...]) -> str:
@@ -406,6 +416,7 @@ def _score(job: _Job, stage: Path, result: Grade) -> None:
         try:
             job.html.parent.mkdir(parents=True, exist_ok=True)
             atomically(job.html, lambda temporary: shutil.copyfile(details, temporary))
+            job.page_written = True
         except OSError as error:  # the grade is not lost
             result.unwritten = f"--html {job.html} cannot be written, {error.strerror or error}; give another file"
 

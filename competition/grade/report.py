@@ -1,5 +1,6 @@
 """A grade as text for a terminal and as JSON."""
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,6 +18,10 @@ CONFUSION_ROWS = 10
 CLASS_HEAD = "  precision  recall     F1  images"
 COUNTS_HEAD = "  predicted as"
 TIME_REASON = "ran longer"  # of the limits, the server has that of time
+# Errors of a submission that wants to write to its program's folder, or the network: the server may allow that.
+ISOLATED = re.compile("Read-only file system|Network is unreachable|name resolution|Name or service not known")
+WARNING = re.compile(r"\b\w*Warning: .+")
+WARNINGS = 3  # of the submission that are shown
 
 
 def report(grade: Grade) -> str:
@@ -28,6 +33,10 @@ def report(grade: Grade) -> str:
         if check.fix and not check.passed:
             lines += _hanging(f"      {'':{width}}  → ", check.fix)
     lines += [f"note  {line}" for note in grade.notes for line in _printable_lines(note)]
+    warnings = dict.fromkeys(WARNING.findall(grade.log))
+    lines += [
+        f"note  the submission warned: {line}" for text in [*warnings][:WARNINGS] for line in _printable_lines(text)
+    ]
     log = grade.log.rpartition(FAILURES)[0] or grade.log  # the checks are shown above
     if log.strip() and not grade.passed:
         log_lines = _printable_lines(log.strip())[-LOG_LINES:]
@@ -160,10 +169,11 @@ def _is_stopped_here(grade: Grade) -> bool:
     if may_be_unpacked(grade.checks):
         return True
     failed = {check.name: check.reason for check in grade.checks if not check.passed}
+    causes = {name: reason for name, reason in failed.items() if name != "scoring"}  # which repeats the others
     stopped = failed.get("limits", TIME_REASON)
-    if TIME_REASON in stopped:
-        return False
-    return all(stopped in reason for name, reason in failed.items() if name != "scoring")  # which repeats the others
+    if TIME_REASON not in stopped:
+        return all(stopped in reason for reason in causes.values())
+    return bool(causes) and all(ISOLATED.search(reason) for reason in causes.values())
 
 
 def _summary(grade: Grade) -> Iterator[str]:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.cli import require_separate_files
 from common.errors import UserError
 from competition.package.answer import KINDS
 from competition.package.build import model_line, predict_csv, write_code
@@ -49,6 +50,8 @@ def check_options(options: argparse.Namespace) -> None:
         if name not in (*needed, *taken) and getattr(options, name):
             layouts = " or ".join(layout for layout, pair in LAYOUTS.items() if name in (*pair[0], *pair[1]))
             raise UserError(f"--{name} has no effect without --layout {layouts}; add it, or leave out --{name}")
+    if needed:
+        require_separate_files({"--out": _out(options)}, {"--sample": options.sample})
     if options.layout == "kaggle-code":
         _target(options)
         require_own_folder(_out(options))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from common.cli import argument_parser, interruptible, run_command
+from common.cli import argument_parser, interruptible, require_separate_files, run_command
 from common.errors import CommandError, InUse, UserError
 
 
@@ -21,6 +21,21 @@ def python_handler():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def test_a_file_to_write_is_none_that_is_read_or_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    require_separate_files({"--json": "a.json", "--html": "a.html"}, {"zip": "a.zip", "--labels": None})
+    require_separate_files({"--json": None, "--html": None}, {"zip": "a.zip"})
+    for outputs, words in (
+        ({"--json": "a.zip"}, "--json must be another file than zip, got a.zip for both; give another --json"),
+        ({"--json": tmp_path / "a.zip"}, "--json must be another file than zip"),
+        ({"--json": "link/a.zip"}, "--json must be another file than zip"),
+        ({"--json": "a", "--html": "./a"}, "--html must be another file than --json"),
+    ):
+        with pytest.raises(UserError, match=words):
+            require_separate_files(outputs, {"zip": "a.zip", "--labels": "labels.csv"})
 
 
 class Refused(CommandError):

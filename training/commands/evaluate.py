@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli import output_file
+from common.cli import output_file, require_separate_files
 from common.errors import UserError
 from training.commands.options import add_command, add_data, add_size, add_validation, add_weights, inputs_of
 
@@ -32,6 +32,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from training.evaluate.compare import compare
 
+    require_separate_files({"--rows": options.rows, "--out": options.out}, {})
     skipped = compare([Path(folder) for folder in options.folders], Path(options.rows), Path(options.out))
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
@@ -78,8 +79,15 @@ def _add_mistakes(commands: argparse._SubParsersAction) -> None:
 def _mistakes(options: argparse.Namespace) -> None:
     from training.evaluate.mistakes import draw_mistakes
 
+    _require_other_files(options, options.out)
     print("\n".join(draw_mistakes(options.folder, inputs_of(options), options.out, options.count)))
     print(f"done: {options.out}")
+
+
+def _require_other_files(options: argparse.Namespace, out: str | Path) -> None:
+    """Raises a UserError if a file to write is one of the files of labels."""
+    read = {"--labels": options.labels, "--validation-labels": options.validation_labels}
+    require_separate_files({"--out": out}, read)
 
 
 def _add_label_errors(commands: argparse._SubParsersAction) -> None:
@@ -106,6 +114,8 @@ def _label_errors(options: argparse.Namespace) -> None:
     unused = [f"--{name}" for name in ("size", "backbone-weights", "cache") if getattr(options, name.replace("-", "_"))]
     if folder and unused:
         raise UserError(f"{', '.join(unused)} has no effect with --folder, whose predictions are used; leave it out")
+    _require_other_files(options, options.out)
+    _require_other_files(options, Path(options.out).with_suffix(".csv"))
     inputs = replace(inputs_of(options), backbone_weights=options.backbone_weights or "imagenet")
     lines = label_errors(inputs, folder, Path(options.out), Path(options.cache or "runs/.features"))
     print("\n".join(lines[:SHOWN_ERRORS]))

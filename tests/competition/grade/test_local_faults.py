@@ -16,6 +16,7 @@ from helpers import ROOT, python, stub, stub_zip
 
 import grade_submission
 from competition.grade import grade as grade_module
+from competition.grade.grade import Rules, grade
 
 pytestmark = pytest.mark.integration
 
@@ -86,6 +87,28 @@ sys.exit(grade_submission.main([{str(path)!r}]))
     assert "File too large" in done.stderr
     assert "MB are free" in done.stderr
     assert "verdict" not in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_the_zip_and_the_labels_are_not_overwritten(tmp_path, labelled_folder, capsys, option):
+    path, labels = stub_zip(tmp_path / "a.zip", stub()), tmp_path / "labels.csv"
+    labels.write_text("file,label\n")
+    before = path.read_bytes(), labels.read_bytes()
+    for file in (path, labels):
+        error = local_error(capsys, path, "--data", labelled_folder, "--labels", labels, option, file)
+        assert f"{option} must be another file than" in error
+    assert (path.read_bytes(), labels.read_bytes()) == before
+
+
+def test_the_page_of_an_earlier_grading_does_not_stay_beside_a_refusal(tmp_path, labelled_folder):
+    path, page = tmp_path / "a.zip", tmp_path / "page.html"
+    page.write_text("the accuracy of another zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.py", stub())  # no metadata
+    result = grade(path, labelled_folder, Rules(layout="an2dl2024"), html=page)
+    assert not result.passed and not page.exists()
+    assert f"no detailed results: nothing was scored; removed {page}, the page of an earlier grading" in result.notes
+    assert not any("detailed" in note for note in grade(path, labelled_folder, html=page).notes)
 
 
 def test_html_without_data_is_refused(tmp_path, capsys):

@@ -119,6 +119,8 @@ def test_control_characters_of_a_name_are_escaped():
 
 MEMORY = "it used more memory than the limit of 400 MB"
 TIME = "it ran longer than the limit of 300 s"
+READ_ONLY = "OSError: [Errno 30] Read-only file system: 'cache'"
+NO_NETWORK = "urllib.error.URLError: <urlopen error [Errno -3] Temporary failure in name resolution>"
 REFUSED, UNKNOWN = "the server would not accept it: ", "not accepted here, but the server may score it: "
 
 
@@ -134,11 +136,22 @@ REFUSED, UNKNOWN = "the server would not accept it: ", "not accepted here, but t
         ({"names": "appears twice", "unpacked size": "9,000 MB"}, UNKNOWN),
         ({"names": "appears twice", "model.py": "there is no model.py"}, REFUSED),
         ({"scoring": "no number"}, REFUSED),
+        ({"import and constructor": READ_ONLY, "scoring": "refused"}, UNKNOWN),
+        ({"import and constructor": NO_NETWORK, "scoring": "refused"}, UNKNOWN),
+        ({"import and constructor": READ_ONLY, "metadata": "unknown key"}, REFUSED),
+        ({"all images": READ_ONLY, "limits": TIME}, REFUSED),
     ],
 )
 def test_the_server_may_score_only_what_local_rules_alone_refuse(failed, expected):
     checks = [Check("metadata", True), *(Check(name, False, reason, "fix") for name, reason in failed.items())]
     assert verdict(Grade("a.zip", 8, True, checks=checks)) == expected + ", ".join(failed)
+
+
+def test_warnings_of_an_accepted_submission_are_shown_once():
+    log = "".join(f"/a/model.py:7: UserWarning: rows {row}: taken as scaled\n  warn(row)\n" for row in (0, 1, 0, 2, 3, 4))
+    text = report(Grade("a.zip", 8, True, checks=[Check("metadata", True)], log=log))
+    shown = re.findall("^note  the submission warned: (.+)$", text, re.MULTILINE)
+    assert shown == [f"UserWarning: rows {row}: taken as scaled" for row in (0, 1, 2)]
 
 
 def test_a_zip_that_cannot_be_unpacked_is_refused():

@@ -88,6 +88,15 @@ def test_sample_with_numbers(submitted_model, image_folder, by_id, tmp_path):
     assert table(path) == [["id", "label"], *([name, str(by_id[name].argmax())] for name in ids)]
 
 
+def test_the_sample_is_not_overwritten(image_folder, tmp_path, capsys):
+    sample = write_sample(tmp_path / "sample.csv", ["0", "1"], value=NAMES[0])
+    before = sample.read_bytes()
+    arguments = ["--layout", "kaggle", "--images", str(image_folder), "--sample", str(sample), "--out", str(sample)]
+    assert build_submission.main(arguments) == 2
+    assert "--out must be another file than --sample" in capsys.readouterr().err
+    assert sample.read_bytes() == before
+
+
 def test_sample_with_probabilities_keeps_the_order_of_its_columns(submitted_model, image_folder, by_id, tmp_path):
     ids, columns = shuffled(by_id), shuffled(NAMES, seed=2)
     assert columns != list(NAMES)
