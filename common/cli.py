@@ -164,7 +164,7 @@ class _Parser(argparse.ArgumentParser):
         parsed = super().parse_args(*arguments, **options)
         for name, value in vars(parsed).items():
             if value == "" and self.get_default(name) != "":
-                self.error(f"{name.replace('_', '-')} must not be empty")
+                self.error(f"{name.removesuffix('_folder').replace('_', '-')} must not be empty")
         return parsed
 
 
@@ -183,7 +183,7 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         "--label-columns",
         type=_two_columns,
         metavar="FILES,LABELS",
-        help="names of two columns of --labels, for example image_id,species (default: recognized)",
+        help="names of two columns of the files of labels, for example image_id,species (default: recognized)",
     )
 
 

@@ -116,9 +116,12 @@ class Images:
         own = [unicodedata.normalize("NFC", name) for name in self.names]
         unknown = [name for name in own if name not in places]
         if unknown:
+            folded = {name.casefold(): name for name in names}
+            alike = [f"{name} for {folded[name.casefold()]}" for name in unknown if name.casefold() in folded]
+            hint = f" (in other upper and lower case: {', '.join(alike)})" if alike else ""
             raise UserError(
                 f"{what} must have the classes of {whose}, {', '.join(names)}; "
-                f"got also {', '.join(unknown)}; rename or remove these folders"
+                f"got also {', '.join(unknown)}{hint}; rename or remove these classes"
             )
         labels = np.array([places[name] for name in own], np.int64)[self.labels]
         return replace(self, labels=labels, names=tuple(names))
@@ -132,6 +135,16 @@ class Images:
         """
         digests = set(other.digests if rows is None else (other.digests[row] for row in rows))
         return sum(digest in digests for digest in self.digests)
+
+    def contradictions(self, other: "Images") -> list[tuple[str, str]]:
+        """Returns (path here, path there) of these images that are of another class in `other`.
+
+        Args:
+            other: `Images` of the same size and classes.
+        """
+        there = {digest: row for row, digest in enumerate(other.digests)}
+        pairs = ((row, there[digest]) for row, digest in enumerate(self.digests) if digest in there)
+        return [(self.paths[row], other.paths[at]) for row, at in pairs if self.labels[row] != other.labels[at]]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -173,7 +173,7 @@ def _read(table: Path) -> _Rows:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"--labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
+        raise UserError(f"the file of labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{printable(table)} must be UTF-8; save it as CSV UTF-8") from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
@@ -263,7 +263,7 @@ def _chosen(rows: _Rows, files: _Files, columns: Sequence[str]) -> tuple[_Rows, 
         rows = rows.without_header()
     for name in columns:
         if rows.columns.count(name) != 1:
-            raise UserError(f"--label-columns must be two of {', '.join(rows.columns)}, got {name}")
+            raise UserError(f"{rows.name}: --label-columns must be two of {', '.join(rows.columns)}, got {name}")
     file, label = map(rows.columns.index, columns)
     return rows, file, [label]
 

@@ -117,20 +117,32 @@ def load_labelled(inputs: Inputs) -> Images:
 
 def list_inputs(inputs: Inputs) -> ClassFolders:
     """Lists the files of `inputs.data`, by class folders or by `inputs.labels`."""
-    listed = LabelledFolder(inputs.data, inputs.labels, inputs.label_columns).files()
+    others = inputs.validation_labels or inputs.test_labels  # --label-columns may be about these alone
+    columns = inputs.label_columns if inputs.labels or not others else None
+    listed = LabelledFolder(inputs.data, inputs.labels, columns).files()
     return listed if inputs.max_images is None else listed.limited(inputs.max_images)
 
 
 def _load_other(option: str, others: dict[str, LabelledFolder], images: Images, say: Callable[[str], object]) -> Images:
     """The validation or test images, at the size and with the class names of the labelled images."""
-    other = load_images(others[option].files(), images.images.shape[1:3]).with_classes(images.names, option, "--data")
-    for note in other.notes:
+    try:
+        listed = others[option].files()
+    except UserError as error:
+        raise UserError(f"{option}: {error}".replace("(--labels)", f"({option}-labels)")) from error
+    loaded = load_images(listed, images.images.shape[1:3])
+    for note in loaded.notes:
         say(note)
+    other = loaded.with_classes(images.names, option, "--data")
     missing = [name for label, name in enumerate(other.names) if label not in other.labels]
     if missing:
         say(f"warning: {option} has no images of {', '.join(missing)}")
-    repeated = other.count_in(images)
+    whose = "--data or --validation" if any(images.held_out) else "--data"
+    contradictions = other.contradictions(images)
+    if contradictions:
+        example = " and ".join(contradictions[0])
+        count = f"{len(contradictions)} of the {len(other)} {option} images"
+        say(f"warning: {count} are of another class in {whose}, for example {example}; correct their labels")
+    repeated = other.count_in(images) - len(contradictions)
     if repeated:
-        whose = "--data or --validation" if any(images.held_out) else "--data"
         say(f"warning: {repeated} of the {len(other)} {option} images are also in {whose}, so its accuracy is too high")
     return other

@@ -216,7 +216,7 @@ def test_columns_that_do_not_exist_are_refused(listed, columns):
 def test_a_missing_table_or_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no folder"):
         list_labelled(tmp_path / "nowhere", tmp_path / "train.csv")
-    with pytest.raises(UserError, match="--labels must be a CSV file, .*No such file"):
+    with pytest.raises(UserError, match="the file of labels must be a CSV file, .*No such file"):
         list_labelled(tmp_path, tmp_path / "train.csv")
 
 

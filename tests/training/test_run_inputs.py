@@ -376,6 +376,34 @@ def test_an_image_in_two_tables_is_warned_of(tables, capsys):
     assert "warning: 1 of the 7 --validation images are also in --data" in capsys.readouterr().out
 
 
+def test_an_image_with_two_labels_in_two_tables_is_warned_of(tables, capsys):
+    with open(tables / "val.csv", "a") as file:
+        file.write("Species2_00005.jpg,Species3\nSpecies2_00006.jpg,Species2\n")
+    load_inputs(three_tables(tables))
+    printed = capsys.readouterr().out
+    assert "warning: 1 of the 8 --validation images are of another class in --data, for example" in printed
+    assert "warning: 1 of the 8 --validation images are also in --data" in printed
+
+
+def test_an_error_of_another_table_names_it_and_its_option(tables):
+    given, table = three_tables(tables), tables / "val.csv"
+    with pytest.raises(UserError, match="^--test: .* must contain at least two class folders.*\\(--test-labels\\)"):
+        load_inputs(replace(given, test_labels=None))
+    with pytest.raises(UserError, match="^--validation: the file of labels must be a CSV file, got .*no.csv"):
+        load_inputs(replace(given, validation_labels=tables / "no.csv"))
+    table.write_text(table.read_text("utf-8").replace(",Species3", ",SPECIES3"), "utf-8")
+    with pytest.raises(UserError, match="got also SPECIES3 .in other upper and lower case: SPECIES3 for Species3"):
+        load_inputs(given)
+
+
+def test_the_label_columns_may_be_those_of_the_validation_table_alone(leaf_folder, tables):
+    inputs = Inputs(leaf_folder, validation=tables / "all", validation_labels=tables / "val.csv")
+    images, _ = load_inputs(replace(inputs, label_columns=("image", "species")))
+    assert (len(images), sum(images.held_out)) == (30, 6)
+    with pytest.raises(UserError, match="--label-columns names columns of a CSV file; give --labels FILE as well"):
+        load_inputs(replace(inputs, validation_labels=None, label_columns=("image", "species")))
+
+
 @pytest.mark.parametrize("option", ["validation", "test"])
 def test_labels_without_their_folder_are_refused(tables, option):
     inputs = replace(three_tables(tables), **{option: None})
@@ -390,6 +418,9 @@ def test_the_options_of_the_tables_are_read(tables, capsys):
     assert "--test-labels has the labels" in capsys.readouterr().err
     assert main([*run, "--validation-labels", str(tables / "no.csv")]) == 2
     assert "no.csv" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*run[:-1], ""])
+    assert "error: validation must not be empty" in capsys.readouterr().err
 
 
 # --- weights that cannot be downloaded

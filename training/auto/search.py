@@ -136,7 +136,8 @@ class Search:
         views = choices.TURNED if turns else trials.base.prediction.tta_transforms
         fixed = FIXED_SECONDS + self._test_seconds(views) + self._heads_seconds(views)
         if plan.seconds_left < fixed:
-            plan.say("no fine-tuning: the time is over")
+            left = max(0.0, plan.seconds_left)
+            plan.say(f"no fine-tuning: {left:.0f} s are left, and it needs {fixed:.0f} s besides its epochs")
             return None
         schedule = self._schedule(PLANNED * (plan.seconds_left - fixed), turns)
         return choices.finetuning_recipe(trials.base, schedule, turns) if schedule else None

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from common.errors import UserError
+from common.files import digest
 from common.folders import ClassFolders
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
@@ -27,7 +28,7 @@ from training.inputs import Inputs, list_inputs, load_inputs
 from training.model.backbones import pooled_layers
 from training.model.trainable import freeze
 from training.planned import planned_record
-from training.run_folder import CACHE, VAL, read_record
+from training.run_folder import CACHE, VAL, read_metrics, read_record
 
 GROUPS = "groups.csv"
 LEAST_MINUTES = 2  # the quick model may need so many, however few are given
@@ -210,7 +211,8 @@ class Trials:
     def _continue(self, quick: Recipe) -> None:
         """Takes what the interrupted search has decided for its quick model. Raises a UserError for other images."""
         for what in self._differences(quick):
-            self._refuse(what)
+            self._refuse("--data or --validation" if what == "--data" and self.inputs.validation else what)
+        self._require_same_test()
         if self.holds_out():
             with np.load(self.plan.out / VAL) as file:
                 if not np.array_equal(file["rows"], self.rows[1]):
@@ -220,6 +222,12 @@ class Trials:
         self.features = {name: views[: len(transforms)] for name, views in self.features.items()}
         if quick.finetune.input_size != self.size:
             self._use_size(quick.finetune.input_size)
+
+    def _require_same_test(self) -> None:
+        """Raises a UserError if the test images are others than those that the quick model was reported on."""
+        reported = read_metrics(self.plan.out / QUICK).get("test", {}).get("data_sha256")
+        if self.test and reported and reported != digest(self.test.images, self.test.labels):
+            self._refuse("--test")
 
     def _differences(self, quick: Recipe) -> list[str]:
         """What the quick model of the interrupted search was trained on and a search would not be now."""

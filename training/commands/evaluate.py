@@ -80,8 +80,11 @@ def _mistakes(options: argparse.Namespace) -> None:
     from training.evaluate.mistakes import draw_mistakes
 
     _require_other_files(options, options.out)
-    print("\n".join(draw_mistakes(options.folder, inputs_of(options), options.out, options.count)))
-    print(f"done: {options.out}")
+    lines = draw_mistakes(options.folder, inputs_of(options), options.out, options.count)
+    if lines:
+        print("\n".join([*lines, f"done: {options.out}"]))
+    else:
+        print(f"no mistake among the held-out images of {options.folder}; no picture is drawn")
 
 
 def _require_other_files(options: argparse.Namespace, out: str | Path) -> None:

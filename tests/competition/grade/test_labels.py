@@ -85,7 +85,7 @@ def test_other_names_are_refused_naming_both(folders):
 @pytest.mark.unit
 @pytest.mark.parametrize(
     ("folders", "fix"),
-    [(["cat", "dog"], "build the zip with --run RUN"), ([*NAMES, "dog"], "rename or remove these folders")],
+    [(["cat", "dog"], "build the zip with --run RUN"), ([*NAMES, "dog"], "rename or remove these classes")],
     ids=["another task", "one more class"],
 )
 def test_fix_depends_on_whether_a_class_is_shared(folders, fix):

@@ -148,7 +148,9 @@ def test_the_server_may_score_only_what_local_rules_alone_refuse(failed, expecte
 
 
 def test_warnings_of_an_accepted_submission_are_shown_once():
-    log = "".join(f"/a/model.py:7: UserWarning: rows {row}: taken as scaled\n  warn(row)\n" for row in (0, 1, 0, 2, 3, 4))
+    log = "".join(
+        f"/a/model.py:7: UserWarning: rows {row}: taken as scaled\n  warn(row)\n" for row in (0, 1, 0, 2, 3, 4)
+    )
     text = report(Grade("a.zip", 8, True, checks=[Check("metadata", True)], log=log))
     shown = re.findall("^note  the submission warned: (.+)$", text, re.MULTILINE)
     assert shown == [f"UserWarning: rows {row}: taken as scaled" for row in (0, 1, 2)]

@@ -1,15 +1,18 @@
 """An interrupted search is continued by the same command."""
 
+import functools
 import json
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from common.errors import InUse, UserError
-from common.files import locked
-from competition.synthetic import draw_folder
+from common.files import digest, locked, write_json
+from common.images import Images
+from competition.synthetic import draw_folder, draw_images
 from training.auto import choices, plan, search, trials
 from training.auto.search import auto
 from training.config.record import to_json
@@ -231,6 +234,19 @@ def test_images_that_are_left_out_stay_left_out(begun):
     continued = plan.open_plan(20, begun.out, Inputs("leaves", "none"))
     limited = trials.Trials._limited(SimpleNamespace(plan=continued), Inputs("leaves", "none"), None)
     assert limited.max_images == 7
+
+
+def test_other_test_images_under_the_same_name_are_refused(begun):
+    labels = np.array([0, 1])
+    reported = Images(draw_images(2, classes=2, side=32), labels, ("a", "b"), ("", ""))
+    (begun.out / "quick").mkdir()
+    write_json(begun.out / "quick" / "metrics.json", {"test": {"data_sha256": digest(reported.images, labels)}})
+    search = SimpleNamespace(plan=begun, test=reported)
+    search._refuse = functools.partial(trials.Trials._refuse, search)
+    trials.Trials._require_same_test(search)
+    search.test = replace(reported, labels=labels[::-1])
+    with pytest.raises(UserError, match="another --test: a file has changed; give another --out"):
+        trials.Trials._require_same_test(search)
 
 
 @pytest.mark.parametrize(
