@@ -151,7 +151,9 @@ def check_metadata(text: str, name: str = "metadata") -> Check:
         name: name of the file.
     """
     reason, pairs = "", {}
-    for line in filter(str.strip, text.replace("\r\n", "\n").split("\n")):
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if not line.strip(" "):  # other blank characters are none of YAML's
+            continue
         key, _, value = line.partition(":")
         pairs[key] = value.strip()
         if key.strip() == "command":
@@ -209,8 +211,8 @@ def _check_contents(archive: zipfile.ZipFile) -> Iterator[Check]:
 
 
 def _unpacked_name(entry: zipfile.ZipInfo) -> str:
-    """Returns where an entry is unpacked to: ./model.py is model.py."""
-    return str(PurePosixPath(entry.filename))
+    """Returns where Python unpacks an entry to: ./model.py and /model.py are model.py."""
+    return str(PurePosixPath(entry.filename.lstrip("/")))
 
 
 def _unreadable(entry: zipfile.ZipInfo) -> str | None:

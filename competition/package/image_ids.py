@@ -50,9 +50,13 @@ class ImageIds:
         missing = [name for name, (_, files) in zip(ids, matches, strict=True) if not files]
         if missing:
             count = f"{len(missing)} of the sample's {len(ids)} ids"
+            fix = "give the folder of the test images"
+            if missing[0].startswith(f"{self.folder.resolve().name}/"):
+                fix = (
+                    f"the ids begin with the folder's name: give its parent, {printable(self.folder.resolve().parent)}"
+                )
             raise UserError(
-                f"{printable(self.folder)} has no image for {count}, the first is {printable(missing[0])}; "
-                "give the folder of the test images"
+                f"{printable(self.folder)} has no image for {count}, the first is {printable(missing[0])}; {fix}"
             )
         ids_by_file: dict[Path, str] = {}
         for name, (_, files) in zip(ids, matches, strict=True):

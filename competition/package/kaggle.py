@@ -86,4 +86,6 @@ def _read_pixels(path: Path) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # each decoder of Pillow raises exceptions of its own
-        raise UserError(f"{printable(path)} cannot be read ({reason_of(error)}); replace or remove it") from error
+        raise UserError(
+            f"{printable(path)} cannot be read ({reason_of(error)}); replace it, every id needs an answer"
+        ) from error

@@ -232,6 +232,23 @@ def test_valid_metadata_passes(tmp_path, text):
     assert failed(make(tmp_path / "a.zip", metadata=text)) == []
 
 
+@pytest.mark.parametrize("blank", ["\r", "\t", "\u0085", "\u2028", "\u00a0"])
+def test_metadata_with_a_line_of_other_blank_characters_fails(tmp_path, blank):
+    """The server's ingestion program refuses it."""
+    only_failure(make(tmp_path / "a.zip", metadata=f"description: x\n{blank}"), "metadata")
+    assert check_metadata("description: x\n  \n").passed
+
+
+def test_files_with_a_leading_slash_are_those_of_the_root(tmp_path):
+    """Python unpacks /model.py as model.py."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("/model.py", CODE)
+        archive.writestr("/metadata", "")
+    checks = inspect(tmp_path / "a.zip", 300)
+    assert [check.name for check in checks if not check.passed] == ["names"]
+    assert may_be_unpacked(checks)
+
+
 @pytest.mark.parametrize(
     "text", ["image: python:3", "description: x\nsubmission: http://example.com", "just text", "Description: x"]
 )

@@ -62,6 +62,13 @@ def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
         find(tmp_path, "7", "8", "9")
 
 
+def test_ids_that_begin_with_the_name_of_the_folder_need_its_parent(tmp_path):
+    make_files(tmp_path, "test/7.jpg")
+    with pytest.raises(UserError, match=f"the ids begin with the folder's name: give its parent, {tmp_path}$"):
+        find(tmp_path / "test", "test/7.jpg")
+    assert find(tmp_path, "test/7.jpg")[0] == [tmp_path / "test/7.jpg"]
+
+
 def test_missing_folder_fails(tmp_path):
     with pytest.raises(UserError, match="--images: no folder at"):
         find(tmp_path / "nowhere", "7")

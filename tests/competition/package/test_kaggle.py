@@ -366,7 +366,7 @@ def test_damaged_image_is_named(run_kaggle, image_folder, old_csv, tmp_path, dam
     error = error_of(run_kaggle, old_csv, "--images", folder, "--sample", sample)
     assert f"{folder / '105.png'} cannot be read" in error
     assert "object at" not in error
-    assert "replace or remove it" in error
+    assert "replace it, every id needs an answer" in error
 
 
 @pytest.mark.parametrize("case", [("garbage", "cannot load"), ("removed", "no model at")], ids=lambda case: case[0])
