@@ -16,22 +16,8 @@ from competition.package.class_names import shortened
 KINDS = ("names", "positions", "one-based", "probability")  # the values of --answer; also probability:CLASS
 MAX_DIGITS = 9
 # Words beside the class in the name of a column that takes its probability. Any other may negate it, as in not_cat.
-NEUTRAL = {
-    "a",
-    "an",
-    "answer",
-    "class",
-    "confidence",
-    "has",
-    "is",
-    "label",
-    "likelihood",
-    "of",
-    "p",
-    "pred",
-    "predicted",
-}
-NEUTRAL |= {"prediction", "prob", "proba", "probability", "score", "target", "the", "y"}
+NEUTRAL = {"a", "an", "answer", "class", "confidence", "has", "is", "label", "likelihood", "of", "p", "pred"}
+NEUTRAL |= {"predicted", "prediction", "prob", "proba", "probability", "score", "target", "the", "y"}
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: unicodedata.normalize("NFC", name),
     lambda name: unicodedata.normalize("NFD", name),

@@ -404,6 +404,21 @@ def test_the_label_columns_may_be_those_of_the_validation_table_alone(leaf_folde
         load_inputs(replace(inputs, validation_labels=None, label_columns=("image", "species")))
 
 
+@pytest.mark.parametrize(
+    ("command", "out", "words"),
+    [
+        (("mistakes", "run"), "train.csv", "--out must be another file than --labels"),
+        (("label-errors",), "train.html", "the CSV file beside --out must be another file than --labels"),
+    ],
+)
+def test_a_table_of_labels_is_not_overwritten(tables, command, out, words, capsys):
+    before = (tables / "train.csv").read_bytes()
+    images = ["--data", str(tables / "all"), "--labels", str(tables / "train.csv")]
+    assert main([*command, *images, "--out", str(tables / out)]) == 2
+    assert words in capsys.readouterr().err
+    assert (tables / "train.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize("option", ["validation", "test"])
 def test_labels_without_their_folder_are_refused(tables, option):
     inputs = replace(three_tables(tables), **{option: None})

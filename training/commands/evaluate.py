@@ -79,7 +79,7 @@ def _add_mistakes(commands: argparse._SubParsersAction) -> None:
 def _mistakes(options: argparse.Namespace) -> None:
     from training.evaluate.mistakes import draw_mistakes
 
-    _require_other_files(options, options.out)
+    _require_other_files(options, {"--out": options.out})
     lines = draw_mistakes(options.folder, inputs_of(options), options.out, options.count)
     if lines:
         print("\n".join([*lines, f"done: {options.out}"]))
@@ -87,10 +87,10 @@ def _mistakes(options: argparse.Namespace) -> None:
         print(f"no mistake among the held-out images of {options.folder}; no picture is drawn")
 
 
-def _require_other_files(options: argparse.Namespace, out: str | Path) -> None:
+def _require_other_files(options: argparse.Namespace, outputs: dict[str, str | Path]) -> None:
     """Raises a UserError if a file to write is one of the files of labels."""
     read = {"--labels": options.labels, "--validation-labels": options.validation_labels}
-    require_separate_files({"--out": out}, read)
+    require_separate_files(outputs, read)
 
 
 def _add_label_errors(commands: argparse._SubParsersAction) -> None:
@@ -117,8 +117,8 @@ def _label_errors(options: argparse.Namespace) -> None:
     unused = [f"--{name}" for name in ("size", "backbone-weights", "cache") if getattr(options, name.replace("-", "_"))]
     if folder and unused:
         raise UserError(f"{', '.join(unused)} has no effect with --folder, whose predictions are used; leave it out")
-    _require_other_files(options, options.out)
-    _require_other_files(options, Path(options.out).with_suffix(".csv"))
+    page = Path(options.out)
+    _require_other_files(options, {"--out": page, "the CSV file beside --out": page.with_suffix(".csv")})
     inputs = replace(inputs_of(options), backbone_weights=options.backbone_weights or "imagenet")
     lines = label_errors(inputs, folder, Path(options.out), Path(options.cache or "runs/.features"))
     print("\n".join(lines[:SHOWN_ERRORS]))
