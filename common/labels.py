@@ -23,6 +23,7 @@ LABEL_COLUMNS = frozenset(
 )
 DELIMITERS = ",;\t"
 MISSING = frozenset(("nan", "na", "n/a", "none", "null", "?", "-"))  # labels that may stand for no label
+PARTS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 ONES, ZEROS = frozenset(("1", "1.0", "true")), frozenset(("0", "0.0", "false"))  # of a one-hot table
 SHOWN = 10  # columns in a note
 SAMPLE = 100  # rows that are looked at to recognize the column of files
@@ -87,8 +88,20 @@ def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str
     notes = [
         f"{rows.name}: column {rows.called([file])} has the files, {_describe(rows, labels)}; {len(names)} classes"
     ]
+    notes += _parts(rows, {file, *labels})
     notes += _unusual(rows, names, repeated, [path for path in paths if path not in label_of and _is_image(path)])
     return ClassFolders(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
+
+
+def _parts(rows: "_Rows", used: set[int]) -> Iterator[str]:
+    """Warnings of columns that divide the rows into parts such as train and test, which are all read."""
+    for number in set(range(len(rows.columns))) - used:
+        parts = {cell.lower() for cell in rows.column(number)}
+        if len(parts) > 1 and parts <= PARTS:
+            yield (
+                f"warning: column {rows.called([number])} of {rows.name} has the parts {', '.join(sorted(parts))}, and "
+                "all rows are read; write a file of labels for each part"
+            )
 
 
 def _unusual(rows: "_Rows", names: Sequence[str], repeated: int, unused: Sequence[Path]) -> Iterator[str]:

@@ -213,6 +213,19 @@ def test_columns_that_do_not_exist_are_refused(listed, columns):
         listed(HEAD + ROWS, columns)
 
 
+@pytest.mark.parametrize(("values", "warned"), [(("train", "Test"), True), (("train", "a"), False), (("", ""), False)])
+def test_a_column_of_parts_is_warned_of(tmp_path, values, warned):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    rows = [
+        f"{name},{label},{part}" for name, label, part in zip(("a.png", "b.png"), ("cat", "dog"), values, strict=True)
+    ]
+    (tmp_path / "all.csv").write_text("\n".join(["image,label,data set", *rows]))
+    notes = list_labelled(tmp_path, tmp_path / "all.csv").notes
+    warning = "warning: column data set of all.csv has the parts test, train, and all rows are read"
+    assert any(note.startswith(warning) for note in notes) == warned
+
+
 def test_a_missing_table_or_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no folder"):
         list_labelled(tmp_path / "nowhere", tmp_path / "train.csv")
