@@ -165,7 +165,8 @@ def grade(
             synthetic, and there are no scores.
         rules: the server's limits and contract; the default is CodaLab's.
         python: the interpreter that runs the submission, for example one with the server's TensorFlow version.
-        html: where to write the scoring program's `detailed_results.html`, if the images are labelled.
+        html: where to write the scoring program's `detailed_results.html`, if the images are labelled. An earlier page
+            there is removed if nothing is scored.
         show: called about ten times a second with one line that says what is being done, or with "" for nothing.
 
     Returns:

@@ -20,7 +20,7 @@ COUNTS_HEAD = "  predicted as"
 TIME_REASON = "ran longer"  # of the limits, the server has that of time
 # Errors of a submission that wants to write to its program's folder, or the network: the server may allow that.
 ISOLATED = re.compile("Read-only file system|Network is unreachable|name resolution|Name or service not known")
-WARNING = re.compile(r"\b\w*Warning: .+")
+WARNING = re.compile(r"\b\w{0,40}Warning: .{1,200}")
 WARNINGS = 3  # of the submission that are shown
 
 
@@ -33,10 +33,8 @@ def report(grade: Grade) -> str:
         if check.fix and not check.passed:
             lines += _hanging(f"      {'':{width}}  → ", check.fix)
     lines += [f"note  {line}" for note in grade.notes for line in _printable_lines(note)]
-    warnings = dict.fromkeys(WARNING.findall(grade.log))
-    lines += [
-        f"note  the submission warned: {line}" for text in [*warnings][:WARNINGS] for line in _printable_lines(text)
-    ]
+    warnings = [*dict.fromkeys(WARNING.findall(grade.log))] if grade.passed else []  # else the log is shown
+    lines += [f"note  the submission warned: {line}" for text in warnings[:WARNINGS] for line in _printable_lines(text)]
     log = grade.log.rpartition(FAILURES)[0] or grade.log  # the checks are shown above
     if log.strip() and not grade.passed:
         log_lines = _printable_lines(log.strip())[-LOG_LINES:]
