@@ -153,12 +153,19 @@ def interruptible() -> Iterator[None]:
 class _Parser(argparse.ArgumentParser):
     """A parser that refuses empty values, for example of a shell variable that is not set.
 
-    It keeps the line breaks of its description and accepts no abbreviated options. Its subcommands do the same.
+    It keeps the line breaks of its description and accepts no abbreviated options. Its subcommands do the same, and
+    show their own usage if an argument is unknown.
     """
 
     def __init__(self, **options: Any) -> None:
         own = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(**{**own, **options})
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+        parsed, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:  # argparse would leave them to the parser of the whole program
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
         parsed = super().parse_args(*arguments, **options)

@@ -281,13 +281,18 @@ def page(name: str, settings: Settings, images: Images) -> str:
         "in_all": settings.in_all,
         "classes": classes,
         "last": classes - 1,
-        "class_list": "\n".join(f"{number}. {label}" for number, label in enumerate(images.names)),
+        "class_list": "\n".join(f"{number}. {as_markdown(name)}" for number, name in enumerate(images.names)),
         "details": (DETAILS_WITH_MISTAKES if settings.show_mistakes else DETAILS).format(classes=classes),
         "given_away": given_away(settings, images),
         "learned": min(len(images), (classes - 1) * settings.in_all),
     }
     text = (PAGES_FOLDER / name).read_text("utf-8")
     return re.sub(rf"\{{({'|'.join(fields)})\}}", lambda field: str(fields[field[1]]), text)
+
+
+def as_markdown(text: str) -> str:
+    """Returns a text that Markdown shows as it is: hot_dog as hot_dog, *a* as \\*a\\*."""
+    return re.sub(r"[\\`*~<>&\[\]|]|^[-+#=]|[.)](?= )|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def given_away(settings: Settings, images: Images) -> str:

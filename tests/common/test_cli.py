@@ -397,3 +397,17 @@ def test_parser_keeps_line_breaks_and_refuses_abbreviations(capsys):
         parser.parse_args(["--out", "x"])
     assert exit_.value.code == 2
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.unit
+def test_unknown_argument_of_a_command_shows_the_usage_of_this_command(capsys):
+    parser = argument_parser("text", "program")
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("grade").add_argument("--images")
+    commands.add_parser("build")
+    with pytest.raises(SystemExit) as exit_:
+        parser.parse_args(["grade", "--imges", "x"])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: program grade [-h] [--images IMAGES]\n")
+    assert error.endswith("program grade: error: unrecognized arguments: --imges x\n")

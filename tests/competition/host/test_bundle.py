@@ -6,18 +6,20 @@ import time
 import zipfile
 from dataclasses import replace
 from datetime import datetime, timezone
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from helpers import ROOT, load_module
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from common.images import load_folder
 from competition.host import bundle
 from competition.host.appearance import read_logo, read_text
-from competition.host.bundle import Settings, build, description, note_path, write_reference
+from competition.host.bundle import Settings, as_markdown, build, description, note_path, write_reference
 from competition.synthetic import draw_folder
 
 pytestmark = pytest.mark.unit
@@ -330,7 +332,24 @@ def test_class_names_may_have_any_characters(tmp_path):
     unpacked = unpack(build(images, SETTINGS, tmp_path / "a.zip"), tmp_path / "a")
     assert sorted(images.names) == sorted(names)
     assert lines(unpacked.folder / "reference_data" / "classes.txt") == list(images.names)
-    assert all(name in (unpacked.folder / "data.md").read_text("utf-8") for name in names)
+    assert shown_items((unpacked.folder / "data.md").read_text("utf-8")) == list(images.names)
+
+
+MARKDOWN = [
+    *("hot_dog", "__init__", "*a* <b>", "- x", "+ y", "a-b", "# c", "C#", "1. x", "2) y", "a&amp;b", "[x](y)", "`c`"),
+    *("a\\*b", "~~d~~", "===", "> q", "a|b", "***", "---", "sp. alpina", "snake_"),
+]
+
+
+def shown_items(text):
+    """The items of a page's list, as Markdown shows them: without the tags of HTML."""
+    items = re.findall(r"<li>(.*?)</li>", MarkdownIt("js-default").render(text), re.S)
+    return [unescape(re.sub("<[^>]*>", "", item)) for item in items]
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_class_name_is_shown_as_it_is(name):
+    assert shown_items(f"0. {as_markdown(name)}\n1. other") == [name, "other"]
 
 
 def test_more_than_two_gigabytes_of_images_can_be_written(telltale_images, tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ def test_sample_with_probabilities_keeps_the_order_of_its_columns(submitted_mode
     assert [row[0] for row in rows] == ids
     got = np.array([row[1:] for row in rows], float)
     expected = np.array([[by_id[name][NAMES.index(column)] for column in columns] for name in ids])
-    np.testing.assert_allclose(got, expected, atol=2e-6)
+    np.testing.assert_allclose(got, expected, atol=8e-6)
     assert np.abs(got.sum(1) - 1).max() < 1e-12
 
 
@@ -172,8 +172,26 @@ def test_probability_of_one_of_two_classes(tmp_path, column, told):
     folder = stub_images(tmp_path / "images", 2)
     sample = write_sample(tmp_path / "s.csv", ["0", "1"], f"id,{column}", "0.5")
     path, notes = write_csv(StubModel(["b", "c"]), folder, sample, tmp_path / "a.csv", told)
-    assert table(path) == [["id", column], ["0", "0.000001000"], ["1", "0.999999000"]]
+    assert table(path) == [["id", column], ["0", "0.000001000000"], ["1", "0.999999000000"]]
     assert "the probability of c" in notes[0]
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_small_and_large_probabilities_keep_the_order_of_the_images(tmp_path, count):
+    """Float32 probabilities below the smallest that is written, and above the largest, make no ties."""
+    rare = np.array([1e-4, 3e-11, 1e-9, 2e-7, 1e-6, 5e-10], np.float32)
+    rows = np.full((len(rare), count), 1e-12, np.float32)
+    rows[:, 0], rows[:, 1] = rare, 1 - rare
+    assert len(set(rows[:, 1])) < len(rare)  # equal in float32
+    folder, model = stub_images(tmp_path / "images", len(rare)), StubModel([f"c{i}" for i in range(count)])
+    model.predict_proba = lambda X: rows[: len(list(X))]
+    sample = write_sample(
+        tmp_path / "s.csv", range(len(rare)), ",".join(["id", *model.names]), ",".join(["0.5"] * count)
+    )
+    written = np.array([row[1:] for row in table(write_csv(model, folder, sample, tmp_path / "a.csv")[0])[1:]], float)
+    assert np.argsort(written[:, 0]).tolist() == np.argsort(rare).tolist()
+    assert np.argsort(-written[:, 1]).tolist() == np.argsort(rare).tolist()
+    assert len(set(written[:, 0])) == len(set(written[:, 1])) == len(rare)
 
 
 def test_probabilities_that_are_not_finite_are_refused(tmp_path):
