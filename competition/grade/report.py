@@ -34,7 +34,7 @@ def report(grade: Grade) -> str:
             lines += _hanging(f"      {'':{width}}  → ", check.fix)
     lines += [f"note  {line}" for note in grade.notes for line in _printable_lines(note)]
     warnings = [*dict.fromkeys(WARNING.findall(grade.log))] if grade.passed else []  # else the log is shown
-    lines += [f"note  the submission warned: {line}" for text in warnings[:WARNINGS] for line in _printable_lines(text)]
+    lines += [f"note  its log has: {line}" for text in warnings[:WARNINGS] for line in _printable_lines(text)]
     log = grade.log.rpartition(FAILURES)[0] or grade.log  # the checks are shown above
     if log.strip() and not grade.passed:
         log_lines = _printable_lines(log.strip())[-LOG_LINES:]

@@ -9,6 +9,7 @@ of the right shape, then float32 [n, classes] if `has_probabilities` is true. Th
 the ingestion program treats every response as untrusted bytes.
 """
 
+import functools
 import json
 import os
 import sys
@@ -103,6 +104,8 @@ def predict(network, images):
     values = returned.numpy() if hasattr(returned, "numpy") else returned
     if not isinstance(values, np.ndarray):
         return {"kind": type(returned).__name__}, b""
+    if hasattr(images, "numpy") and values is returned:
+        warn_of_array()
     header = {"kind": "tensor", "dtype": str(values.dtype), "shape": list(values.shape), "has_probabilities": False}
     if values.dtype.kind not in "iu" or values.shape != (count,):
         return header, b""
@@ -113,6 +116,13 @@ def predict(network, images):
         header.update(has_probabilities=True, classes=int(kept.shape[1]))
         payload += kept.astype("<f4").tobytes()
     return header, payload
+
+
+@functools.lru_cache(maxsize=None)
+def warn_of_array():
+    """Prints, once, that the class "model" returned no tensor: a server may call its method `numpy`."""
+    text = "Warning: predict returned a NumPy array, and another server may need a tensor; return tf.constant(array)"
+    print(text, file=sys.stderr)
 
 
 def _describe(error):

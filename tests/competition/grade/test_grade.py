@@ -86,6 +86,22 @@ def test_only_the_submission_is_run_by_the_given_interpreter(tmp_path, labelled_
     assert ran == [("prediction", str(given)), ("scoring", sys.executable)]
 
 
+@pytest.mark.parametrize("returned", ["tf.zeros(len(X), tf.int64)", "np.zeros(len(X), int)"])
+def test_an_array_in_place_of_a_tensor_is_warned_of_once(tmp_path, returned):
+    source = f"""
+import numpy as np
+import tensorflow as tf
+class model:
+    def __init__(self, path):
+        pass
+    def predict(self, X):
+        return {returned}
+"""
+    result = grade(stub_zip(tmp_path / "a.zip", source), rules=Rules(layout="codalab"))
+    assert result.passed, report(result)
+    assert report(result).count("Warning: predict returned a NumPy array") == ("np" in returned)
+
+
 # --- limits
 
 HOARD = "import time, numpy as np; a = np.ones(50_000_000); time.sleep(3600)"

@@ -152,7 +152,7 @@ def test_warnings_of_an_accepted_submission_are_shown_once():
         f"/a/model.py:7: UserWarning: rows {row}: taken as scaled\n  warn(row)\n" for row in (0, 1, 0, 2, 3, 4)
     )
     text = report(Grade("a.zip", 8, True, checks=[Check("metadata", True)], log=log))
-    shown = re.findall("^note  the submission warned: (.+)$", text, re.MULTILINE)
+    shown = re.findall("^note  its log has: (.+)$", text, re.MULTILINE)
     assert shown == [f"UserWarning: rows {row}: taken as scaled" for row in (0, 1, 2)]
 
 
