@@ -21,6 +21,7 @@ import numpy as np
 
 BATCH_SIZE = 32  # images that are predicted between two looks at the clock
 PAUSE = 30  # seconds between two lines that say how far it is
+MAX_UNREADABLE = 0.05  # share of the images; more are a fault of the notebook, not of the images
 DEPTH = 3  # levels of folders that are searched for an input: Kaggle has used several places
 DIGITS = 12  # of a probability
 SMALLEST = 1e-6  # of a probability: a log-loss is infinite for 0
@@ -35,7 +36,8 @@ def predict_hidden(settings: dict[str, Any], out: str = "submission.csv") -> Non
         out: the CSV file.
 
     Raises:
-        ValueError: an input is missing or ambiguous, the dataset holds another model, or an image cannot be read.
+        ValueError: an input is missing or ambiguous, the dataset holds another model, or too many images cannot be
+            read.
     """
     root = Path(os.environ.get("KAGGLE_INPUT", "/kaggle/input"))
     dataset, competition = locate(root, settings["dataset"]), locate(root, settings["competition"])
@@ -196,16 +198,49 @@ def find_images(folder: Path, ids: Sequence[str]) -> list[str]:
 
 
 def predict(network: Any, paths: Sequence[str]) -> np.ndarray:
-    """Returns the probabilities [n, classes] of image files, and prints how far it is."""
+    """Returns the probabilities [n, classes] of image files, and prints how far it is.
+
+    An image that cannot be read gets the mean of the others, because a hidden image cannot be repaired, and without its
+    answer nothing is scored.
+
+    Raises:
+        ValueError: more than 5 % of the images cannot be read, or the only one.
+    """
     parts, start = [], time.monotonic()
+    unreadable: dict[str, str] = {}
     shown = start
     for place in range(0, len(paths), BATCH_SIZE):
-        parts.append(network.predict_proba(iter(paths[place : place + BATCH_SIZE])))
+        parts.append(_predict_batch(network, paths[place : place + BATCH_SIZE], unreadable))
         now, done = time.monotonic(), min(place + BATCH_SIZE, len(paths))
         if now - shown > PAUSE:
             shown, left = now, (now - start) / done * (len(paths) - done)
             print(f"{done} of {len(paths)} images, {left / 60:.0f} minutes left", flush=True)
-    return np.concatenate(parts)
+    probabilities = np.concatenate(parts)
+    if unreadable:
+        _fill_unreadable(probabilities, paths, unreadable)
+    return probabilities
+
+
+def _predict_batch(network: Any, paths: Sequence[str], unreadable: dict[str, str]) -> np.ndarray:
+    """Returns the probabilities [n, classes] of image files, and notes those that cannot be read: {path: reason}."""
+    try:
+        return network.predict_proba(iter(paths))
+    except ValueError as error:
+        if len(paths) == 1:
+            unreadable[paths[0]] = str(error).split("\n")[0]
+            return np.zeros((1, len(network.names)), np.float32)
+    return np.concatenate([_predict_batch(network, [path], unreadable) for path in paths])
+
+
+def _fill_unreadable(probabilities: np.ndarray, paths: Sequence[str], unreadable: dict[str, str]) -> None:
+    """Sets the rows of images that cannot be read to the mean of the others. Raises ValueError if they are too many."""
+    path, reason = next(iter(unreadable.items()))
+    what = f"{len(unreadable)} of {len(paths)} images cannot be read, {path} first ({reason})"
+    if len(unreadable) > max(1, MAX_UNREADABLE * len(paths)) or len(unreadable) == len(paths):
+        raise ValueError(f"{what}; look at the files, and train and predict with images of this kind")
+    rows = np.array([path in unreadable for path in paths])
+    probabilities[rows] = probabilities[~rows].mean(axis=0)
+    print(f"warning: {what}; the answer is the mean of the others", flush=True)
 
 
 def write_answers(path: Path, ids: Sequence[str], probabilities: np.ndarray, form: dict[str, Any]) -> None:

@@ -339,6 +339,42 @@ def test_notebook_fails_with_one_line_and_writes_nothing(stub, tmp_path, monkeyp
     assert not (tmp_path / "submission.csv").exists()
 
 
+@pytest.fixture(scope="module")
+def network():
+    """A real model, as the notebook loads it."""
+    return kaggle_kernel.load_code(tiny_submission() / "model.py").model(tiny_submission())
+
+
+def photographs(folder, count, damaged):
+    """Paths of images, of which some hold only the first half of their file."""
+    paths = []
+    for number, image in enumerate(draw_images(count, seed=4)):
+        paths.append(folder / f"{number}.png")
+        Image.fromarray(image).save(paths[-1])
+        if number in damaged:
+            paths[-1].write_bytes(paths[-1].read_bytes()[: paths[-1].stat().st_size // 2])
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize(("count", "damaged"), [(2, {0}), (40, {0, 33})])
+def test_hidden_image_that_cannot_be_read_gets_the_mean_of_the_others(network, tmp_path, capsys, count, damaged):
+    paths = photographs(tmp_path, count, damaged)
+    readable = [place for place in range(count) if place not in damaged]
+    expected = network.predict_proba([paths[place] for place in readable])
+    got = kaggle_kernel.predict(network, paths)
+    np.testing.assert_allclose(got[readable], expected, atol=1e-5)
+    for place in damaged:
+        np.testing.assert_allclose(got[place], expected.mean(axis=0), atol=1e-5)
+    assert f"warning: {len(damaged)} of {count} images cannot be read, {paths[0]} first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("count", "damaged"), [(1, {0}), (20, {3, 4})])
+def test_too_many_images_that_cannot_be_read_are_an_error(network, tmp_path, count, damaged):
+    paths = photographs(tmp_path, count, damaged)
+    with pytest.raises(ValueError, match=f"^{len(damaged)} of {count} images cannot be read, .*look at the files"):
+        kaggle_kernel.predict(network, paths)
+
+
 def test_probability_that_is_not_finite_is_refused(stub, tmp_path, monkeypatch):
     settings, root = stub
     settings |= write_dataset(root, NAMES, "np.nan")
