@@ -37,7 +37,7 @@ from competition.grade.status import Steps
 from competition.grade.worker import Limits, Outcome, run, walk
 from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
 from competition.package.archive import LIMIT_MB, MODEL_NAME, Check, extract, inspect, unpacked_bytes
-from competition.package.class_names import class_names
+from competition.package.class_names import class_names, order_note
 from competition.package.trained_on import count_trained_on
 from competition.synthetic import SIDE, draw_images
 
@@ -256,6 +256,7 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
         result.checks.append(Check("unpacking", False, str(error), "zip the files again: python build_submission.py"))
         return
     names = class_names(stage / "ingested_program" / MODEL_NAME / "saved_model.pb")
+    result.notes = (*result.notes, *filter(None, [order_note(names or ())]))
     if names and not job.data:  # synthetic images have the classes of the zip
         job.images, result.names = replace(job.images, names=names), names
     if not names and not job.data and not job.rules.classes:

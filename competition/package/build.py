@@ -11,7 +11,7 @@ from common.errors import CommandError, UserError
 from common.files import atomically
 from common.folders import is_hidden
 from competition.package.archive import LIMIT_MB, MODEL_NAME, UNPACKED_LIMIT_MB, inspect
-from competition.package.class_names import class_names, shortened
+from competition.package.class_names import class_names, order_note, shortened
 from competition.package.kaggle import plan, write_csv
 from competition.package.kaggle_code import CodeCompetition, commands, inputs_of, write_folders
 from competition.package.kaggle_kernel import load_code
@@ -194,11 +194,13 @@ def describe(path: Path | str, model_folder: Path | str | None = None, source: s
         source: where the model comes from; "" says that it is the committed one.
 
     Returns:
-        Lines with the model, its class names, entries with sizes, total size, SHA-256 and TensorFlow version.
+        Lines with the model, its class names, a note on their order (see `order_note`), entries with sizes, total size,
+        SHA-256 and TensorFlow version.
     """
     path, folder = Path(path), _model_folder(model_folder)
     names = class_names(folder / "saved_model.pb")
     lines = [f"model    {source or f'the committed one, {folder}'}", f"classes  {shortened(names or ['not known'])}"]
+    lines += [f"note     {note}" for note in [order_note(names or ())] if note]
     with zipfile.ZipFile(path) as archive:
         lines += [f"{entry.file_size:>12,}  {entry.filename}" for entry in archive.infolist()]
     lines.append(f"{path.stat().st_size:>12,}  {path}")

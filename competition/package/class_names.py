@@ -42,6 +42,24 @@ def shortened(items: Sequence[str], most: int = LISTED) -> str:
     return ", ".join([*items[: most - 1], "…", items[-1]] if len(items) > most else items)
 
 
+def order_note(names: Sequence[str]) -> str:
+    """Returns a note for the user if the classes are in another order than their names as text, else "".
+
+    Keras' `image_dataset_from_directory` and scikit-learn's `LabelEncoder` number the classes in the order of the text.
+    A server compares numbers, so nothing else would show that its order is another one. Names that are the numbers
+    themselves need no note.
+    """
+    if list(names) == [str(number) for number in range(len(names))]:
+        return ""
+    for number, (name, other) in enumerate(zip(names, sorted(names), strict=True)):
+        if name != other:
+            return (
+                f"class {number} is {name}, and {other} where classes are sorted as text, as by Keras: compare with "
+                "the competition's class numbers; for another order, name the class folders 00_…, 01_… and train again"
+            )
+    return ""
+
+
 class _Reader:
     """Reads messages, and raises a ValueError after a number of fields.
 

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.folders import printable
 from common.labels import FILE_COLUMNS, delimiter_of
 from competition.package.answer import Answer, is_number, match_columns, match_values, parse_told
-from competition.package.class_names import shortened
+from competition.package.class_names import order_note, shortened
 from competition.package.image_ids import ImageIds
 from competition.package.kaggle_kernel import read_rows
 
@@ -58,7 +58,10 @@ class Sample:
         written = answer.labels or [cell for place, cell in enumerate(self.header) if place != self.id_column]
         classes = names if answer.labels else [names[column] for column in answer.columns]
         pairs = [f"{label} = {name}" for label, name in zip(written, classes, strict=True)]
-        return f"{start}{'columns' if answer.columns else 'labels'}, {answer.kind}: {shortened(pairs, LISTED)}"
+        text = f"{start}{'columns' if answer.columns else 'labels'}, {answer.kind}: {shortened(pairs, LISTED)}"
+        are_numbers = any(name not in label for label, name in zip(written, classes, strict=True))
+        note = order_note(names) if are_numbers else ""
+        return f"{text}; {note}" if note else text
 
 
 def _in_words(count: int) -> str:

@@ -1,13 +1,20 @@
 """The class names in a SavedModel: read without TensorFlow, and safely from a file that is not trusted."""
 
 import random
+import zipfile
 
+import keras
 import pytest
 import tensorflow as tf
-from helpers import NAMES, ROOT, python, tiny_submission
+from helpers import NAMES, ROOT, python, stub, stub_zip, tiny_submission
+from PIL import Image
 
+from common.images import load_folder
+from competition.grade.grade import Rules, grade
+from competition.grade.report import report
 from competition.package import class_names as module
-from competition.package.class_names import class_names
+from competition.package.build import describe
+from competition.package.class_names import class_names, order_note
 
 pytestmark = pytest.mark.integration
 
@@ -132,3 +139,38 @@ assert not {"tensorflow", "google"} & set(sys.modules)
 """
     done = python("-c", code, ROOT, tiny_submission() / "SubmissionModel" / GRAPH)
     assert done.returncode == 0, done.stderr
+
+
+ORDERS = {  # the classes in natural order: the place from which on Keras has others, and its class there
+    ("Species1", "Species2"): None,
+    ("a", "b", "c"): None,
+    tuple(map(str, range(12))): None,  # the numbers themselves
+    tuple(map(str, range(1, 12))): (1, "10"),
+    tuple(f"class{number}" for number in range(1, 12)): (1, "class10"),
+    ("apple", "Pear"): (0, "Pear"),
+}
+
+
+@pytest.mark.parametrize("names", ORDERS)
+def test_another_order_than_that_of_keras_is_noted(names, tmp_path):
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name / "a.png")
+    assert load_folder(tmp_path).names == names
+    of_keras = keras.utils.image_dataset_from_directory(tmp_path, verbose=False).class_names
+    note, expected = order_note(names), ORDERS[names]
+    assert bool(note) == (expected is not None)
+    if expected:
+        number, other = expected
+        assert of_keras[number] == other and of_keras[:number] == list(names[:number])
+        assert note.startswith(f"class {number} is {names[number]}, and {other} where classes are sorted as text")
+
+
+def test_order_is_noted_when_the_zip_is_built_and_graded(tmp_path):
+    names = tuple(f"class{number}" for number in range(1, 12))
+    export(tmp_path, names)
+    path = stub_zip(tmp_path / "a.zip", stub())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.write(tmp_path / GRAPH, f"SubmissionModel/{GRAPH}")
+    assert f"\nnote     {order_note(names)}\n" in describe(path, tmp_path)
+    assert f"\nnote  {order_note(names)}\n" in report(grade(path, rules=Rules(layout="an2dl2024")))

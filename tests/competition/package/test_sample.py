@@ -531,6 +531,14 @@ def test_mapping_says_what_each_answer_stands_for(tmp_path, text, words):
     assert line.count("\n") == 0
 
 
+@pytest.mark.parametrize(("text", "noted"), [("7,0\n", True), ("7,class2\n", False)])
+def test_mapping_to_numbers_notes_another_order_than_that_of_keras(tmp_path, text, noted):
+    names = tuple(f"class{number}" for number in range(1, 12))
+    (tmp_path / "s.csv").write_text(f"id,label\n{text}")
+    line = read_sample(tmp_path / "s.csv", names, IDS, "positions" if noted else None).mapping(names)
+    assert ("class 1 is class2, and class10 where classes are sorted as text" in line) == noted
+
+
 def test_mapping_of_many_classes_is_shortened(tmp_path):
     names = tuple(f"class{number}" for number in range(100))
     (tmp_path / "s.csv").write_text("id,label\n7,0\n")
