@@ -66,8 +66,9 @@ def near_copies(thumbnails: np.ndarray, labels: np.ndarray) -> np.ndarray:
         step = max(1, BLOCK // len(rows))
         for start in range(0, len(rows), step):
             later = rows[start : start + step]
-            place, before = np.nonzero(_count_bits(hashes[later, None] ^ hashes[None, rows]) <= MAX_BITS)
-            i, j = rows[before], later[place]
+            so_far = rows[: start + step]
+            place, before = np.nonzero(_count_bits(hashes[later, None] ^ hashes[None, so_far]) <= MAX_BITS)
+            i, j = so_far[before], later[place]
             i, j = i[i < j], j[i < j]
             alike = np.abs(levels[i] - levels[j]).mean(axis=1) <= MAX_DIFFERENCE
             earlier[j[alike]] = i[alike]

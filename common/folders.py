@@ -3,8 +3,12 @@
 import os
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from PIL import Image
 
 from common.errors import UserError
 
@@ -21,6 +25,7 @@ PART = re.compile(
     r"([ _-]?(images?|imgs?|set|data))?[ _-]?\d*",
     re.I,
 )
+MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are not UTF-8, line breaks
 
 
@@ -70,6 +75,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
+def has_image_extension(path: Path) -> bool:
+    """Whether the extension is that of an image."""
+    return path.suffix.lower() in MORE_IMAGES or path.suffix.lower() in Image.registered_extensions()
+
+
 def printable(text: object) -> str:
     """Returns a text or path with escapes in place of line breaks, control characters and bytes that are not UTF-8."""
     decoded = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -107,7 +117,35 @@ def list_classes(folder: Path | str) -> ClassFolders:
     _check_count(folder, [name for name, _ in classes])
     notes = _check_level(folder, classes)
     _check_names(folder, classes)
+    notes += warnings_of_names([name for name, _ in classes], printable(folder))
+    loose = [path for path in folder.iterdir() if path.is_file() and has_image_extension(path)]
+    loose = sorted((path for path in loose if not is_hidden(path.name)), key=lambda path: natural_key(path.name))
+    if loose:
+        notes.append(f"skipped {len(loose)} images that are in no class folder, for example {printable(loose[0])}")
     return ClassFolders(tuple(classes), tuple(skipped), tuple(notes))
+
+
+def warnings_of_names(names: Sequence[str], where: str) -> Iterator[str]:
+    """Yields warnings of class names that may mean the same class.
+
+    Args:
+        names: the class names.
+        where: the folder or the file that they are from.
+    """
+    kinds: tuple[tuple[Callable, str], ...] = (
+        (lambda name: " ".join(name.split()).casefold(), "differ only in upper and lower case, or in blanks"),
+        (_as_number, "are the same numbers, written in several ways"),
+    )
+    for key, what in kinds:
+        count = Counter(map(key, names))
+        alike = [name for name in names if count[key(name)] > 1]
+        if alike:
+            yield f"warning: the classes {', '.join(alike)} of {where} {what}"
+
+
+def _as_number(text: str) -> float | str:
+    """The number that a text is, or the text."""
+    return float(text) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text) else text
 
 
 def walk_files(folder: Path) -> tuple[list[Path], list[Path]]:

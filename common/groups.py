@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import write_csv
 from common.images import Images
-from common.labels import delimiter_of
+from common.labels import MISSING, delimiter_of
 
 COLUMNS = ("path", "group")
 
@@ -34,12 +34,19 @@ def with_groups(images: Images, table: Path, data: Path) -> Images:
     return replace(images, scenes=tuple(groups[path] for path in paths))
 
 
+def warnings_of_groups(images: Images) -> list[str]:
+    """A warning of a group whose name stands for no group: all images without a group would be in one."""
+    missing = sorted({scene for scene in images.scenes if scene.lower() in MISSING})
+    what = "may stand for images without a group; if so, leave their cells empty"
+    return [f"warning: the group {', '.join(missing)} of --groups {what}"] if missing else []
+
+
 def _read_groups(table: Path) -> dict[str, str]:
     """Path → group. Raises a UserError for another kind of file, and for a path with two groups."""
     groups: dict[str, str] = {}
     try:
         text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True)
         head = [cell.strip() for cell in next(rows, [])]
         places = [head.index(name) for name in COLUMNS]
         for cells in filter(None, rows):

@@ -8,10 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from common.errors import UserError
-from common.folders import ClassFolders, is_hidden, list_classes, natural_key, printable, walk_files
+from common.folders import (
+    ClassFolders,
+    has_image_extension,
+    is_hidden,
+    list_classes,
+    natural_key,
+    printable,
+    walk_files,
+    warnings_of_names,
+)
 
 # Names of columns in lower case, with _ in place of spaces and hyphens.
 FILE_COLUMNS = frozenset(
@@ -27,7 +34,6 @@ PARTS = frozenset(("train", "training", "val", "valid", "validation", "dev", "te
 ONES, ZEROS = frozenset(("1", "1.0", "true")), frozenset(("0", "0.0", "false"))  # of a one-hot table
 SHOWN = 10  # columns in a note
 SAMPLE = 100  # rows that are looked at to recognize the column of files
-MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
 
 
 @dataclass(frozen=True)
@@ -88,15 +94,24 @@ def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str
     notes = [
         f"{rows.name}: column {rows.called([file])} has the files, {_describe(rows, labels)}; {len(names)} classes"
     ]
-    notes += _parts(rows, {file, *labels})
-    notes += _unusual(rows, names, repeated, [path for path in paths if path not in label_of and _is_image(path)])
+    notes += _unused_columns(rows, {file, *labels})
+    notes += _classes_without_rows(rows, labels, names)
+    unused = [path for path in paths if path not in label_of and has_image_extension(path)]
+    notes += _unusual(rows, names, repeated, unused)
     return ClassFolders(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
 
 
-def _parts(rows: "_Rows", used: set[int]) -> Iterator[str]:
+def _classes_without_rows(rows: "_Rows", labels: Sequence[int], names: Sequence[str]) -> Iterator[str]:
+    """A warning of the columns of a one-hot table in which no row has a 1."""
+    empty = [rows.columns[number] for number in labels if _normal(rows.columns[number]) not in names]
+    if len(labels) > 1 and empty:
+        yield f"warning: no row of {rows.name} has a 1 in {', '.join(empty)}, so these are no classes of the model"
+
+
+def _unused_columns(rows: "_Rows", used: set[int]) -> Iterator[str]:
     """Warnings of columns that divide the rows into parts such as train and test, which are all read."""
     for number in set(range(len(rows.columns))) - used:
-        parts = {cell.lower() for cell in rows.column(number)}
+        parts = {cell.lower() for cell in rows.column(number)} - {""}
         if len(parts) > 1 and parts <= PARTS:
             yield (
                 f"warning: column {rows.called([number])} of {rows.name} has the parts {', '.join(sorted(parts))}, and "
@@ -106,13 +121,7 @@ def _parts(rows: "_Rows", used: set[int]) -> Iterator[str]:
 
 def _unusual(rows: "_Rows", names: Sequence[str], repeated: int, unused: Sequence[Path]) -> Iterator[str]:
     """Notes on class names that are nearly equal, files that are named twice, and images that are not named."""
-    alike = [name for name in names if sum(name.casefold() == other.casefold() for other in names) > 1]
-    if alike:
-        yield f"warning: the classes {', '.join(alike)} of {rows.name} differ only in upper and lower case"
-    numbers = Counter(map(_as_number, names))
-    alike = [name for name in names if numbers[_as_number(name)] > 1]
-    if alike:
-        yield f"warning: the classes {', '.join(alike)} of {rows.name} are the same numbers, written in several ways"
+    yield from warnings_of_names(names, rows.name)
     missing = [name for name in names if name.lower() in MISSING]
     if missing:
         told = ", ".join(missing)
@@ -148,20 +157,21 @@ class _Files:
 
     def __init__(self, folder: Path, paths: Iterable[Path]) -> None:
         self.folder = folder
-        self._by_name: dict[str, list[tuple[Path, tuple[str, ...]]]] = defaultdict(list)
+        # By the last one and the last two parts of the path: thousands of files may have one name, such as image.png.
+        self._by_end: dict[tuple[str, ...], list[tuple[Path, tuple[str, ...]]]] = defaultdict(list)
         root = folder.resolve()
         for path in paths:
             full = PurePosixPath(_normal((root / path.relative_to(folder)).as_posix()))
-            self._by_name[full.name].append((path, full.parts))
-            if _is_image(path):
-                self._by_name[full.stem].append((path, full.with_suffix("").parts))
+            for named in (full, full.with_suffix("")) if has_image_extension(path) else (full,):
+                for end in (named.parts[-1:], named.parts[-2:]):
+                    self._by_end[end].append((path, named.parts))
 
     def find(self, text: str) -> list[Path]:
         """Returns the files whose path ends with `text`, or is that of `text` within the folder."""
         parts = PurePosixPath(_normal(text.strip().replace("\\", "/"))).parts
         if not parts:
             return []
-        found = [(path, full) for path, full in self._by_name.get(parts[-1], ()) if full[-len(parts) :] == parts]
+        found = [(path, full) for path, full in self._by_end.get(parts[-2:], ()) if full[-len(parts) :] == parts]
         shortest = min((len(full) for _, full in found), default=0)
         if len(found) > 1 and shortest == len(self.folder.resolve().parts) + len(parts):
             found = [(path, full) for path, full in found if len(full) == shortest]
@@ -177,11 +187,6 @@ def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _is_image(path: Path) -> bool:
-    """Whether the extension is that of an image."""
-    return path.suffix.lower() in MORE_IMAGES or path.suffix.lower() in Image.registered_extensions()
-
-
 def _read(table: Path) -> _Rows:
     try:
         text = table.read_bytes().decode("utf-8-sig")
@@ -189,7 +194,7 @@ def _read(table: Path) -> _Rows:
         raise UserError(f"the file of labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{printable(table)} must be UTF-8; save it as CSV UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True, strict=True)
     try:
         rows = [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
     except csv.Error as error:
@@ -205,18 +210,10 @@ def _read(table: Path) -> _Rows:
     return _Rows(printable(table.name), tuple(map(printable, columns)), tuple(rows[1:]))
 
 
-def _as_number(text: str) -> float | str:
-    """The number that a text is, or the text."""
-    try:
-        return float(text) if text.isascii() and text[:1].isdigit() else text
-    except ValueError:
-        return text
-
-
 def delimiter_of(text: str) -> str:
     """The delimiter of a CSV text: the one of `DELIMITERS` that divides its first line into the most cells."""
     head = next((line for line in text.splitlines() if line.strip()), "")
-    return max(DELIMITERS, key=lambda one: len(next(csv.reader([head], delimiter=one), [])))
+    return max(DELIMITERS, key=lambda one: len(next(csv.reader([head], delimiter=one, skipinitialspace=True), [])))
 
 
 def _recognize(rows: _Rows, files: _Files) -> tuple[_Rows, int, list[int]]:
@@ -238,7 +235,7 @@ def _recognize(rows: _Rows, files: _Files) -> tuple[_Rows, int, list[int]]:
         raise UserError(f"{rows.name}: cannot recognize {what}; give --label-columns FILES,LABELS, or another --data")
     (file,) = candidates
     head = rows.columns[file]
-    if _key(head) not in FILE_COLUMNS and (files.find(head) or _is_image(Path(head))):
+    if _key(head) not in FILE_COLUMNS and (files.find(head) or has_image_extension(Path(head))):
         rows = rows.without_header()
     return rows, file, _label_columns(rows, file)
 
@@ -248,7 +245,7 @@ def _names_other_files(rows: _Rows, number: int, file: int) -> bool:
     stems = [
         [PurePosixPath(cells[column].replace("\\", "/")).stem for _, cells in rows.rows] for column in (number, file)
     ]
-    images = sum(_is_image(Path(cell)) for cell in rows.column(number))
+    images = sum(has_image_extension(Path(cell)) for cell in rows.column(number))
     return stems[0] != stems[1] and (_key(rows.columns[number]) in FILE_COLUMNS or 2 * images > len(rows.rows))
 
 
@@ -262,6 +259,8 @@ def _label_columns(rows: _Rows, file: int) -> list[int]:
             return candidates
     binary = [number for number in rest if {cell.lower() for cell in rows.column(number)} <= ONES | ZEROS]
     if not named and len(binary) > 1 and binary == rest:
+        if len({_normal(rows.columns[number]) for number in binary}) < len(binary):
+            raise UserError(f"{rows.name} must have one column for each class, two of its columns have the same name")
         return binary
     one_hot = ", or keep only the columns of the classes, if it is one-hot" if len(binary) > 1 else ""
     raise UserError(

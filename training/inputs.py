@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.folders import ClassFolders
-from common.groups import with_groups
+from common.groups import warnings_of_groups, with_groups
 from common.images import Images, load_images
 from common.labels import LabelledFolder
 
@@ -92,6 +92,8 @@ def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> Loaded:
         say(note)
     if inputs.groups:
         images = with_groups(images, Path(inputs.groups), Path(inputs.data))
+        for warning in warnings_of_groups(images):
+            say(warning)
     if "--validation" in others:
         validation = _load_other("--validation", others, images, say)
         say(f"{len(validation)} --validation images are held out, all of --data is trained on")

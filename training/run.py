@@ -15,7 +15,7 @@ from common.images import Images
 from training.config.recipe import QUASI_SVM, SOFTMAX, Recipe
 from training.data.augment import precompute_augmentation
 from training.data.balance import check_classes, natural, svmsmote
-from training.data.split import TrainVal, not_held_out, split_rows
+from training.data.split import TrainVal, split_rows, split_warnings
 from training.data.teacher import with_teacher
 from training.evaluate.metrics import metrics, summary
 from training.evaluate.plots import plot_confusion, plot_curves
@@ -117,7 +117,8 @@ def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
     """Splits first, then balances and augments the training part only, as a run of the recipe does."""
     train_rows, val_rows = split_rows(recipe.data, images)
     if not images.held_out:
-        for warning in not_held_out(images.labels, images.names, train_rows, val_rows):
+        share = 1 / recipe.data.folds if recipe.data.folds else recipe.data.validation_split
+        for warning in split_warnings(images.labels, images.names, train_rows, val_rows, share):
             print(warning)
     resampling, augmentation = recipe.data.resampling, recipe.augmentation
     if resampling is not natural:

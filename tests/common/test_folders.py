@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.folders import ClassFolders, is_hidden, list_classes, natural_key, printable
+from common.folders import ClassFolders, is_hidden, list_classes, natural_key, printable, warnings_of_names
 from common.images import load_folder
 
 pytestmark = pytest.mark.unit
@@ -271,3 +271,35 @@ def test_limited_listing_is_spread_over_a_class():
     files = tuple(Path(f"{number}.png") for number in range(9))
     kept = ClassFolders((("Oak", files), ("Ash", files)), ()).limited(6).classes[0][1]
     assert kept == (files[0], files[3], files[6])
+
+
+def test_images_beside_the_class_folders_are_noted(tmp_path):
+    make(tmp_path, "cat/1.png", "dog/1.png", "10.JPG", "9.png", ".hidden.png", "labels.csv", "Thumbs.db")
+    listed = list_classes(tmp_path)
+    assert listed.count == 2
+    assert listed.notes == (f"skipped 2 images that are in no class folder, for example {tmp_path / '9.png'}",)
+
+
+@pytest.mark.parametrize(
+    ("names", "alike", "what"),
+    [
+        (("Cat", "cat", "dog"), "Cat, cat", "upper and lower case, or in blanks"),
+        (("cat", "cat ", "dog"), "cat, cat ", "upper and lower case, or in blanks"),
+        (("red fox", "red\u00a0fox", "red  fox", "fox"), "red fox, red\u00a0fox, red  fox", "or in blanks"),
+        (("1", "01", "2"), "1, 01", "the same numbers"),
+        (("-1", "-1.0", "1"), "-1, -1.0", "the same numbers"),
+    ],
+)
+def test_names_that_may_mean_one_class_are_warned_of(names, alike, what):
+    (warning,) = warnings_of_names(names, "here")
+    assert warning.startswith(f"warning: the classes {alike} of here ")
+    assert what in warning
+
+
+def test_different_names_are_not_warned_of():
+    assert not list(warnings_of_names(("cat", "cats", "1", "10", "1a", "nan", "inf", "1e1"), "here"))
+
+
+def test_class_folders_of_nearly_equal_names_are_warned_of(tmp_path):
+    listed = list_classes(make(tmp_path, "Cat/1.png", "cat/1.png", "dog/1.png"))
+    assert any(note.startswith("warning: the classes Cat, cat of ") for note in listed.notes)

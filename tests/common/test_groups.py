@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.groups import with_groups, write_groups
+from common.groups import warnings_of_groups, with_groups, write_groups
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training.data.split import split, split_fold
@@ -27,6 +27,15 @@ def test_written_groups_are_read_again_and_kept_together(grouped_data, tmp_path)
     assert not set(grouped.groups[train]) & set(grouped.groups[val])
     assert len(val) == 4
     assert grouped.rows(val).scenes == tuple(grouped.scenes[row] for row in val)
+
+
+def test_a_group_that_may_stand_for_no_group_is_warned_of(grouped_data, tmp_path):
+    images = load_folder(grouped_data)
+    write_groups(tmp_path / "groups.csv", images, ["NaN", *range(15)], grouped_data)
+    warning = "warning: the group NaN of --groups may stand for images without a group; if so, leave their cells empty"
+    assert warnings_of_groups(with_groups(images, tmp_path / "groups.csv", grouped_data)) == [warning]
+    write_groups(tmp_path / "groups.csv", images, ["", *range(15)], grouped_data)
+    assert warnings_of_groups(with_groups(images, tmp_path / "groups.csv", grouped_data)) == []
 
 
 def test_a_group_may_have_images_of_several_classes(grouped_data, tmp_path):

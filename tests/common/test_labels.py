@@ -154,7 +154,30 @@ def test_unused_images_and_repeated_rows_are_noted(listed):
 def test_classes_that_differ_only_in_case_are_warned_of(listed):
     classes, notes = listed(HEAD + ROWS.replace("a.jpg,oak", "a.jpg,Oak"))
     assert len(classes) == 3
-    assert notes[1] == "warning: the classes Oak, oak of train.csv differ only in upper and lower case"
+    assert notes[1] == "warning: the classes Oak, oak of train.csv differ only in upper and lower case, or in blanks"
+
+
+def test_blanks_before_quotes_do_not_become_part_of_the_class(listed):
+    assert listed('image, label\na.jpg, "oak"\nb.jpg, ash\nc.jpg,oak\nsub/d.jpg,   "oak"\n')[0] == EXPECTED
+
+
+def test_a_one_hot_column_without_a_1_is_warned_of(listed):
+    classes, notes = listed(ONE_HOT.replace("oak,", "oak,elm,").replace(",1,0", ",1,0,0").replace(",0,1", ",0,0,1"))
+    assert classes == EXPECTED
+    assert notes[1] == "warning: no row of train.csv has a 1 in elm, so these are no classes of the model"
+
+
+def test_two_one_hot_columns_of_one_name_are_refused(listed):
+    with pytest.raises(UserError, match="two of its columns have the same name"):
+        listed("id,oak,oak\na,1,0\nb,0,1\nc,1,0\nd,1,0\n")
+
+
+def test_thousands_of_files_of_one_name_are_found_by_their_folders(listed):
+    """Each row looks at the files of its own folder only: with all of them, this would be 16 million."""
+    files = [f"{number}/image.png" for number in range(4000)]
+    rows = "".join(f"{number}/image{'.png' * (number % 2)},{'ab'[number % 2]}\n" for number in range(4000))
+    classes, _ = listed("path,label\n" + rows, files=files)
+    assert classes == {"a": files[::2], "b": files[1::2]}
 
 
 def test_an_annotation_beside_an_image_is_not_taken_for_it(listed):
@@ -224,6 +247,12 @@ def test_a_column_of_parts_is_warned_of(tmp_path, values, warned):
     notes = list_labelled(tmp_path, tmp_path / "all.csv").notes
     warning = "warning: column data set of all.csv has the parts test, train, and all rows are read"
     assert any(note.startswith(warning) for note in notes) == warned
+
+
+def test_a_column_of_parts_with_an_empty_cell_is_warned_of(listed):
+    parts = iter(["Train", "Val", "", "Train"])
+    _, notes = listed("image,label,split\n" + "".join(f"{row},{next(parts)}\n" for row in ROWS.split()))
+    assert any("column split of train.csv has the parts train, val, and all rows are read" in note for note in notes)
 
 
 def test_a_missing_table_or_folder_is_refused(tmp_path):

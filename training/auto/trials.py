@@ -20,7 +20,7 @@ from training.auto.heldout import accuracy, clearly_worse, held_out_probabilitie
 from training.auto.plan import QUICK, Plan
 from training.config.override import change
 from training.config.recipe import Head, Recipe
-from training.data.split import not_held_out, split_rows
+from training.data.split import split_rows, split_warnings
 from training.fit.features import FeatureSpec, extract_features, tta_features
 from training.fit.finetune import make_backbone
 from training.fit.precision import fastest
@@ -270,7 +270,8 @@ class Trials:
             self.images = with_groups(self.images, self.plan.out / GROUPS, data)
         self._split()
         if not self.images.held_out:
-            for line in not_held_out(self.images.labels, self.images.names, *self.rows):
+            share = self.base.data.validation_split
+            for line in split_warnings(self.images.labels, self.images.names, *self.rows, share):
                 self.plan.say(line)
 
     def _split(self) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.config.recipe import Data
 
 LISTED = 10  # classes that a warning names
+MOST_HELD_OUT = 0.5  # of a class's images, from which on a warning says so
 ATTEMPTS, SEED_STEP = 20, 1000  # seeds that are tried until each part of mixed groups has each class
 
 
@@ -130,21 +131,34 @@ def _with_each_class(val: np.ndarray, drawn: np.ndarray, labels: np.ndarray, see
     return drawn[held_out]
 
 
-def not_held_out(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.ndarray) -> list[str]:
-    """A warning if classes are only in the training part, with the number of their images.
+def split_warnings(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.ndarray, share: float) -> list[str]:
+    """Warnings of classes that are only in the training part, and of classes of which too many images are held out.
+
+    The latter happens with groups of very different size, because whole groups are drawn.
 
     Args:
         labels: int [n].
         names: class names.
         train, val: rows of both parts.
+        share: the share that should be held out.
     """
     if not len(val):
         return []
-    counts = np.bincount(labels)
+    counts, held_out = np.bincount(labels), np.bincount(labels[val], minlength=len(names))
     absent = [f"{names[label]} ({counts[label]})" for label in np.setdiff1d(labels[train], labels[val])]
-    listed = ", ".join(absent[:LISTED]) + (f" and {len(absent) - LISTED} more" if len(absent) > LISTED else "")
     reason = "a class needs two different images, or two groups"
-    return [f"warning: no image of {listed} is held out: {reason}"] * bool(absent)
+    lines = [f"warning: no image of {_listed(absent)} is held out: {reason}"] if absent else []
+    limit = max(MOST_HELD_OUT, 2 * share)
+    mostly = [
+        f"{held_out[label]} of the {counts[label]} images of {names[label]}"
+        for label in np.flatnonzero(held_out > limit * counts)
+    ]
+    fix = "its groups differ in size; give smaller groups, or try another seed (data.split_seed)"
+    return [*lines, f"warning: {_listed(mostly)} are held out: {fix}"] if mostly else lines
+
+
+def _listed(texts: list[str]) -> str:
+    return ", ".join(texts[:LISTED]) + (f" and {len(texts) - LISTED} more" if len(texts) > LISTED else "")
 
 
 def split_fold(
@@ -296,12 +310,25 @@ def copy_split(inputs: Inputs, out: Path, validation_split: float, seed: int) ->
         for part, rows in parts.items():
             for row in rows:
                 source = Path(images.paths[row])
-                name = images.names[images.labels[row]] if inputs.labels else ""  # else the path has it
-                target = temporary / part / name / source.relative_to(inputs.data)
+                target = temporary / part / _place(source.relative_to(inputs.data), images, row, bool(inputs.labels))
+                while target.exists():
+                    target = target.with_name(f"_{target.name}")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(source, target, out)
-    absent = not_held_out(images.labels, images.names, *rows_of_parts)
-    return [*images.notes, *absent, ", ".join(f"{len(rows)} images in {out / part}" for part, rows in parts.items())]
+    unusual = split_warnings(images.labels, images.names, *rows_of_parts, validation_split)
+    return [*images.notes, *unusual, ", ".join(f"{len(rows)} images in {out / part}" for part, rows in parts.items())]
+
+
+def _place(path: Path, images: Images, row: int, labelled: bool) -> Path:
+    """The place of an image in class folders.
+
+    With a table of labels, subfolders that are called as a class become part of the file's name: they may be the class
+    folders before their labels were corrected.
+    """
+    if not labelled:
+        return path
+    folder = Path(images.names[images.labels[row]])
+    return folder / "__".join(path.parts) if set(path.parts[:-1]) & set(images.names) else folder / path
 
 
 def _copy(source: Path, target: Path, out: Path) -> None:

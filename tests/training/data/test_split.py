@@ -1,6 +1,7 @@
 """Stratified splits, folds, and the copy of a split into folders."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from common.errors import UserError
 from common.images import Images, load_folder
 from training.config.recipe import Data
-from training.data.split import copy_split, not_held_out, split, split_fold, split_rows
+from training.data.split import copy_split, split, split_fold, split_rows, split_warnings
 from training.inputs import Inputs
 
 pytestmark = pytest.mark.unit
@@ -205,10 +206,24 @@ def test_class_of_one_image_and_its_copies_is_trained_on_and_named():
     train, val = split(labels, 0.5, 0, NAMES, groups)
     check_partition(train, val, 8)
     assert set(labels[val]) == {0, 2}
-    assert not_held_out(labels, NAMES, train, val) == [
+    assert split_warnings(labels, NAMES, train, val, 0.5) == [
         "warning: no image of Species2 (3) is held out: a class needs two different images, or two groups"
     ]
-    assert not_held_out(labels, NAMES, *split(labels, 0.5, 0, NAMES)) == []
+    assert split_warnings(labels, NAMES, *split(labels, 0.5, 0, NAMES), 0.5) == []
+
+
+def test_a_class_that_is_mostly_held_out_is_warned_of():
+    """One patient of class 0 has 60 of its 69 images."""
+    labels, groups = np.repeat([0, 1], [69, 100]), np.concatenate([np.zeros(60, int), np.arange(1, 110)])
+    warned = set()
+    for seed in range(20):
+        train, val = split(labels, 0.2, seed, NAMES[:2], groups)
+        held_out = (labels[val] == 0).sum()
+        expected = f"warning: {held_out} of the 69 images of Species1 are held out: its groups differ in size"
+        lines = split_warnings(labels, NAMES[:2], train, val, 0.2)
+        assert [line.partition(";")[0] for line in lines] == [expected] * int(held_out >= 60)
+        warned.add(bool(lines))
+    assert warned == {False, True}
 
 
 def test_folds_of_a_class_of_one_image_and_its_copies_are_refused():
@@ -316,6 +331,21 @@ def test_copy_split_of_a_table_makes_class_folders(leaf_folder, tmp_path):
     copied = {**files(tmp_path / "split" / "train"), **files(tmp_path / "split" / "validation")}
     assert copied == {f"{name[:8]}/{name}": content for name, content in files(folder).items()}
     assert len(files(tmp_path / "split" / "validation")) == 6
+
+
+def test_copy_split_of_corrected_labels_can_be_read_again(leaf_folder, tmp_path):
+    """The class folders have the labels before their correction, so none of them may be left within a class."""
+    rows = [(path.relative_to(leaf_folder), path.parent.name) for path in sorted(leaf_folder.glob("*/*.jpg"))]
+    other = {"Species1": "Species2", "Species2": "Species1"}
+    corrected = [(path, other.get(name, name) if number % 3 else name) for number, (path, name) in enumerate(rows)]
+    (tmp_path / "labels.csv").write_text("image,label\n" + "".join(f"{path},{name}\n" for path, name in corrected))
+    copy_split(Inputs(leaf_folder, labels=tmp_path / "labels.csv"), tmp_path / "split", 0.25, 0)
+    copied = {}
+    for part in ("train", "validation"):
+        images = load_folder(tmp_path / "split" / part)
+        for path, label in zip(images.paths, images.labels, strict=True):
+            copied[Path(path).name] = images.names[label]
+    assert copied == {"__".join(path.parts): name for path, name in corrected}
 
 
 def test_copy_split_overwrites_nothing(leaf_folder, tmp_path):
