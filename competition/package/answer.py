@@ -87,7 +87,10 @@ def match_columns(columns: Sequence[str], names: Sequence[str], told: str | None
     kinds = [kind] if kind else ["names"] if _are_numbers(names) else ["names", "positions", "one-based"]
     for option in kinds:
         found = _positions_of(columns, names, option)
-        if found is not None and (kind or not _is_contradicted(columns, [names[place] for place in found])):
+        if found is None:
+            continue
+        out_of_order = option != "names" and _are_out_of_order(names)
+        if kind or not (out_of_order or _is_contradicted(columns, [names[place] for place in found])):
             return Answer("probabilities", columns=found)
     different = sorted(set(columns) ^ set(names))[:5]
     fix = _fix(columns, names)
@@ -213,13 +216,14 @@ def _numbered(values: set[str], column: str, names: Sequence[str]) -> Answer:
             return Answer("names", written)
         what = "are none of the class names: they may be placeholders or positions"
         raise _undecided(values, column, what, ("names", "positions", "one-based"))
-    if numbers == {0} and _end_in_other_numbers(names):
-        what = "may be placeholders, and the class names end in numbers that do not count from 0"
+    own = _own_numbers(names)
+    if numbers == {0} and own and own != list(range(count)):
+        what = "may be placeholders, and the class names have numbers that do not count from 0"
         raise _undecided(values, column, what, ("names", "positions", "one-based"))
     if min(numbers) == 0 and max(numbers) < count:
-        return Answer("positions", _written(range(count), values))
+        return _in_order("positions", values, column, names)
     if min(numbers) > 0 and max(numbers) == count:
-        return Answer("one-based", _written(range(1, count + 1), values))
+        return _in_order("one-based", values, column, names)
     if min(numbers) == 0:
         raise UserError(
             f"the values of {_called(column)} must be numbers from 0 to {count - 1} or from 1 to {count}, "
@@ -240,11 +244,32 @@ def _binary(values: set[str], column: str, names: Sequence[str]) -> Answer:
     raise _undecided(values, column, what, ("names",) * _are_numbers(names) + options)
 
 
-def _end_in_other_numbers(names: Sequence[str]) -> bool:
-    """Whether the class names end in different numbers that are not their positions from 0."""
-    ends = [re.search(r"[0-9]{1,9}$", name) for name in names]
-    numbers = {int(end[0]) for end in ends if end}
-    return len(numbers) == len(names) and numbers != set(range(len(names)))
+def _in_order(kind: str, values: set[str], column: str, names: Sequence[str]) -> Answer:
+    """Positions, unless they may be the numbers in the class names, which are in another order."""
+    if _are_out_of_order(names):
+        raise UserError(
+            f"the values of {_called(column)} ({', '.join(sorted(values)[:3])}) may be the numbers in the class names, "
+            f"which are in another order, {shortened(names)}: start the names of the class folders with them and train again; or, if they are "
+            f"positions in this order, give --answer {kind}"
+        )
+    first = int(kind == "one-based")
+    return Answer(kind, _written(range(first, first + len(names)), values))
+
+
+def _own_numbers(names: Sequence[str]) -> list[int]:
+    """The numbers that the class names start or end with, in their order; [] if they are not all different."""
+    for pattern in (r"^[0-9]{1,9}(?![0-9])", r"(?<![0-9])[0-9]{1,9}$"):
+        found = [re.search(pattern, name) for name in names]
+        numbers = [int(one[0]) for one in found if one]
+        if len(set(numbers)) == len(names):
+            return numbers
+    return []
+
+
+def _are_out_of_order(names: Sequence[str]) -> bool:
+    """Whether the class names have the numbers from 0 or 1 in another order, such as ant_1, bee_2, zebra_0."""
+    own = _own_numbers(names)
+    return own != sorted(own) and sorted(own) in [list(range(first, first + len(names))) for first in (0, 1)]
 
 
 def _named_class(column: str, names: Sequence[str]) -> int | None:

@@ -163,7 +163,7 @@ def _id_column(rows: list[list[str]], images: Container[str]) -> int:
     ranks = [rank(column) for column in range(len(rows[0]))]
     if max(ranks)[0] and ranks.count(max(ranks)) > 1:
         raise UserError("several columns hold ids of images; call that of the ids id in a header")
-    return ranks.index(max(ranks)) if max(ranks)[0] else 0
+    return ranks.index(max(ranks))  # also if no image is known, because all are on Kaggle
 
 
 def _is_id(cell: str, images: Container[str]) -> bool:

@@ -17,7 +17,9 @@ LONGEST_PAUSE = 300.0  # seconds that a server may ask for
 REASON_LENGTH = 500
 RATE_LIMITED = 429
 SERVER_ERROR = 500
-TRANSIENT = (RATE_LIMITED, SERVER_ERROR, 502, 503, 504)
+# Below 500, the answers that say nothing about the call. From 500 on there are those of proxies too, such as 520 and
+# 524, whose server may have done what was asked.
+TRANSIENT = (408, 425, RATE_LIMITED)
 ADVICE = {
     401: "; make a new token with --login",
     404: "; check --server and --phase",
@@ -80,7 +82,7 @@ def _once(call: Callable[[], requests.Response], what: str, secret: str) -> requ
         return answer
     reason = _reason(answer, secret)
     text = f"the server answered {answer.status_code}: {reason}"
-    if answer.status_code not in TRANSIENT:
+    if answer.status_code < SERVER_ERROR and answer.status_code not in TRANSIENT:
         raise Refused(f"{what}: {text}{_advice(answer.status_code, reason)}")
     return _Failure(text, answer.status_code, _requested_pause(answer))
 

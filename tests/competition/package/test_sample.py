@@ -231,6 +231,7 @@ def test_labels_are_decided_by_the_names_and_the_sample(case):
     assert (answer.labels, answer.columns, answer.top) == (labels, (), 1)
 
 
+ANIMALS = ("ant_1", "bee_2", "zebra_0")
 UNDECIDED = {
     "names from 1, a sample of 0": (EIGHT, {"0"}, ("names", "positions", "one-based")),
     "padded names, a sample of 0": (PADDED, {"0"}, ("names", "positions", "one-based")),
@@ -238,6 +239,14 @@ UNDECIDED = {
     "decimal names, a sample of 0": (("1.0", "2.0", "3.0"), {"0"}, ("names", "positions", "one-based")),
     "names that end in numbers from 1, a sample of 0": (NAMES, {"0"}, ("names", "positions", "one-based")),
     "names that end in other numbers, a sample of 0": (("c_5", "c_7", "c_9"), {"0"}, ("positions", "one-based")),
+    "names that begin with numbers, a sample of 0": (
+        ("001.Albatross", "002.Auk", "003.Bunting"),
+        {"0"},
+        ("names", "positions", "one-based"),
+    ),
+    "names with numbers in another order, a sample of 0": (ANIMALS, {"0"}, ("names", "positions", "one-based")),
+    "names with numbers in another order": (ANIMALS, {"0", "1", "2"}, ("positions",)),
+    "names with numbers from 1 in another order": (("ant_2", "bee_3", "zebra_1"), {"1", "3"}, ("one-based",)),
     "names with gaps, a sample of 0": (("3", "5", "7"), {"0"}, ("names", "positions")),
     "two spellings of one number": (("1", "01", "2"), {"001"}, ("names", "positions")),
     "from 1 without the top one": (NAMES, {"1", "5"}, ("positions", "one-based")),
@@ -259,6 +268,11 @@ def test_undecided_labels_are_refused_and_the_readings_are_offered(case):
     for option in options:
         assert f"--answer {option}" in str(caught.value)
     assert ", ".join(sorted(values)) in str(caught.value)
+
+
+@pytest.mark.parametrize("told", ["positions", "one-based"])
+def test_numbers_in_names_do_not_matter_if_the_user_says_what_the_answers_are(told):
+    assert match_values({"1"}, "label", ANIMALS, told).kind == told
 
 
 PROBABILITY = {
@@ -466,6 +480,7 @@ def test_columns_are_matched_in_any_order(case):
         (("c2", "c3", "c4", "c5"), ("c1", "c2", "c3", "c4"), "differ in c1, c5; .* --answer one-based"),
         (("h1", "h2", "h4"), ("h1", "h2", "h3"), "differ in h3, h4; .* --answer one-based"),
         (("c1", "cat", "dog"), ("c0", "c1", "c2"), "--answer positions"),
+        (ANIMALS, ("class_0", "class_1", "class_2"), "--answer positions"),
         (NAMES, [f"c{name}" for name in (*EIGHT[1:], "9")], "differ in"),
         (NAMES, [f"a{name}" if name != "1" else "b1" for name in EIGHT], "differ in"),
         (NAMES, [f"prob_{name}" for name in (*NAMES[1:], "Rose")], "differ in"),
@@ -537,6 +552,13 @@ def test_mapping_to_numbers_notes_another_order_than_that_of_keras(tmp_path, tex
     (tmp_path / "s.csv").write_text(f"id,label\n{text}")
     line = read_sample(tmp_path / "s.csv", names, IDS, "positions" if noted else None).mapping(names)
     assert ("class 1 is class2, and class10 where classes are sorted as text" in line) == noted
+
+
+@pytest.mark.parametrize("text", ["label,id\na,x\na,y\nb,z\n", "label,what\na,x.jpg\na,y.jpg\nb,z.jpg\n"])
+def test_column_of_ids_is_recognized_although_no_image_is_known(tmp_path, text):
+    (tmp_path / "s.csv").write_text(text)
+    sample = read_sample(tmp_path / "s.csv", ("a", "b"))
+    assert (sample.id_column, [name[0] for name in sample.ids]) == (1, ["x", "y", "z"])
 
 
 def test_mapping_of_many_classes_is_shortened(tmp_path):

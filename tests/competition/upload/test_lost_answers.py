@@ -7,7 +7,10 @@ import pytest
 pytestmark = pytest.mark.unit
 
 DROP = {}
-LOST = [DROP, {"status": 500}, {"status": 502}, {"status": 503}, {"status": 504, "body": "<html>"}, {"hang": 30}]
+LOST = [
+    *(DROP, {"hang": 30}, {"status": 504, "body": "<html>"}),
+    *({"status": status} for status in (408, 425, 500, 502, 503, 520, 522, 524)),
+]
 
 
 @pytest.fixture

@@ -23,7 +23,17 @@ def closed_port():
 
 @pytest.mark.parametrize("endpoint", REPEATABLE)
 @pytest.mark.parametrize(
-    "fault", [{"status": 500}, {"status": 502, "body": "<html>"}, {"status": 503}, {"status": 429}, DROP], ids=str
+    "fault",
+    [
+        {"status": 500},
+        {"status": 502, "body": "<html>"},
+        {"status": 503},
+        {"status": 429},
+        {"status": 408},
+        {"status": 524},
+        DROP,
+    ],
+    ids=str,
 )
 def test_a_failure_that_passes(server, upload, clock, endpoint, fault):
     server.fail(endpoint, **fault)
