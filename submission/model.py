@@ -48,6 +48,7 @@ MIN_SPEEDUP = 1.2  # of a convolution: bfloat16 is used from here on
 BFLOAT16_PASS = "auto_mixed_precision_onednn_bfloat16"  # of TensorFlow's graph optimizer
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # in /proc/cpuinfo
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+OVERSHOOT = 0.2  # of images scaled to 0 to 1, from resizing or brightening them
 EXPECTED = "expected images [n, height, width, 3] (or one image, or 1 or 4 channels) with values 0 to 255"
 ORIENTATION = 274  # EXIF tag
 PHOTOMETRIC = 262  # TIFF tag: whether 0 is black or white
@@ -112,8 +113,8 @@ class model:  # lower case: the competition's server requires this name
 
         Args:
             X: images, see the head of this file. NaN and infinite values are replaced, values outside 0 to 255 are
-                clipped, and a float image within 0 to 1 that has fractions is multiplied by 255. A warning lists these
-                rows.
+                clipped, and a float image within about 0 to 1 that has fractions is multiplied by 255. A warning lists
+                these rows.
 
         Returns:
             int64 tensor [n], indices into `names`.
@@ -442,11 +443,12 @@ def _clean(pixels, is_float, row, cleaned):
         pixels[np.isnan(pixels)] = values.mean() if values.size else 0
         reason = "NaN or infinite values, replaced by the image's mean or the nearest limit"
         cleaned.setdefault(reason, []).append(row)
-    if is_float and low >= 0 and 0 < high <= 1:
+    if is_float and -OVERSHOOT <= low and 0 < high <= 1 + OVERSHOOT:
         if (values == np.rint(values)).all():
             reason = "all values are 0 or 1, taken as nearly black; if 1 is white, multiply them by 255"
         else:
             pixels *= 255
+            low, high = 255 * low, 255 * high
             reason = "all values within 0 to 1, taken as scaled and multiplied by 255"
         cleaned.setdefault(reason, []).append(row)
     if low < 0 or high > 255:

@@ -249,8 +249,8 @@ def _in_order(kind: str, values: set[str], column: str, names: Sequence[str]) ->
     if _are_out_of_order(names):
         raise UserError(
             f"the values of {_called(column)} ({', '.join(sorted(values)[:3])}) may be the numbers in the class names, "
-            f"which are in another order, {shortened(names)}: start the names of the class folders with them and train again; or, if they are "
-            f"positions in this order, give --answer {kind}"
+            f"which are in another order, {shortened(names)}: start the names of the class folders with them and train "
+            f"again; or, if they are positions in this order, give --answer {kind}"
         )
     first = int(kind == "one-based")
     return Answer(kind, _written(range(first, first + len(names)), values))

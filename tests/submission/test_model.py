@@ -494,6 +494,19 @@ def test_scaled_rows_are_detected_row_by_row(classifier, leaf_images, leaf_proba
     np.testing.assert_allclose(got, leaf_probabilities, atol=1e-5)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.002), (-0.15, 1.15)])
+def test_scaled_rows_that_were_resized_or_brightened_are_detected(classifier, leaf_images, low, high):
+    """Bicubic resizing goes a little below 0 and beyond 1."""
+    given = leaf_images[:4].astype(np.float32)
+    given[1] /= 255
+    given[1, 0, 0], given[1, 0, 1] = low, high
+    same = leaf_images[:4].copy()
+    same[1, 0, 0], same[1, 0, 1] = 0, 255
+    with pytest.warns(UserWarning, match="^rows 1: all values within 0 to 1, taken as scaled"):
+        got = classifier.predict_proba(given)
+    np.testing.assert_allclose(got, classifier.predict_proba(same), atol=1e-5)
+
+
 def test_scaled_rows_with_nan_are_cleaned(classifier, leaf_images, leaf_probabilities):
     given = leaf_images.astype(np.float32)
     given[7] /= 255
