@@ -41,9 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
-    parser.add_argument("--run", help="folder of a finished run; default: the committed submission/SubmissionModel")
-    parser.add_argument("--out", help="default: dist/submission.zip, for kaggle dist/submission.csv or dist/kaggle")
-    parser.add_argument("--limit-mb", type=positive, help=f"the server's limit (default {LIMIT_MB})")
+    parser.add_argument("--run", help="folder of a finished run or of auto (default: the committed leaf model)")
+    parser.add_argument(
+        "--out", help="file to write (default: dist/submission.zip, for kaggle dist/submission.csv or dist/kaggle)"
+    )
+    parser.add_argument(
+        "--limit-mb", type=positive, help=f"largest zip that the server takes, in MB (default: {LIMIT_MB})"
+    )
     layouts = [*LAYOUTS, *kaggle_command.LAYOUTS]
     parser.add_argument("--layout", choices=layouts, default="codalab", help="default: %(default)s")
     kaggle_command.add_options(parser)

@@ -36,10 +36,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--phase", type=int, metavar="ID", help="its number; see above for where to find it")
     parser.add_argument("--competition", type=int, metavar="ID", help="default: found from the phase")
     parser.add_argument("--login", action="store_true", help="ask for name and password, and write the token file")
-    parser.add_argument("--token-file", default=TOKEN_FILE, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--limit-mb", type=positive, default=LIMIT_MB, help="the server's limit (default %(default)s)")
     parser.add_argument(
-        "--wait", type=float, default=3600, metavar="SECONDS", help="for the scores (default %(default)s)"
+        "--token-file", default=TOKEN_FILE, metavar="FILE", help="file of the token (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--limit-mb",
+        type=positive,
+        default=LIMIT_MB,
+        help="largest zip that the server takes, in MB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--wait", type=float, default=3600, metavar="SECONDS", help="time to wait for the scores (default: %(default)s)"
     )
     parser.add_argument("--dry-run", action="store_true", help="check the zip and ask for permission, but send nothing")
     parser.add_argument("--again", action="store_true", help="submit a zip that was submitted before")

@@ -310,7 +310,7 @@ def _tables() -> dict[str, str]:
         "profile": _profile_rows,
         "growth": _growth_rows,
         "aspect": _aspect_rows,
-        **{f"own_data{which}": _own_data_rows for which in ("", "_slow", "_30", "_60", "_leaves", "_digits")},
+        **{f"own_data{which}": _own_data_rows for which in ("", "_60", "_leaves", "_digits")},
     }
     found = {f"{name}.rows": rows(_benchmark(name)) for name, rows in tables.items()}
     variants = _benchmark("variants")

@@ -18,7 +18,7 @@ hide_tensorflow_log()
 from common.cli import argument_parser, print_listing, run_command
 from common.errors import UserError
 from training.commands import evaluate, images, train
-from training.commands.options import BACKENDS, EXAMPLES, add_command
+from training.commands.options import BACKENDS, EXAMPLES, EXIT_CODES, add_command
 from training.recipes import recipe_groups, recipe_summary
 
 INTERRUPTED = "interrupted; what is finished is kept, repeat the command to continue"
@@ -84,7 +84,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argument_parser(__doc__, "python -m training", EXAMPLES)
+    parser = argument_parser(__doc__, "python -m training", f"{EXAMPLES}\n{EXIT_CODES}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_command(commands, "list", "list the recipes").set_defaults(command=_list)
     for group in (train, evaluate, images):

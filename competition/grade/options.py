@@ -24,7 +24,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--python", default=sys.executable, help="interpreter for the submission, to test another TensorFlow version"
     )
     parser.add_argument(
-        "--layout", choices=list(LAYOUTS), default=rules.layout, help="what the zip was built for (default %(default)s)"
+        "--layout",
+        choices=list(LAYOUTS),
+        default=rules.layout,
+        help="what the zip was built for (default: %(default)s)",
     )
     parser.add_argument(
         "--size",
@@ -41,18 +44,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_limits(parser: argparse.ArgumentParser, rules: Rules) -> None:
-    parser.add_argument("--limit-mb", type=positive, default=rules.limit_mb, help="largest zip (default %(default)s)")
+    parser.add_argument(
+        "--limit-mb", type=positive, default=rules.limit_mb, help="largest zip, in MB (default: %(default)s)"
+    )
     parser.add_argument(
         "--time-limit",
         type=positive,
         default=rules.time_limit,
-        help="seconds for the predictions (default %(default)s)",
+        help="seconds for the predictions (default: %(default)s)",
     )
     parser.add_argument(
         "--memory-limit-mb",
         type=positive,
         default=rules.memory_limit_mb,
-        help="for all processes (default %(default)s)",
+        help="memory of all its processes, in MB (default: %(default)s)",
     )
 
 

@@ -41,7 +41,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _add_paired(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "paired", "compare two runs on the images that both held out")
-    command.add_argument("before", help="a finished run with a validation part, or the folder of a cross-validation")
+    command.add_argument("before", help="a finished run with a validation set, or a cross-validation")
     command.add_argument("after", help="another one, of the same images")
     command.set_defaults(command=_paired)
 
@@ -54,7 +54,7 @@ def _paired(options: argparse.Namespace) -> None:
 
 def _add_class_bias(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "class-bias", "fit what to add to each class's logit on held-out images")
-    command.add_argument("folder", help="a cross-validation, or a run with a validation part")
+    command.add_argument("folder", help="a cross-validation, or a run with a validation set")
     command.set_defaults(command=_class_bias)
 
 
@@ -68,7 +68,9 @@ def _class_bias(options: argparse.Namespace) -> None:
 
 def _add_mistakes(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "mistakes", "draw the worst mistakes of a run or a cross-validation")
-    command.add_argument("folder", help="a finished run with a validation part, or the folder of a cross-validation")
+    command.add_argument(
+        "folder", help="a finished run with a validation set, a cross-validation, or the folder of auto"
+    )
     add_data(command, "the images that it was trained on")
     add_validation(command, "the images that it was validated on, if it was trained with --validation")
     command.add_argument("--out", type=output_file, default="mistakes.png", help="the picture (default: %(default)s)")
@@ -99,7 +101,7 @@ def _add_label_errors(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--folder",
         metavar="RUN",
-        help="a cross-validation, or a run with a validation part, whose predictions are used (default: logistic "
+        help="a cross-validation, or a run with a validation set, whose predictions are used (default: logistic "
         "regression on features of the pretrained backbone, in five folds)",
     )
     add_weights(command)

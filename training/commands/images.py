@@ -17,8 +17,10 @@ def _add_split(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "split", "copy images into class folders for training and for validation")
     add_data(command)
     command.add_argument("--out", required=True, help="new folder, gets train/ and validation/")
-    command.add_argument("--validation", type=float, default=0.2, help="share held out (default: %(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command.add_argument(
+        "--validation", type=float, default=0.2, metavar="SHARE", help="share of the images (default: %(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="seed of the random split (default: %(default)s)")
     command.set_defaults(command=_split)
 
 
@@ -58,7 +60,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", required=True, help="new table, FILE.csv or FILE.parquet (the latter needs pyarrow)")
     source = command.add_mutually_exclusive_group()
     source.add_argument("--model", help="a submission.zip or its unpacked folder (default: the committed submission/)")
-    source.add_argument("--run", help="folder of a finished run")
+    source.add_argument("--run", help="folder of a finished run or of auto")
     command.add_argument("--top", type=int, metavar="K", help="columns of the K best classes only (default: of all)")
     command.add_argument(
         "--shard-size",

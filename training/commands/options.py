@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m training auto --data my/images --minutes 30 --out runs/mine
   python -m training auto --data my/images --labels my/train.csv --validation my/images --validation-labels my/val.csv
+  python -m training auto --data my/images --groups my/patients.csv
   python -m training list
   python -m training run inception_svm --data data/leaves/train --out runs/first
   python -m training run inception_svm --data data/leaves/train --set finetune.batch_size=16
@@ -26,11 +27,13 @@ EXAMPLES = """examples:
   python -m training class-bias runs/crossval-released
   python -m training tune tuned --data data/leaves/train --out runs/tune --trials 60
   python -m training split --data data/leaves/train --out data/split
+  python -m training deepweeds --download data/deepweeds --out data/leaves
   python -m training deepweeds --images images --labels labels.csv --out data/leaves
   python -m training predict --data my/photos --run runs/mine --out predictions.csv
+  python -m training predict --data my/photos --model dist/submission.zip --top 3 --out predictions.csv
 
-exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (the same command continues)
 """
+EXIT_CODES = "exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (the same command continues)"
 BACKENDS = ("tensorflow", "jax")
 
 
@@ -38,7 +41,9 @@ def add_command(commands: argparse._SubParsersAction, name: str, what: str) -> a
     """Adds a command, with a line in the list of commands, and its examples."""
     examples = [line for line in EXAMPLES.splitlines() if f"-m training {name}" in line]
     description = f"{what[0].upper()}{what[1:]}."
-    return commands.add_parser(name, help=what, description=description, epilog="\n".join(["examples:", *examples]))
+    return commands.add_parser(
+        name, help=what, description=description, epilog="\n".join(["examples:", *examples, "", EXIT_CODES])
+    )
 
 
 def inputs_of(options: argparse.Namespace, require_reuse: bool = False) -> "Inputs":
@@ -55,7 +60,14 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     """The options of every command that trains."""
     add_data(command)
     add_weights(command)
-    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field; repeatable")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe, for example "
+        "finetune.batch_size=16; training/config/recipe.py has all fields; may be repeated",
+    )
     command.add_argument("--backend", choices=BACKENDS, help="Keras' backend (default: KERAS_BACKEND, else tensorflow)")
 
 
@@ -69,7 +81,7 @@ def add_data(command: argparse.ArgumentParser, what: str = "the labelled images"
 
 def add_validation(
     command: argparse.ArgumentParser,
-    what: str = "images that are the validation part; all of --data is then trained on (default: a split)",
+    what: str = "validation images; all of --data is then trained on (default: a part of --data is held out)",
 ) -> None:
     """The options of validation images in a folder of their own."""
     command.add_argument("--validation", dest="validation_folder", metavar="DIR", help=what)
@@ -77,7 +89,8 @@ def add_validation(
 
 
 def add_test(
-    command: argparse.ArgumentParser, what: str = "images that are reported on and used for nothing else"
+    command: argparse.ArgumentParser,
+    what: str = "test images: evaluated after the training, never used to train or to select",
 ) -> None:
     """The options of test images."""
     command.add_argument("--test", metavar="DIR", help=what)
@@ -93,14 +106,19 @@ def _add_labels_of(command: argparse.ArgumentParser, option: str) -> None:
 def add_weights(command: argparse.ArgumentParser) -> None:
     """The option of the pretrained backbone's weights."""
     command.add_argument(
-        "--backbone-weights", default="imagenet", help="imagenet (the default, downloaded), a .weights.h5 file, or none"
+        "--backbone-weights",
+        default="imagenet",
+        help="imagenet (the default, downloaded), a .h5 file of weights without top layers, or none (random)",
     )
 
 
 def add_groups(command: argparse.ArgumentParser) -> None:
     """The option of groups that a split keeps together."""
     command.add_argument(
-        "--groups", metavar="FILE", help="CSV with the columns path and group; a split keeps each group in one part"
+        "--groups",
+        metavar="FILE",
+        help="CSV file with the columns path (relative to --data) and group, with a row for each image; a split keeps "
+        "each group in one part",
     )
 
 

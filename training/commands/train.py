@@ -68,8 +68,10 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     command.add_argument("recipe", nargs="*", help="names, see list")
     command.add_argument("--all", action="store_true", help="every recipe; finished runs are skipped")
     command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run is continued")
-    command.add_argument("--runs", default="runs", help="folder of the folders of several runs (default: runs)")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="train each with N seeds on one split")
+    command.add_argument("--runs", default="runs", help="parent folder of the run folders (default: runs)")
+    command.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="train each recipe with N seeds on one split (default: 1)"
+    )
     add_test(command)
     command.add_argument(
         "--reuse",
@@ -82,7 +84,10 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     _add_teacher(command)
     add_size(command)
     command.add_argument(
-        "--max-images", type=whole_number, metavar="N", help="at most so many images of --data, spread over each class"
+        "--max-images",
+        type=whole_number,
+        metavar="N",
+        help="read at most N images of --data, evenly spaced in each class",
     )
     add_groups(command)
     add_validation(command)
@@ -148,7 +153,7 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
 def _add_crossval(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "crossval", "train a recipe once for each fold and evaluate it on every image")
     command.add_argument("recipe", help="a name, see list")
-    command.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    command.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
     command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default: %(default)s)")
     command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME)")
     command.add_argument(
@@ -192,7 +197,9 @@ def _add_tune(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "tune", "search for a recipe's best head with KerasTuner")
     command.add_argument("recipe", help="a recipe with a frozen backbone, for example tuned")
     command.add_argument("--out", required=True, help="folder of the search; an interrupted one is continued")
-    command.add_argument("--trials", type=whole_number, default=60, metavar="N", help="default: %(default)s")
+    command.add_argument(
+        "--trials", type=whole_number, default=60, metavar="N", help="number of trials (default: %(default)s)"
+    )
     add_test(command, "images on which each trial is reported; none is selected by them")
     add_training_options(command)
     command.set_defaults(command=_tune)

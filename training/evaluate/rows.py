@@ -104,7 +104,12 @@ def measured(path: Path = RUNS) -> dict[str, str]:
     rows = read_rows(path) if path.is_file() else []
     usual = [data for data, _ in Counter(row.data for row in rows).most_common(1)]
     groups = by_recipe([row for row in rows if row.data in usual])
-    return {name: accuracy_line(runs) for name, runs in groups.items()}
+    return {name: accuracy_line(runs) + _with_settings(name, runs[0]) for name, runs in groups.items()}
+
+
+def _with_settings(name: str, row: Row) -> str:
+    """The settings of a run that is not that of its recipe, unless the name has them."""
+    return f", with {row.settings}" if row.settings and row.settings not in name else ""
 
 
 def reported(path: Path = REPORT) -> dict[str, Reported]:

@@ -1,9 +1,9 @@
 """Why did good validation scores after tuning not hold on the test images, and which estimate would have been better?
 
-  python -m training.questions.selection --data data/leaves/train --test data/leaves/phase1 --search runs/tune
+  python -m training.questions.selection --data data/leaves/train --test data/leaves/phase1 --search runs/tune_test
 
-Reads a finished `python -m training tune tuned`. The best of many trials is selected by its score on few images, so
-that its score is optimistic. Compared are
+Reads a finished `python -m training tune tuned --test DIR`. The best of many trials is selected by its score on few
+images, so that its score is optimistic. Compared are
 - the validation accuracy of each trial with its accuracy on the images of --test, which selected nothing;
 - the standard error of one trial's accuracy with the standard deviation between the ten best trials;
 - the ten best trials in five stratified folds of all training images, without random views: their accuracies, and their
@@ -143,7 +143,9 @@ def _plot(val: np.ndarray, test: np.ndarray, result: dict, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     parser = question_parser("selection", __doc__)
-    parser.add_argument("--search", type=Path, default="runs/tune", help="the search's folder (default: %(default)s)")
+    parser.add_argument(
+        "--search", type=Path, default="runs/tune_test", help="folder of the search (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     return run_question(options, lambda question: answer(question, options.search))
 

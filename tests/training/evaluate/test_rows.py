@@ -173,7 +173,7 @@ def test_measured_leaves_out_other_data_sets(tmp_path):
     seed = dataclasses.replace(ROW, run="online-seed1", seed=1)
     elsewhere = dataclasses.replace(ROW, run="cats", data="0000", accuracy=0.1)
     write_rows(tmp_path / "rows.csv", [elsewhere, ROW, seed])
-    assert measured(tmp_path / "rows.csv") == {"online": accuracy_line([ROW, seed])}
+    assert measured(tmp_path / "rows.csv") == {"online": f"{accuracy_line([ROW, seed])}, with {ROW.settings}"}
 
 
 @pytest.mark.unit
