@@ -26,6 +26,7 @@ PART = re.compile(
     re.I,
 )
 MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
+NOT_READ = frozenset(("HDF5", "GRIB", "BUFR", "MPEG"))  # formats that Pillow only recognizes
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are not UTF-8, line breaks
 
 
@@ -77,7 +78,8 @@ def is_hidden(name: str) -> bool:
 
 def has_image_extension(path: Path) -> bool:
     """Whether the extension is that of an image."""
-    return path.suffix.lower() in MORE_IMAGES or path.suffix.lower() in Image.registered_extensions()
+    suffix = path.suffix.lower()
+    return suffix in MORE_IMAGES or Image.registered_extensions().get(suffix) in Image.OPEN.keys() - NOT_READ
 
 
 def printable(text: object) -> str:
@@ -143,9 +145,9 @@ def warnings_of_names(names: Sequence[str], where: str) -> Iterator[str]:
             yield f"warning: the classes {', '.join(alike)} of {where} {what}"
 
 
-def _as_number(text: str) -> float | str:
-    """The number that a text is, or the text."""
-    return float(text) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text) else text
+def _as_number(text: str) -> int | str:
+    """The whole number that a text is, or the text."""
+    return int(text.partition(".")[0]) if re.fullmatch(r"[+-]?[0-9]+(\.0*)?", text) else text
 
 
 def walk_files(folder: Path) -> tuple[list[Path], list[Path]]:

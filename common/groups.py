@@ -27,7 +27,7 @@ def with_groups(images: Images, table: Path, data: Path) -> Images:
         UserError: no such file or columns, an image that is not in the table, or one with two groups.
     """
     groups = _read_groups(table)
-    paths = [Path(path).relative_to(data).as_posix() for path in images.paths]
+    paths = [Path(path).relative_to(data).as_posix().strip() for path in images.paths]
     missing = [path for path in paths if path not in groups]
     if missing:
         raise UserError(f"--groups must name every image, {table} lacks {len(missing)}, the first is {missing[0]}")
@@ -52,7 +52,7 @@ def _read_groups(table: Path) -> dict[str, str]:
         for cells in filter(None, rows):
             if len(cells) <= max(places):
                 raise UserError(f"--groups must have one group for each path, {table} has no group for {cells[0]}")
-            path, group = cells[places[0]], cells[places[1]].strip()
+            path, group = cells[places[0]].strip(), cells[places[1]].strip()
             if groups.setdefault(path, group) != group:
                 got = f"{groups[path]!r} and {group!r}"
                 raise UserError(f"--groups must have one group for each path, {table} has {got} for {path}")

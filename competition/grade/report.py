@@ -22,6 +22,7 @@ TIME_REASON = "ran longer"  # of the limits, the server has that of time
 ISOLATED = re.compile("Read-only file system|Network is unreachable|name resolution|Name or service not known")
 WARNING = re.compile(r"\b\w{0,40}Warning: .{1,200}")
 WARNINGS = 3  # of the submission that are shown
+OWN_WARNING = "Warning: predict returned"  # that of runner.py, which comes first
 
 
 def report(grade: Grade) -> str:
@@ -34,6 +35,7 @@ def report(grade: Grade) -> str:
             lines += _hanging(f"      {'':{width}}  → ", check.fix)
     lines += [f"note  {line}" for note in grade.notes for line in _printable_lines(note)]
     warnings = [*dict.fromkeys(WARNING.findall(grade.log))] if grade.passed else []  # else the log is shown
+    warnings.sort(key=lambda text: not text.startswith(OWN_WARNING))
     lines += [f"note  its log has: {line}" for text in warnings[:WARNINGS] for line in _printable_lines(text)]
     log = grade.log.rpartition(FAILURES)[0] or grade.log  # the checks are shown above
     if log.strip() and not grade.passed:

@@ -292,7 +292,7 @@ def page(name: str, settings: Settings, images: Images) -> str:
 
 def as_markdown(text: str) -> str:
     """Returns a text that Markdown shows as it is: hot_dog as hot_dog, *a* as \\*a\\*."""
-    return re.sub(r"[\\`*~<>&\[\]|]|^[-+#=]|[.)](?= )|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    return re.sub(r"[\\`*~<>&\[\]|]|^[-+#=]|[.)](?= |$)|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def given_away(settings: Settings, images: Images) -> str:

@@ -17,6 +17,8 @@ KINDS = ("names", "positions", "one-based", "probability")  # the values of --an
 MAX_DIGITS = 9
 # Words beside the class in the name of a column that takes its probability. Any other may negate it, as in not_cat.
 NEUTRAL = {"a", "an", "answer", "class", "confidence", "has", "is", "label", "likelihood", "of", "p", "pred"}
+_MAY_FOLLOW = "may follow the numbers in the class names, which are in another order"
+_BEGIN_WITH_THEM = "begin the names of the class folders with these numbers and train again"
 NEUTRAL |= {"predicted", "prediction", "prob", "proba", "probability", "score", "target", "the", "y"}
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: unicodedata.normalize("NFC", name),
@@ -94,7 +96,11 @@ def match_columns(columns: Sequence[str], names: Sequence[str], told: str | None
             return Answer("probabilities", columns=found)
     different = sorted(set(columns) ^ set(names))[:5]
     fix = _fix(columns, names)
-    if not kind and any(_positions_of(columns, names, option) for option in KINDS[1:3]):
+    numbered = not kind and any(_positions_of(columns, names, option) for option in KINDS[1:3])
+    if numbered and _are_out_of_order(names):
+        fix = f"they {_MAY_FOLLOW}: if so, {_BEGIN_WITH_THEM}; if they are positions in this order, give --answer "
+        fix += "positions or --answer one-based"
+    elif numbered:
         fix = "if its columns are numbered by position, give --answer positions or --answer one-based"
     raise UserError(f"its columns and the model's classes differ in {', '.join(different) or 'number'}; {fix}")
 
@@ -218,7 +224,7 @@ def _numbered(values: set[str], column: str, names: Sequence[str]) -> Answer:
         raise _undecided(values, column, what, ("names", "positions", "one-based"))
     own = _own_numbers(names)
     if numbers == {0} and own and own != list(range(count)):
-        what = "may be placeholders, and the class names have numbers that do not count from 0"
+        what = "may be placeholders, and the class names have other numbers, or the same in another order"
         raise _undecided(values, column, what, ("names", "positions", "one-based"))
     if min(numbers) == 0 and max(numbers) < count:
         return _in_order("positions", values, column, names)
@@ -248,9 +254,8 @@ def _in_order(kind: str, values: set[str], column: str, names: Sequence[str]) ->
     """Positions, unless they may be the numbers in the class names, which are in another order."""
     if _are_out_of_order(names):
         raise UserError(
-            f"the values of {_called(column)} ({', '.join(sorted(values)[:3])}) may be the numbers in the class names, "
-            f"which are in another order, {shortened(names)}: start the names of the class folders with them and train "
-            f"again; or, if they are positions in this order, give --answer {kind}"
+            f"the values of {_called(column)} ({', '.join(sorted(values)[:3])}) {_MAY_FOLLOW} ({shortened(names)}): if "
+            f"so, {_BEGIN_WITH_THEM}; if they are positions in this order, give --answer {kind}"
         )
     first = int(kind == "one-based")
     return Answer(kind, _written(range(first, first + len(names)), values))

@@ -204,13 +204,15 @@ def predict(network: Any, paths: Sequence[str]) -> np.ndarray:
     answer nothing is scored.
 
     Raises:
-        ValueError: more than 5 % of the images cannot be read, or the only one.
+        ValueError: more than one image and more than 5 % of them cannot be read, or the only one.
     """
     parts, start = [], time.monotonic()
     unreadable: dict[str, str] = {}
     shown = start
     for place in range(0, len(paths), BATCH_SIZE):
         parts.append(_predict_batch(network, paths[place : place + BATCH_SIZE], unreadable))
+        if len(unreadable) > max(1, MAX_UNREADABLE * len(paths)):
+            break
         now, done = time.monotonic(), min(place + BATCH_SIZE, len(paths))
         if now - shown > PAUSE:
             shown, left = now, (now - start) / done * (len(paths) - done)

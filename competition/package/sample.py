@@ -59,8 +59,8 @@ class Sample:
         classes = names if answer.labels else [names[column] for column in answer.columns]
         pairs = [f"{label} = {name}" for label, name in zip(written, classes, strict=True)]
         text = f"{start}{'columns' if answer.columns else 'labels'}, {answer.kind}: {shortened(pairs, LISTED)}"
-        are_numbers = any(name not in label for label, name in zip(written, classes, strict=True))
-        note = order_note(names) if are_numbers else ""
+        is_named = answer.kind == "names" or any(name in label for label, name in zip(written, classes, strict=True))
+        note = "" if is_named else order_note(names)
         return f"{text}; {note}" if note else text
 
 
@@ -163,7 +163,10 @@ def _id_column(rows: list[list[str]], images: Container[str]) -> int:
     ranks = [rank(column) for column in range(len(rows[0]))]
     if max(ranks)[0] and ranks.count(max(ranks)) > 1:
         raise UserError("several columns hold ids of images; call that of the ids id in a header")
-    return ranks.index(max(ranks))  # also if no image is known, because all are on Kaggle
+    first = [row[0] for row in rows]
+    if not max(ranks)[0] and len(set(first)) == len(first):  # no image is known, because all are on Kaggle
+        return 0
+    return ranks.index(max(ranks))
 
 
 def _is_id(cell: str, images: Container[str]) -> bool:

@@ -17,8 +17,7 @@ LONGEST_PAUSE = 300.0  # seconds that a server may ask for
 REASON_LENGTH = 500
 RATE_LIMITED = 429
 SERVER_ERROR = 500
-# Below 500, the answers that say nothing about the call. From 500 on there are those of proxies too, such as 520 and
-# 524, whose server may have done what was asked.
+# Statuses below 500 after which another try may succeed. All from 500 on are such, also those of proxies (520, 524).
 TRANSIENT = (408, 425, RATE_LIMITED)
 ADVICE = {
     401: "; make a new token with --login",

@@ -274,7 +274,9 @@ def test_limited_listing_is_spread_over_a_class():
 
 
 def test_images_beside_the_class_folders_are_noted(tmp_path):
-    make(tmp_path, "cat/1.png", "dog/1.png", "10.JPG", "9.png", ".hidden.png", "labels.csv", "Thumbs.db")
+    make(
+        tmp_path, "cat/1.png", "dog/1.png", "10.JPG", "9.png", ".hidden.png", "labels.csv", "Thumbs.db", "a.pdf", "b.h5"
+    )
     listed = list_classes(tmp_path)
     assert listed.count == 2
     assert listed.notes == (f"skipped 2 images that are in no class folder, for example {tmp_path / '9.png'}",)
@@ -297,7 +299,11 @@ def test_names_that_may_mean_one_class_are_warned_of(names, alike, what):
 
 
 def test_different_names_are_not_warned_of():
-    assert not list(warnings_of_names(("cat", "cats", "1", "10", "1a", "nan", "inf", "1e1"), "here"))
+    assert not list(
+        warnings_of_names(
+            ("cat", "cats", "1", "10", "1.1", "1.10", "1a", "nan", *(str(10**17 + one) for one in (1, 2))), "here"
+        )
+    )
 
 
 def test_class_folders_of_nearly_equal_names_are_warned_of(tmp_path):

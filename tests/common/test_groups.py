@@ -29,6 +29,13 @@ def test_written_groups_are_read_again_and_kept_together(grouped_data, tmp_path)
     assert grouped.rows(val).scenes == tuple(grouped.scenes[row] for row in val)
 
 
+def test_blanks_around_paths_do_not_matter(grouped_data, tmp_path):
+    (grouped_data / "Species1").rename(grouped_data / " Species1")
+    images = load_folder(grouped_data)
+    write_groups(tmp_path / "groups.csv", images, range(16), grouped_data)
+    assert with_groups(images, tmp_path / "groups.csv", grouped_data).scenes == tuple(map(str, range(16)))
+
+
 def test_a_group_that_may_stand_for_no_group_is_warned_of(grouped_data, tmp_path):
     images = load_folder(grouped_data)
     write_groups(tmp_path / "groups.csv", images, ["NaN", *range(15)], grouped_data)

@@ -6,7 +6,7 @@ import pytest
 from common.errors import UserError
 from common.folders import list_classes
 from common.images import load_images
-from common.labels import list_labelled
+from common.labels import _Files, list_labelled
 
 pytestmark = pytest.mark.unit
 FILES = ("a.jpg", "b.jpg", "c.jpg", "sub/d.jpg")
@@ -161,6 +161,10 @@ def test_blanks_before_quotes_do_not_become_part_of_the_class(listed):
     assert listed('image, label\na.jpg, "oak"\nb.jpg, ash\nc.jpg,oak\nsub/d.jpg,   "oak"\n')[0] == EXPECTED
 
 
+def test_quotes_within_a_cell_are_kept(listed):
+    assert list(listed('image,label\na.jpg, "big" oak\nb.jpg,ash\nc.jpg,ash\nd.jpg,ash\n')[0]) == ['"big" oak', "ash"]
+
+
 def test_a_one_hot_column_without_a_1_is_warned_of(listed):
     classes, notes = listed(ONE_HOT.replace("oak,", "oak,elm,").replace(",1,0", ",1,0,0").replace(",0,1", ",0,0,1"))
     assert classes == EXPECTED
@@ -172,12 +176,14 @@ def test_two_one_hot_columns_of_one_name_are_refused(listed):
         listed("id,oak,oak\na,1,0\nb,0,1\nc,1,0\nd,1,0\n")
 
 
-def test_thousands_of_files_of_one_name_are_found_by_their_folders(listed):
-    """Each row looks at the files of its own folder only: with all of them, this would be 16 million."""
+def test_thousands_of_files_of_one_name_are_found_by_their_folders(listed, tmp_path):
+    """Each row looks at the files of its own folder only."""
     files = [f"{number}/image.png" for number in range(4000)]
     rows = "".join(f"{number}/image{'.png' * (number % 2)},{'ab'[number % 2]}\n" for number in range(4000))
     classes, _ = listed("path,label\n" + rows, files=files)
     assert classes == {"a": files[::2], "b": files[1::2]}
+    found = _Files(tmp_path / "images", [tmp_path / "images" / name for name in files])._by_end
+    assert len(found["7", "image.png"]) == 1
 
 
 def test_an_annotation_beside_an_image_is_not_taken_for_it(listed):

@@ -33,7 +33,7 @@ EXAMPLES = """examples:
   python -m training predict --data my/photos --model dist/submission.zip --top 3 --out predictions.csv
 
 """
-EXIT_CODES = "exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted (the same command continues)"
+EXIT_CODES = "exit codes: 0 success, 2 wrong input or a failed run, 130 interrupted"
 BACKENDS = ("tensorflow", "jax")
 
 

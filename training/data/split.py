@@ -134,7 +134,7 @@ def _with_each_class(val: np.ndarray, drawn: np.ndarray, labels: np.ndarray, see
 def split_warnings(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.ndarray, share: float) -> list[str]:
     """Warnings of classes that are only in the training part, and of classes of which too many images are held out.
 
-    The latter happens with groups of very different size, because whole groups are drawn.
+    The latter happens with large groups, because whole groups are drawn.
 
     Args:
         labels: int [n].
@@ -153,7 +153,7 @@ def split_warnings(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.
         f"{held_out[label]} of the {counts[label]} images of {names[label]}"
         for label in np.flatnonzero(held_out > limit * counts)
     ]
-    fix = "its groups differ in size; give smaller groups, or try another seed (data.split_seed)"
+    fix = "copies and groups stay in one part; give smaller groups or another seed, if the command has these options"
     return [*lines, f"warning: {_listed(mostly)} are held out: {fix}"] if mostly else lines
 
 

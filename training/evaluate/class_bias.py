@@ -72,7 +72,7 @@ def class_bias(folder: Path) -> tuple[dict[str, float], Difference]:
     """The class biases of a run or cross-validation, and what they are worth on images that they were not fitted on.
 
     Args:
-        folder: of a finished run with a validation part, or of a cross-validation.
+        folder: of a finished run with a validation set, or of a cross-validation.
 
     Returns:
         Class name → bias, rounded to two decimals, for `head.class_bias` (those of the run's recipe are added); and

@@ -45,7 +45,7 @@ def draw_mistakes(folder: Path, inputs: Inputs, out: Path, count: int = 15) -> l
     """Draws the worst mistakes on images that the model was not trained on.
 
     Args:
-        folder: a finished run with a validation part, also that of `auto`, or a cross-validation.
+        folder: a finished run with a validation set, also that of `auto`, or a cross-validation.
         inputs: the images that it was trained on: `data`, `labels`, `label_columns` and `validation`.
         out: the PNG file.
         count: how many thumbnails at most.
@@ -55,7 +55,7 @@ def draw_mistakes(folder: Path, inputs: Inputs, out: Path, count: int = 15) -> l
         there is no line and no picture.
 
     Raises:
-        UserError: no such run, no validation part, damaged files, other images, or a count out of range.
+        UserError: no such run, no validation set, damaged files, other images, or a count out of range.
     """
     if not 1 <= count <= MAX_COUNT:
         raise UserError(f"--count must be a whole number from 1 to {MAX_COUNT}, got {count}")
@@ -87,13 +87,13 @@ def _draw(axis: Any, images: Images, row: int, probabilities: np.ndarray) -> str
 
 
 def read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray, np.ndarray, np.ndarray]:
-    """Reads the predictions of a cross-validation, or of a run's validation part.
+    """Reads the predictions of a cross-validation, or of a run's validation set.
 
     Returns:
         All images, the rows of those with predictions, their labels int [m], their probabilities float [m, classes].
 
     Raises:
-        UserError: no such run, no validation part, damaged files, or other images.
+        UserError: no such run, no validation set, damaged files, or other images.
     """
     try:
         return _read_predictions(folder, inputs)
@@ -111,7 +111,7 @@ def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray,
     path = next((path for path in found if path.is_file()), None)
     if path is None:
         raise UserError(
-            f"{folder} must be a finished run with a validation part, or a cross-validation; "
+            f"{folder} must be a finished run with a validation set, or a cross-validation; "
             f"it has neither {VAL} nor {OUT_OF_FOLD}"
         )
     record = read_record(run)

@@ -111,7 +111,7 @@ def compare_held_out(before: Path, after: Path) -> Difference:
     Of a cross-validation, the finished folds of its first seed are used.
 
     Args:
-        before, after: folders of finished runs with a validation part, or of cross-validations.
+        before, after: folders of finished runs with a validation set, or of cross-validations.
 
     Returns:
         `Difference` of `after` to `before`.
@@ -157,7 +157,7 @@ def held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
     found: dict[int, tuple[int, np.ndarray]] = {}
     for path in (run_file(run, VAL) for run in runs):
         if not path.is_file():
-            raise UserError(f"{folder} must be a finished run with a validation part, or a cross-validation; no {path}")
+            raise UserError(f"{folder} must be a finished run with a validation set, or a cross-validation; no {path}")
         try:
             with np.load(path) as file:
                 rows = file["rows"].tolist()

@@ -21,7 +21,7 @@ class Row:
     run: name of its folder. data: the start of the SHA-256 of its images and labels.
     test_images, accuracy, low, high, macro_f1: of the test images; without test images 0 and None. low and high are the
     95 % interval. class_f1: see `class_f1`.
-    val_images, val_accuracy: of the validation part. parameters: trainable ones.
+    val_images, val_accuracy: of the validation set. parameters: trainable ones.
     epochs, planned_epochs, warmup_epochs: trained, of the recipe, and of the head alone. settings: fields that differ
     from the recipe, and other inputs than usual. test_data: the start of the SHA-256 of the test images and labels; ""
     in runs of version 2.5 and earlier.

@@ -167,9 +167,7 @@ def initialize_zero_kernels(backbone: keras.Model, scale: float = 1.0, seed: int
 
 def _pretrained(application: Any, weights: str, **arguments: Any) -> keras.Model:
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise UserError(
-            f"--backbone-weights must be imagenet, none, or the path of a .weights.h5 file; no file at {weights}"
-        )
+        raise UserError(f"--backbone-weights must be imagenet, none, or the path of a .h5 file; no file at {weights}")
     source = None if weights == "none" else str(weights)
     try:
         return application(include_top=False, weights=source, pooling="avg", name="backbone", **arguments)

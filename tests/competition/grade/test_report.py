@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT, load_module
 
 from competition.grade.grade import Grade
-from competition.grade.report import report, verdict
+from competition.grade.report import OWN_WARNING, report, verdict
 from competition.package.archive import Check
 
 pytestmark = pytest.mark.unit
@@ -152,6 +152,8 @@ def test_warnings_of_an_accepted_submission_are_shown_once():
         f"/a/model.py:7: UserWarning: rows {row}: taken as scaled\n  warn(row)\n" for row in (0, 1, 0, 2, 3, 4)
     )
     text = report(Grade("a.zip", 8, True, checks=[Check("metadata", True)], log=log))
+    first = report(Grade("a.zip", 8, True, checks=[Check("metadata", True)], log=f"{log}{OWN_WARNING} an array\n"))
+    assert f"note  its log has: {OWN_WARNING} an array\n" in first
     shown = re.findall("^note  its log has: (.+)$", text, re.MULTILINE)
     assert shown == [f"UserWarning: rows {row}: taken as scaled" for row in (0, 1, 2)]
 

@@ -336,7 +336,23 @@ def test_class_names_may_have_any_characters(tmp_path):
 
 
 MARKDOWN = [
-    *("hot_dog", "__init__", "*a* <b>", "- x", "+ y", "a-b", "# c", "C#", "1. x", "2) y", "a&amp;b", "[x](y)", "`c`"),
+    *(
+        "hot_dog",
+        "__init__",
+        "*a* <b>",
+        "- x",
+        "+ y",
+        "a-b",
+        "# c",
+        "C#",
+        "1.",
+        "12)",
+        "1. x",
+        "2) y",
+        "a&amp;b",
+        "[x](y)",
+        "`c`",
+    ),
     *("a\\*b", "~~d~~", "===", "> q", "a|b", "***", "---", "sp. alpina", "snake_"),
 ]
 

@@ -246,6 +246,11 @@ UNDECIDED = {
     ),
     "names with numbers in another order, a sample of 0": (ANIMALS, {"0"}, ("names", "positions", "one-based")),
     "names with numbers in another order": (ANIMALS, {"0", "1", "2"}, ("positions",)),
+    "names with numbers from 1 in another order, a sample from 0": (
+        ("ant_2", "bee_3", "zebra_1"),
+        {"0", "2"},
+        ("positions",),
+    ),
     "names with numbers from 1 in another order": (("ant_2", "bee_3", "zebra_1"), {"1", "3"}, ("one-based",)),
     "names with gaps, a sample of 0": (("3", "5", "7"), {"0"}, ("names", "positions")),
     "two spellings of one number": (("1", "01", "2"), {"001"}, ("names", "positions")),
@@ -480,7 +485,7 @@ def test_columns_are_matched_in_any_order(case):
         (("c2", "c3", "c4", "c5"), ("c1", "c2", "c3", "c4"), "differ in c1, c5; .* --answer one-based"),
         (("h1", "h2", "h4"), ("h1", "h2", "h3"), "differ in h3, h4; .* --answer one-based"),
         (("c1", "cat", "dog"), ("c0", "c1", "c2"), "--answer positions"),
-        (ANIMALS, ("class_0", "class_1", "class_2"), "--answer positions"),
+        (ANIMALS, ("class_0", "class_1", "class_2"), "numbers in the class names.* --answer positions"),
         (NAMES, [f"c{name}" for name in (*EIGHT[1:], "9")], "differ in"),
         (NAMES, [f"a{name}" if name != "1" else "b1" for name in EIGHT], "differ in"),
         (NAMES, [f"prob_{name}" for name in (*NAMES[1:], "Rose")], "differ in"),
@@ -546,12 +551,23 @@ def test_mapping_says_what_each_answer_stands_for(tmp_path, text, words):
     assert line.count("\n") == 0
 
 
-@pytest.mark.parametrize(("text", "noted"), [("7,0\n", True), ("7,class2\n", False)])
-def test_mapping_to_numbers_notes_another_order_than_that_of_keras(tmp_path, text, noted):
-    names = tuple(f"class{number}" for number in range(1, 12))
-    (tmp_path / "s.csv").write_text(f"id,label\n{text}")
-    line = read_sample(tmp_path / "s.csv", names, IDS, "positions" if noted else None).mapping(names)
-    assert ("class 1 is class2, and class10 where classes are sorted as text" in line) == noted
+ELEVEN = tuple(f"class{number}" for number in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "told", "noted"),
+    [
+        (ELEVEN, "id,label\n7,0\n", "positions", True),
+        (ELEVEN, "id,label\n7,class2\n", None, False),
+        (ELEVEN, f"id,{','.join(f'c{number}' for number in range(11))}\n7{',0' * 11}\n", None, True),
+        (ELEVEN, f"id,{','.join(f'p_{name}' for name in ELEVEN)}\n7{',0' * 11}\n", None, False),
+        (("apple", "hot dog", "Pear"), "id,label\n7,hot_dog\n", None, False),
+    ],
+)
+def test_mapping_to_numbers_notes_another_order_than_that_of_keras(tmp_path, names, text, told, noted):
+    (tmp_path / "s.csv").write_text(text)
+    line = read_sample(tmp_path / "s.csv", names, IDS, told).mapping(names)
+    assert ("where classes are sorted as text" in line) == noted
 
 
 @pytest.mark.parametrize("text", ["label,id\na,x\na,y\nb,z\n", "label,what\na,x.jpg\na,y.jpg\nb,z.jpg\n"])
@@ -559,6 +575,14 @@ def test_column_of_ids_is_recognized_although_no_image_is_known(tmp_path, text):
     (tmp_path / "s.csv").write_text(text)
     sample = read_sample(tmp_path / "s.csv", ("a", "b"))
     assert (sample.id_column, [name[0] for name in sample.ids]) == (1, ["x", "y", "z"])
+
+
+@pytest.mark.parametrize("head", ["name,class_id", "name,category_id", "case,pathology", "case,profile"])
+def test_first_column_has_the_ids_if_no_image_is_known_and_they_differ(tmp_path, head):
+    """Names of columns of answers can look like those of ids."""
+    (tmp_path / "s.csv").write_text(f"{head}\nx,a\ny,b\nz,a\n")
+    sample = read_sample(tmp_path / "s.csv", ("a", "b"))
+    assert (sample.id_column, sample.ids, sample.answer.kind) == (0, ("x", "y", "z"), "names")
 
 
 def test_mapping_of_many_classes_is_shortened(tmp_path):

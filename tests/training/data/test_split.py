@@ -219,7 +219,7 @@ def test_a_class_that_is_mostly_held_out_is_warned_of():
     for seed in range(20):
         train, val = split(labels, 0.2, seed, NAMES[:2], groups)
         held_out = (labels[val] == 0).sum()
-        expected = f"warning: {held_out} of the 69 images of Species1 are held out: its groups differ in size"
+        expected = f"warning: {held_out} of the 69 images of Species1 are held out: copies and groups stay in one part"
         lines = split_warnings(labels, NAMES[:2], train, val, 0.2)
         assert [line.partition(";")[0] for line in lines] == [expected] * int(held_out >= 60)
         warned.add(bool(lines))

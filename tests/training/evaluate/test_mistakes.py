@@ -99,7 +99,7 @@ def unfit(mistaken, tmp_path_factory):
         ("run", "changed", "images that .* was trained on"),
         ("crossval", "changed", "images that .* was trained on"),
         ("damaged", "images", "is damaged"),
-        ("full", "images", "validation part"),
+        ("full", "images", "validation set"),
         ("missing", "images", "there is no folder"),
     ],
 )

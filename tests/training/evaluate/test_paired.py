@@ -162,7 +162,7 @@ def test_runs_with_other_held_out_images_are_refused(runs, tmp_path):
         compare_held_out(runs / "run", folder)
 
 
-@pytest.mark.parametrize(("damage", "message"), [("missing", "with a validation part"), ("cut", "is damaged")])
+@pytest.mark.parametrize(("damage", "message"), [("missing", "with a validation set"), ("cut", "is damaged")])
 def test_damaged_predictions_are_refused(runs, tmp_path, damage, message):
     path = shutil.copytree(runs / "run", tmp_path / "run") / VAL
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:100])
