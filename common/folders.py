@@ -58,10 +58,15 @@ class ClassFolders:
         least = max(1, min(KEPT, most // (2 * len(self.classes))))
         rest = sum(max(0, len(files) - least) for _, files in self.classes)
         share = max(0, most - sum(min(least, len(files)) for _, files in self.classes)) / max(1, rest)
-        classes = []
-        for name, files in self.classes:
-            kept = min(least, len(files)) + int(max(0, len(files) - least) * share)
-            classes.append((name, tuple(files[place * len(files) // kept] for place in range(kept))))
+        wanted = [min(least, len(files)) + max(0, len(files) - least) * share for _, files in self.classes]
+        kept = [int(count) for count in wanted]
+        by_remainder = sorted(range(len(kept)), key=lambda place: kept[place] - wanted[place])
+        for place in by_remainder[: max(0, most - sum(kept))]:
+            kept[place] = min(kept[place] + 1, len(self.classes[place][1]))
+        classes = [
+            (name, tuple(files[place * len(files) // count] for place in range(count)))
+            for (name, files), count in zip(self.classes, kept, strict=True)
+        ]
         return replace(self, classes=tuple(classes))
 
 

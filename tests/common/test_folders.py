@@ -248,7 +248,7 @@ def test_text_is_printable(text, shown):
 
 @pytest.mark.parametrize(
     ("most", "expected"),
-    [(9999, (900, 300)), (1200, (900, 300)), (1000, (749, 250)), (40, (26, 13)), (4, (2, 1)), (1, (1, 1))],
+    [(9999, (900, 300)), (1200, (900, 300)), (1000, (749, 251)), (40, (26, 14)), (4, (3, 1)), (1, (1, 1))],
 )
 def test_limited_listing_keeps_the_shares_of_the_classes(most, expected):
     files = tuple(Path(f"{number}.png") for number in range(900))
@@ -265,6 +265,15 @@ def test_limited_listing_keeps_the_files_of_rare_classes():
     counts = [len(kept) for _, kept in listed.limited(600).classes]
     assert counts[3] == 3 and counts[2] >= 8
     assert 590 <= sum(counts) <= 600 and counts[0] > 10 * counts[1]
+
+
+@pytest.mark.parametrize("most", [100, 120, 121, 239, 240, 241, 1000])
+def test_limited_listing_of_many_classes_uses_what_is_allowed(most):
+    files = tuple(Path(f"{number}.png") for number in range(150))
+    listed = ClassFolders(tuple((f"class{number}", files) for number in range(120)), ())
+    counts = [len(kept) for _, kept in listed.limited(most).classes]
+    assert sum(counts) == max(120, most)
+    assert max(counts) - min(counts) <= 1
 
 
 def test_limited_listing_is_spread_over_a_class():

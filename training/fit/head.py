@@ -20,6 +20,7 @@ from training.model.heads import linear_head, quasi_svm_head
 
 HEAD_HISTORY = "head_history.csv"
 LINEAR_STEPS = 200  # of L-BFGS
+LEAST_VARIANCE = 0.01  # of a feature, in units of the median, for logistic regression
 CONSTANT = 1e-10  # a feature with a lower variance, in units of the mean variance, is constant but for rounding
 
 
@@ -126,6 +127,15 @@ def _variance_to_divide_by(variance: np.ndarray) -> np.ndarray:
     return np.where(variance > CONSTANT * mean, variance, mean)
 
 
+def _variance_with_floor(variance: np.ndarray) -> np.ndarray:
+    """The variances of features, but at least a hundredth of the median of those that are not 0.
+
+    A feature that is nearly constant in a few training images would be hundreds of deviations away in a new image.
+    """
+    positive = variance[variance > 0]
+    return np.maximum(variance, LEAST_VARIANCE * np.median(positive)) if len(positive) else variance
+
+
 def fit_linear(recipe: Recipe, features: Features) -> keras.Model:
     """Trains logistic regression on standardized features with scikit-learn.
 
@@ -141,6 +151,8 @@ def fit_linear(recipe: Recipe, features: Features) -> keras.Model:
     head = linear_head(width, len(features.names))
     scaler = head.get_layer("standardise")
     scaler.adapt(features.train.reshape(-1, width))
+    scaler.adapt_variance.assign(_variance_with_floor(keras.ops.convert_to_numpy(scaler.adapt_variance)))
+    scaler.finalize_state()
     x = keras.ops.convert_to_numpy(scaler(features.train[:, rows].reshape(-1, width)))
     y = np.tile(labels[rows], len(features.train))
     weights = "balanced" if recipe.data.class_weights else None

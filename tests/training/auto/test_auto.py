@@ -1,6 +1,7 @@
 """`python -m training auto`: a quick model, and a fine-tuning that is kept only if it is better."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -535,6 +536,15 @@ def test_a_huge_folder_is_thinned_to_the_time(auto_data, tmp_path, monkeypatch, 
     shown = capsys.readouterr().out
     assert "of the 29 images are used, because the time is too short" in shown
     assert read_metrics(tmp_path / "out" / "best")["training_images"] < 14
+
+
+def test_two_images_of_each_of_many_classes_are_used_so_that_some_are_held_out(tmp_path, monkeypatch, capsys):
+    draw_folder(tmp_path / "many", 4, classes=8, side=32)
+    monkeypatch.setattr(trials, "cost_of_reading", lambda *rest: (4.0, 3072))  # so that 12 fit into 48 seconds
+    auto(Inputs(tmp_path / "many", "none"), tmp_path / "out", minutes=0.01)
+    shown = capsys.readouterr().out
+    assert "16 of the 32 images are used, because the time is too short for more" in shown
+    assert re.search(r"quick model: .* on [1-8] held-out images", shown)
 
 
 def test_a_huge_folder_is_thinned_to_the_memory(auto_data, tmp_path, monkeypatch, capsys):

@@ -35,6 +35,16 @@ def test_probabilities_are_those_of_scikit_learn(classes, c):
     np.testing.assert_allclose(head.predict(x, verbose=0), model.predict_proba(scaled), atol=0.02)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-5])
+def test_a_feature_that_is_nearly_constant_in_training_does_not_decide_the_class_of_a_new_image(spread):
+    features = features_of(3, per_class=2)
+    nearly = (spread * features.train_labels[None, :, None] + np.zeros((2, 6, 1))).astype(np.float32)
+    train = np.concatenate([features.train, nearly], axis=2)
+    head = fit_linear(change(Recipe(), kind="linear", c=0.01), replace(features, train=train, val=train[0, :0]))
+    new = train[0] + np.float32([0] * 6 + [1])  # a fifth of a deviation of the other features
+    assert (head.predict(new, verbose=0).argmax(axis=1) == features.train_labels).all()
+
+
 def test_class_weights_are_those_of_scikit_learn():
     features = features_of(3)
     rows = np.r_[:4, 15:45]  # four images of the first class, fifteen of each of the others
