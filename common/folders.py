@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
 from common.errors import UserError
 
 # Names, in lower case, of what operating systems, network drives and archives add to folders.
@@ -83,6 +81,8 @@ def is_hidden(name: str) -> bool:
 
 def has_image_extension(path: Path) -> bool:
     """Whether the extension is that of an image."""
+    from PIL import Image  # here, because packing and uploading need no Pillow
+
     suffix = path.suffix.lower()
     return suffix in MORE_IMAGES or Image.registered_extensions().get(suffix) in Image.OPEN.keys() - NOT_READ
 
