@@ -24,6 +24,7 @@ PART = re.compile(
     re.I,
 )
 MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
+READ_BY_JPEG = frozenset(("MPO",))
 NOT_READ = frozenset(("HDF5", "GRIB", "BUFR", "MPEG"))  # formats that Pillow only recognizes
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are not UTF-8, line breaks
 
@@ -49,11 +50,13 @@ class ClassFolders:
     def limited(self, most: int) -> "ClassFolders":
         """Returns a listing of at most `most` files, evenly spaced in each class. Each class keeps at least one.
 
-        Rare classes keep more of their files: 8, if that is at most half of what is kept.
+        Rare classes keep more of their files: 8, if that is at most half of what is kept, and else 2, if that is
+        possible.
         """
         if self.count <= most:
             return self
-        least = max(1, min(KEPT, most // (2 * len(self.classes))))
+        count = len(self.classes)
+        least = max(1, min(KEPT, max(most // (2 * count), min(2, most // count))))
         rest = sum(max(0, len(files) - least) for _, files in self.classes)
         share = max(0, most - sum(min(least, len(files)) for _, files in self.classes)) / max(1, rest)
         wanted = [min(least, len(files)) + max(0, len(files) - least) * share for _, files in self.classes]
@@ -84,7 +87,10 @@ def has_image_extension(path: Path) -> bool:
     from PIL import Image  # here, because packing and uploading need no Pillow
 
     suffix = path.suffix.lower()
-    return suffix in MORE_IMAGES or Image.registered_extensions().get(suffix) in Image.OPEN.keys() - NOT_READ
+    return (
+        suffix in MORE_IMAGES
+        or Image.registered_extensions().get(suffix) in READ_BY_JPEG | Image.OPEN.keys() - NOT_READ
+    )
 
 
 def printable(text: object) -> str:

@@ -194,10 +194,11 @@ def _read(table: Path) -> _Rows:
         raise UserError(f"the file of labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{printable(table)} must be UTF-8; save it as CSV UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True, strict=True)
     try:
-        rows = _cells(text, table, skipinitialspace=True)  # blanks before quotes
-    except UserError:
-        rows = _cells(text, table, skipinitialspace=False)  # quotes in the text of a cell, after blanks
+        rows = [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
+    except csv.Error as error:
+        raise UserError(f"{printable(table)} is damaged in line {reader.line_num}: {error}; repair it") from error
     if len(rows) < 2 or len(rows[0][1]) < 2:
         raise UserError(f"{printable(table)} must have a header, rows, and a column each for files and labels")
     columns = rows[0][1]
@@ -207,17 +208,6 @@ def _read(table: Path) -> _Rows:
                 f"{printable(table)} must have {len(columns)} cells in each row, line {line} has {len(cells)}"
             )
     return _Rows(printable(table.name), tuple(map(printable, columns)), tuple(rows[1:]))
-
-
-def _cells(text: str, table: Path, skipinitialspace: bool) -> list[tuple[int, tuple[str, ...]]]:
-    """(number of the line, cells) of each row. Raises a UserError if the table is damaged."""
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=skipinitialspace, strict=True
-    )
-    try:
-        return [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
-    except csv.Error as error:
-        raise UserError(f"{printable(table)} is damaged in line {reader.line_num}: {error}; repair it") from error
 
 
 def delimiter_of(text: str) -> str:

@@ -17,8 +17,8 @@ KINDS = ("names", "positions", "one-based", "probability")  # the values of --an
 MAX_DIGITS = 9
 # Words beside the class in the name of a column that takes its probability. Any other may negate it, as in not_cat.
 NEUTRAL = {"a", "an", "answer", "class", "confidence", "has", "is", "label", "likelihood", "of", "p", "pred"}
-_MAY_FOLLOW = "may follow the numbers in the class names, which are in another order"
-_BEGIN_WITH_THEM = "begin the names of the class folders with these numbers and train again"
+_MAY_FOLLOW = "may follow those in the class names, which are in another order"
+_BEGIN_WITH_THEM = "begin the names of the class folders with their numbers and train again"
 NEUTRAL |= {"predicted", "prediction", "prob", "proba", "probability", "score", "target", "the", "y"}
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: unicodedata.normalize("NFC", name),
@@ -96,10 +96,10 @@ def match_columns(columns: Sequence[str], names: Sequence[str], told: str | None
             return Answer("probabilities", columns=found)
     different = sorted(set(columns) ^ set(names))[:5]
     fix = _fix(columns, names)
-    numbered = not kind and any(_positions_of(columns, names, option) for option in KINDS[1:3])
+    numbered = [] if kind else [option for option in KINDS[1:3] if _positions_of(columns, names, option)]
     if numbered and _are_out_of_order(names):
-        fix = f"they {_MAY_FOLLOW}: if so, {_BEGIN_WITH_THEM}; if they are positions in this order, give --answer "
-        fix += "positions or --answer one-based"
+        given = " or ".join(f"--answer {option}" for option in numbered)
+        fix = f"the numbers of the columns {_MAY_FOLLOW}: if so, {_BEGIN_WITH_THEM}; if not, give {given}"
     elif numbered:
         fix = "if its columns are numbered by position, give --answer positions or --answer one-based"
     raise UserError(f"its columns and the model's classes differ in {', '.join(different) or 'number'}; {fix}")
@@ -254,8 +254,8 @@ def _in_order(kind: str, values: set[str], column: str, names: Sequence[str]) ->
     """Positions, unless they may be the numbers in the class names, which are in another order."""
     if _are_out_of_order(names):
         raise UserError(
-            f"the values of {_called(column)} ({', '.join(sorted(values)[:3])}) {_MAY_FOLLOW} ({shortened(names)}): if "
-            f"so, {_BEGIN_WITH_THEM}; if they are positions in this order, give --answer {kind}"
+            f"the numbers of {_called(column)} ({', '.join(sorted(values)[:3])}) {_MAY_FOLLOW} ({shortened(names)}): "
+            f"if so, {_BEGIN_WITH_THEM}; if they are positions in this order, give --answer {kind}"
         )
     first = int(kind == "one-based")
     return Answer(kind, _written(range(first, first + len(names)), values))

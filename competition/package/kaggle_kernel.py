@@ -219,7 +219,7 @@ def predict(network: Any, paths: Sequence[str]) -> np.ndarray:
             print(f"{done} of {len(paths)} images, {left / 60:.0f} minutes left", flush=True)
     probabilities = np.concatenate(parts)
     if unreadable:
-        _fill_unreadable(probabilities, paths, unreadable)
+        _fill_unreadable(probabilities, paths[: len(probabilities)], unreadable, len(paths))
     return probabilities
 
 
@@ -234,11 +234,18 @@ def _predict_batch(network: Any, paths: Sequence[str], unreadable: dict[str, str
     return np.concatenate([_predict_batch(network, [path], unreadable) for path in paths])
 
 
-def _fill_unreadable(probabilities: np.ndarray, paths: Sequence[str], unreadable: dict[str, str]) -> None:
-    """Sets the rows of images that cannot be read to the mean of the others. Raises ValueError if they are too many."""
+def _fill_unreadable(probabilities: np.ndarray, paths: Sequence[str], unreadable: dict[str, str], count: int) -> None:
+    """Sets the rows of images that cannot be read to the mean of the others. Raises ValueError if they are too many.
+
+    Args:
+        probabilities: [n, classes], of the images in `paths`.
+        paths: the images that were predicted, n of `count`.
+        unreadable: path → reason.
+        count: number of all images.
+    """
     path, reason = next(iter(unreadable.items()))
     what = f"{len(unreadable)} of {len(paths)} images cannot be read, {path} first ({reason})"
-    if len(unreadable) > max(1, MAX_UNREADABLE * len(paths)) or len(unreadable) == len(paths):
+    if len(unreadable) > max(1, MAX_UNREADABLE * count) or len(unreadable) == len(paths):
         raise ValueError(f"{what}; look at the files, and train and predict with images of this kind")
     rows = np.array([path in unreadable for path in paths])
     probabilities[rows] = probabilities[~rows].mean(axis=0)

@@ -59,7 +59,10 @@ class Sample:
         classes = names if answer.labels else [names[column] for column in answer.columns]
         pairs = [f"{label} = {name}" for label, name in zip(written, classes, strict=True)]
         text = f"{start}{'columns' if answer.columns else 'labels'}, {answer.kind}: {shortened(pairs, LISTED)}"
-        is_named = answer.kind == "names" or any(name in label for label, name in zip(written, classes, strict=True))
+        spelled = [
+            (label.replace(" ", "_"), name.replace(" ", "_")) for label, name in zip(written, classes, strict=True)
+        ]
+        is_named = answer.kind == "names" or all(name in label for label, name in spelled)
         note = "" if is_named else order_note(names)
         return f"{text}; {note}" if note else text
 
@@ -163,10 +166,10 @@ def _id_column(rows: list[list[str]], images: Container[str]) -> int:
     ranks = [rank(column) for column in range(len(rows[0]))]
     if max(ranks)[0] and ranks.count(max(ranks)) > 1:
         raise UserError("several columns hold ids of images; call that of the ids id in a header")
-    first = [row[0] for row in rows]
-    if not max(ranks)[0] and len(set(first)) == len(first):  # no image is known, because all are on Kaggle
-        return 0
-    return ranks.index(max(ranks))
+    best, body = ranks.index(max(ranks)), rows[int(any(called)) :]
+    if not max(ranks)[0] and len({row[best] for row in body}) < len(body) == len({row[0] for row in body}):
+        return 0  # no image is known, because all are on Kaggle, and ids do not repeat
+    return best
 
 
 def _is_id(cell: str, images: Container[str]) -> bool:

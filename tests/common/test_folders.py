@@ -248,7 +248,7 @@ def test_text_is_printable(text, shown):
 
 @pytest.mark.parametrize(
     ("most", "expected"),
-    [(9999, (900, 300)), (1200, (900, 300)), (1000, (749, 251)), (40, (26, 14)), (4, (3, 1)), (1, (1, 1))],
+    [(9999, (900, 300)), (1200, (900, 300)), (1000, (749, 251)), (40, (26, 14)), (4, (2, 2)), (3, (2, 1)), (1, (1, 1))],
 )
 def test_limited_listing_keeps_the_shares_of_the_classes(most, expected):
     files = tuple(Path(f"{number}.png") for number in range(900))
@@ -276,6 +276,12 @@ def test_limited_listing_of_many_classes_uses_what_is_allowed(most):
     assert max(counts) - min(counts) <= 1
 
 
+def test_limited_listing_keeps_two_files_of_each_class_if_that_is_possible():
+    sizes = [500, *range(50, 99)]
+    listed = ClassFolders(tuple((f"class{size}", tuple(map(Path, map(str, range(size))))) for size in sizes), ())
+    assert {len(kept) for _, kept in listed.limited(100).classes} == {2}
+
+
 def test_limited_listing_is_spread_over_a_class():
     files = tuple(Path(f"{number}.png") for number in range(9))
     kept = ClassFolders((("Oak", files), ("Ash", files)), ()).limited(6).classes[0][1]
@@ -284,7 +290,7 @@ def test_limited_listing_is_spread_over_a_class():
 
 def test_images_beside_the_class_folders_are_noted(tmp_path):
     make(
-        tmp_path, "cat/1.png", "dog/1.png", "10.JPG", "9.png", ".hidden.png", "labels.csv", "Thumbs.db", "a.pdf", "b.h5"
+        tmp_path, "cat/1.png", "dog/1.png", "10.mpo", "9.png", ".hidden.png", "labels.csv", "Thumbs.db", "a.pdf", "b.h5"
     )
     listed = list_classes(tmp_path)
     assert listed.count == 2

@@ -161,10 +161,6 @@ def test_blanks_before_quotes_do_not_become_part_of_the_class(listed):
     assert listed('image, label\na.jpg, "oak"\nb.jpg, ash\nc.jpg,oak\nsub/d.jpg,   "oak"\n')[0] == EXPECTED
 
 
-def test_quotes_within_a_cell_are_kept(listed):
-    assert list(listed('image,label\na.jpg, "big" oak\nb.jpg,ash\nc.jpg,ash\nd.jpg,ash\n')[0]) == ['"big" oak', "ash"]
-
-
 def test_a_one_hot_column_without_a_1_is_warned_of(listed):
     classes, notes = listed(ONE_HOT.replace("oak,", "oak,elm,").replace(",1,0", ",1,0,0").replace(",0,1", ",0,0,1"))
     assert classes == EXPECTED

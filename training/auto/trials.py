@@ -33,7 +33,7 @@ from training.run_folder import CACHE, VAL, read_metrics, read_record
 GROUPS = "groups.csv"
 LEAST_MINUTES = 2  # the quick model may need so many, however few are given
 FEATURE_SHARE = 0.15  # of the time, at most, for reading the images and their features, so that a fine-tuning fits
-LEAST_IMAGES = 2  # of each class, in the mean, even if there is no time for their features
+LEAST_IMAGES = 2  # of each class, even if there is no time for their features
 QUICK_SHARE, QUICK_MINUTES = 0.4, 10  # FEATURE_SHARE with fewer minutes than that, in which few epochs would fit
 LARGER_SHARES = (0.25, 0.5)  # that are tried if no smaller share of groups can be held out
 TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
@@ -202,7 +202,8 @@ class Trials:
                 (free_memory(), COPIES * image_bytes + FEATURE_BYTES),
             )
         )
-        affordable = max(affordable, LEAST_IMAGES * len(listed.classes))  # else nothing could be held out
+        if not inputs.validation:  # else nothing could be held out
+            affordable = max(affordable, LEAST_IMAGES * len(listed.classes))
         most, count = min(affordable, fitting), listed.count
         if count <= most:
             return 0

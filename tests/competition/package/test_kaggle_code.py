@@ -375,6 +375,13 @@ def test_too_many_images_that_cannot_be_read_are_an_error(network, tmp_path, cou
         kaggle_kernel.predict(network, paths)
 
 
+def test_reading_ends_when_too_many_images_cannot_be_read(network, tmp_path):
+    """Of 100 images 5 are allowed; the first batch has 32."""
+    paths = [str(tmp_path / f"{number}.png") for number in range(100)]
+    with pytest.raises(ValueError, match="^32 of 32 images cannot be read"):
+        kaggle_kernel.predict(network, paths)
+
+
 def test_probability_that_is_not_finite_is_refused(stub, tmp_path, monkeypatch):
     settings, root = stub
     settings |= write_dataset(root, NAMES, "np.nan")

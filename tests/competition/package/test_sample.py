@@ -485,7 +485,11 @@ def test_columns_are_matched_in_any_order(case):
         (("c2", "c3", "c4", "c5"), ("c1", "c2", "c3", "c4"), "differ in c1, c5; .* --answer one-based"),
         (("h1", "h2", "h4"), ("h1", "h2", "h3"), "differ in h3, h4; .* --answer one-based"),
         (("c1", "cat", "dog"), ("c0", "c1", "c2"), "--answer positions"),
-        (ANIMALS, ("class_0", "class_1", "class_2"), "numbers in the class names.* --answer positions"),
+        (
+            ANIMALS,
+            ("class_0", "class_1", "class_2"),
+            "numbers of the columns may follow those in the class names.* --answer positions$",
+        ),
         (NAMES, [f"c{name}" for name in (*EIGHT[1:], "9")], "differ in"),
         (NAMES, [f"a{name}" if name != "1" else "b1" for name in EIGHT], "differ in"),
         (NAMES, [f"prob_{name}" for name in (*NAMES[1:], "Rose")], "differ in"),
@@ -562,6 +566,8 @@ ELEVEN = tuple(f"class{number}" for number in range(1, 12))
         (ELEVEN, f"id,{','.join(f'c{number}' for number in range(11))}\n7{',0' * 11}\n", None, True),
         (ELEVEN, f"id,{','.join(f'p_{name}' for name in ELEVEN)}\n7{',0' * 11}\n", None, False),
         (("apple", "hot dog", "Pear"), "id,label\n7,hot_dog\n", None, False),
+        (("apple", "hot dog", "Pear"), "id,apple,hot_dog,Pear\n7,0,0,0\n", None, False),
+        (tuple(str(number) for number in range(12) if number != 3), "id,label\n7,0\n", "positions", True),
     ],
 )
 def test_mapping_to_numbers_notes_another_order_than_that_of_keras(tmp_path, names, text, told, noted):
@@ -570,11 +576,26 @@ def test_mapping_to_numbers_notes_another_order_than_that_of_keras(tmp_path, nam
     assert ("where classes are sorted as text" in line) == noted
 
 
-@pytest.mark.parametrize("text", ["label,id\na,x\na,y\nb,z\n", "label,what\na,x.jpg\na,y.jpg\nb,z.jpg\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label,id\na,x\na,y\nb,z\n",
+        "label,id\na,x\nb,y\nc,z\n",
+        "label,id\n0,x\n1,y\n2,z\n",
+        "label,what\na,x.jpg\na,y.jpg\nb,z.jpg\n",
+        "a,x.jpg\nb,y.jpg\nc,z.jpg\n",
+    ],
+)
 def test_column_of_ids_is_recognized_although_no_image_is_known(tmp_path, text):
     (tmp_path / "s.csv").write_text(text)
-    sample = read_sample(tmp_path / "s.csv", ("a", "b"))
+    sample = read_sample(tmp_path / "s.csv", ("a", "b", "c"))
     assert (sample.id_column, [name[0] for name in sample.ids]) == (1, ["x", "y", "z"])
+
+
+def test_column_called_id_may_be_the_last_of_several_and_have_one_row(tmp_path):
+    (tmp_path / "s.csv").write_text("cat,dog,id\n0.1,0.9,x\n")
+    sample = read_sample(tmp_path / "s.csv", ("cat", "dog"))
+    assert (sample.id_column, sample.ids, sample.answer.columns) == (2, ("x",), (0, 1))
 
 
 @pytest.mark.parametrize("head", ["name,class_id", "name,category_id", "case,pathology", "case,profile"])
