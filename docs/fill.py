@@ -33,7 +33,7 @@ from training.evaluate.paired import compare_held_out, finished_folds, held_out
 from training.evaluate.rows import Row, by_recipe, epochs_text, read_rows
 from training.predict import TTA_TRANSFORMS
 from training.recipes import load_recipe
-from training.run_folder import METRICS, RECORD
+from training.run_folder import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -152,10 +152,9 @@ def _folds() -> dict[str, str]:
     last = None
     for step, name, *_ in FOLD_STEPS:
         folder = RESULTS / "folds" / name
-        scores, runs = _out_of_fold(folder), finished_folds(folder)
-        minutes = sum(_run_metrics(run)["finetuning_minutes"] for run in runs) / len(runs)
-        reused = all("finetuning_of" in json.loads((run / RECORD).read_text("utf-8")) for run in runs)
-        took = "reused" if reused else f"{minutes:.0f}"
+        scores, runs, minutes = _out_of_fold(folder), finished_folds(folder), _minutes(folder)
+        reused = last is not None and minutes.items() <= _minutes(last).items()
+        took = "reused" if reused else f"{sum(minutes.values()) / len(minutes):.0f}"
         each = ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs)
         interval = " to ".join(map(percent, scores["interval95"]))
         cells = [each, f"{scores['images']:,}", f"{percent(scores['accuracy'])} ({interval})"]
@@ -211,6 +210,11 @@ def _ensemble(first: Path, second: Path) -> str:
         f"{percent(1 - together.mean())} of {len(rows):,} images right, the second alone {percent(1 - also.mean())}; "
         f"both have {(wrong & also).sum()} of the {wrong.sum()} mistakes of the first"
     )
+
+
+def _minutes(crossval: Path) -> dict[str, float]:
+    """Fold → minutes of its fine-tuning, also if that of another cross-validation was reused."""
+    return {run.name: _run_metrics(run)["finetuning_minutes"] for run in finished_folds(crossval)}
 
 
 def _run_metrics(run: Path) -> dict:
