@@ -55,8 +55,8 @@ class ClassFolders:
         """
         if self.count <= most:
             return self
-        count = len(self.classes)
-        least = max(1, min(KEPT, max(most // (2 * count), min(2, most // count))))
+        each = most // len(self.classes)
+        least = max(1, min(KEPT, max(each // 2, min(2, each))))
         rest = sum(max(0, len(files) - least) for _, files in self.classes)
         share = max(0, most - sum(min(least, len(files)) for _, files in self.classes)) / max(1, rest)
         wanted = [min(least, len(files)) + max(0, len(files) - least) * share for _, files in self.classes]

@@ -226,8 +226,7 @@ def _difference(before: Path | None, after: Path) -> list[str]:
     if before is None:
         return ["–", "–"]
     one = compare_held_out(before, after)
-    points, low, high = (f"{100 * value:+.1f}" for value in (one.accuracy, one.low, one.high))
-    return [f"{points} ({low} to {high})", f"{one.p_value:.2g}"]
+    return ["{} ({} to {})".format(*one.points), f"{one.p_value:.2g}"]
 
 
 def _result_table(found: dict[str, str]) -> str:

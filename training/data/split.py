@@ -144,7 +144,7 @@ def split_warnings(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.
     """
     if not len(val):
         return []
-    counts, held_out = np.bincount(labels), np.bincount(labels[val], minlength=len(names))
+    counts, held_out = (np.bincount(rows, minlength=len(names)) for rows in (labels, labels[val]))
     absent = [f"{names[label]} ({counts[label]})" for label in np.setdiff1d(labels[train], labels[val])]
     reason = "a class needs two different images, or two groups"
     lines = [f"warning: no image of {_listed(absent)} is held out: {reason}"] if absent else []

@@ -34,8 +34,13 @@ class Difference:
     high: float
     p_value: float
 
+    @property
+    def points(self) -> list[str]:
+        """The difference in accuracy and its interval, in points, with a sign; a rounded 0 is +0.0."""
+        return [f"{round(100 * value, 1) + 0.0:+.1f}" for value in (self.accuracy, self.low, self.high)]
+
     def __str__(self) -> str:
-        points = f"{100 * self.accuracy:+.1f} points (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        points = "{} points (95 % interval {} to {})".format(*self.points)
         images = f"on the same {self.images:,} images: {self.gained} gained, {self.lost} lost"
         return f"{points} {images}, McNemar's p = {self.p_value:.2g}"
 

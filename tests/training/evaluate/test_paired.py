@@ -11,7 +11,7 @@ from common.errors import UserError
 from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.evaluate.crossval import crossval
-from training.evaluate.paired import changed_answers, compare_held_out, paired_difference, paired_interval
+from training.evaluate.paired import Difference, changed_answers, compare_held_out, paired_difference, paired_interval
 from training.run import Inputs, train
 from training.run_folder import OUT_OF_FOLD, VAL
 
@@ -168,3 +168,8 @@ def test_damaged_predictions_are_refused(runs, tmp_path, damage, message):
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=message):
         compare_held_out(runs / "slow", path.parent)
+
+
+@pytest.mark.unit
+def test_a_difference_that_rounds_to_0_has_no_minus():
+    assert Difference(2000, 4, 5, -0.00047, -0.004, 0.0030, 1.0).points == ["+0.0", "-0.4", "+0.3"]
