@@ -1,6 +1,6 @@
 """Finds images that are in a data set more than once: exact copies by a hash, near copies by a perceptual hash."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -40,7 +40,7 @@ def joined_groups(count: int, *keys: Sequence) -> np.ndarray:
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """Returns the grey thumbnail that `near_pairs` compares: uint8 [8, 9]."""
+    """Returns the grey thumbnail by which near copies are found: uint8 [8, 9]."""
     return np.asarray(image.convert("L").resize(THUMBNAIL, Image.Resampling.BOX))
 
 
@@ -57,22 +57,53 @@ def near_copies(thumbnails: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         int64 [n]: the row of the earlier image, or -1.
     """
-    bits = (thumbnails[:, :, 1:] > thumbnails[:, :, :-1]).reshape(len(thumbnails), 64)
-    hashes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
-    levels = thumbnails.reshape(len(thumbnails), THUMBNAIL[0] * THUMBNAIL[1]).astype(np.int16)
     earlier = np.full(len(labels), -1, np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        step = max(1, BLOCK // len(rows))
-        for start in range(0, len(rows), step):
-            later = rows[start : start + step]
-            so_far = rows[: start + step]
-            place, before = np.nonzero(_count_bits(hashes[later, None] ^ hashes[None, so_far]) <= MAX_BITS)
-            i, j = so_far[before], later[place]
-            i, j = i[i < j], j[i < j]
-            alike = np.abs(levels[i] - levels[j]).mean(axis=1) <= MAX_DIFFERENCE
-            earlier[j[alike]] = i[alike]
+        for later, before in _near_pairs(thumbnails[rows], thumbnails[rows]):
+            in_order = before < later
+            earlier[rows[later[in_order]]] = rows[before[in_order]]
     return earlier
+
+
+def near_copies_in(
+    thumbnails: np.ndarray, labels: np.ndarray, others: np.ndarray, other_labels: np.ndarray
+) -> np.ndarray:
+    """Finds the images that look nearly the same as one of their class among others, by the rule of `near_copies`.
+
+    Args:
+        thumbnails: uint8 [n, 8, 9], see `thumbnail`.
+        labels: int [n].
+        others: uint8 [m, 8, 9], the thumbnails of the others.
+        other_labels: int [m].
+
+    Returns:
+        int64 [n]: the row of the other image, or -1.
+    """
+    found = np.full(len(labels), -1, np.int64)
+    for label in np.intersect1d(labels, other_labels):
+        rows, other_rows = np.flatnonzero(labels == label), np.flatnonzero(other_labels == label)
+        for own, other in _near_pairs(thumbnails[rows], others[other_rows]):
+            found[rows[own]] = other_rows[other]
+    return found
+
+
+def _near_pairs(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (rows of `one`, rows of `other`) of thumbnails that look nearly the same, some at once."""
+    (hashes, levels), (other_hashes, other_levels) = (_hashed(thumbnails) for thumbnails in (one, other))
+    step = max(1, BLOCK // len(other))
+    for start in range(0, len(one), step):
+        bits = _count_bits(hashes[start : start + step, None] ^ other_hashes[None])
+        rows, other_rows = np.nonzero(bits <= MAX_BITS)
+        alike = np.abs(levels[start + rows] - other_levels[other_rows]).mean(axis=1) <= MAX_DIFFERENCE
+        yield start + rows[alike], other_rows[alike]
+
+
+def _hashed(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The difference hashes of thumbnails, uint64 [n], and their levels of brightness, int16 [n, 72]."""
+    bits = (thumbnails[:, :, 1:] > thumbnails[:, :, :-1]).reshape(len(thumbnails), 64)
+    levels = thumbnails.reshape(len(thumbnails), THUMBNAIL[0] * THUMBNAIL[1]).astype(np.int16)
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0], levels
 
 
 def _count_bits(values: np.ndarray) -> np.ndarray:

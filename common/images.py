@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.copies import joined_groups, near_copies, thumbnail
+from common.copies import joined_groups, near_copies, near_copies_in, thumbnail
 from common.errors import UserError
 from common.folders import ClassFolders, list_classes, printable
 from common.image_file import center_box, decode, read_file, stored_size
@@ -44,6 +44,7 @@ class Images:
     notes: lines that say what was skipped, converted or found more than once.
     digests: a hash of the content of each image; empty if the images are not from files.
     file_hashes: the first 8 bytes of the SHA-256 of each file; empty if the images are not from files.
+    thumbnails: uint8 [n, 8, 9], by which near copies are found; None if the images are not from files.
     scenes: names of the groups that the user gave, see `common.groups`; "" is no group. Empty if there are none.
     held_out: which images are the validation part that the user gave; empty if a split is drawn.
     teacher: float32 [n, classes], probabilities of another model that are trained on as soft targets; None without.
@@ -56,6 +57,7 @@ class Images:
     notes: tuple[str, ...] = ()
     digests: tuple[bytes, ...] = ()
     file_hashes: tuple[bytes, ...] = ()
+    thumbnails: np.ndarray | None = None
     scenes: tuple[str, ...] = ()
     held_out: tuple[bool, ...] = ()
     teacher: np.ndarray | None = None
@@ -80,6 +82,7 @@ class Images:
             notes=(),
             digests=chosen(self.digests),
             file_hashes=chosen(self.file_hashes),
+            thumbnails=None if self.thumbnails is None else self.thumbnails[index],
             scenes=chosen(self.scenes),
             held_out=chosen(self.held_out),
             teacher=None if self.teacher is None else self.teacher[index],
@@ -91,6 +94,8 @@ class Images:
         Args:
             validation: images of the same size and class names.
         """
+        parts = (self, validation)
+        known = all(part.thumbnails is not None for part in parts)
         return replace(
             self,
             images=np.concatenate([self.images, validation.images]),
@@ -98,6 +103,7 @@ class Images:
             paths=self.paths + validation.paths,
             digests=self.digests + validation.digests,
             file_hashes=self.file_hashes + validation.file_hashes,
+            thumbnails=np.concatenate([part.thumbnails for part in parts]) if known else None,
             held_out=(False,) * len(self) + (True,) * len(validation),
         )
 
@@ -135,6 +141,20 @@ class Images:
         """
         digests = set(other.digests if rows is None else (other.digests[row] for row in rows))
         return sum(digest in digests for digest in self.digests)
+
+    def near_copies_in(self, other: "Images") -> list[tuple[str, str]]:
+        """Returns (path here, path there) of these images that look nearly the same as one of their class in `other`.
+
+        Images that are also in `other` pixel by pixel are left out; see `count_in`.
+
+        Args:
+            other: `Images` with the same classes.
+        """
+        if self.thumbnails is None or other.thumbnails is None:
+            return []
+        found, same = near_copies_in(self.thumbnails, self.labels, other.thumbnails, other.labels), set(other.digests)
+        rows = [row for row in np.flatnonzero(found >= 0) if self.digests[row] not in same]
+        return [(self.paths[row], other.paths[found[row]]) for row in rows]
 
     def contradictions(self, other: "Images") -> list[tuple[str, str]]:
         """Returns (path here, path there) of these images that are of another class in `other`.
@@ -204,10 +224,11 @@ def load_images(listed: ClassFolders, size: tuple[int, int] | None = None) -> Im
     if len(notes) > NAMED:
         notes[NAMED:] = [f"skipped {len(notes) - NAMED} more files that are not readable images"]
     notes += [*listed.notes, *_hidden(listed.skipped), *_conversions(photos, used, given is None)]
-    notes += _copies(photos, labels, names)
+    thumbnails = np.stack([photo.thumbnail for photo in photos])
+    notes += _copies(photos, labels, names, thumbnails)
     paths = tuple(str(photo.path) for photo in photos)
     digests, hashes = (photo.digest for photo in photos), (photo.sha256[:8] for photo in photos)
-    return Images(images, labels, names, paths, tuple(notes), tuple(digests), tuple(hashes))
+    return Images(images, labels, names, paths, tuple(notes), tuple(digests), tuple(hashes), thumbnails)
 
 
 def cost_of_reading(listed: ClassFolders, size: tuple[int, int] | None = None) -> tuple[float, int]:
@@ -407,7 +428,7 @@ def _lost(size: tuple[int, int], used: tuple[int, int]) -> float:
     return 1 - (right - left) * (bottom - top) / (size[0] * size[1])
 
 
-def _copies(photos: list[_Photo], labels: np.ndarray, names: tuple[str, ...]) -> Iterator[str]:
+def _copies(photos: list[_Photo], labels: np.ndarray, names: tuple[str, ...], thumbnails: np.ndarray) -> Iterator[str]:
     """Warnings of copies, within a class and between classes, and a note on near copies."""
     groups = joined_groups(len(photos), [(photo.label, photo.digest) for photo in photos])
     first = np.unique(groups)
@@ -419,13 +440,13 @@ def _copies(photos: list[_Photo], labels: np.ndarray, names: tuple[str, ...]) ->
             "a split keeps copies in one part"
         )
     yield from _contradictions(photos, names)
-    earlier = near_copies(np.stack([photos[row].thumbnail for row in first]), labels[first])
+    earlier = near_copies(thumbnails[first], labels[first])
     near = np.flatnonzero(earlier >= 0)
     if len(near):
         one, other = (printable(photos[first[row]].path) for row in (earlier[near[0]], near[0]))
         yield (
             f"{len(near)} images look nearly the same as another of their class, for example {one} and {other}; "
-            "if they show the same thing, keep one of them"
+            "a split may put them in both parts; if they show the same thing, keep one of them"
         )
 
 

@@ -1,11 +1,11 @@
 """What a command that trains reads: labelled images, and validation and test images of the same classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.folders import ClassFolders
+from common.folders import ClassFolders, printable
 from common.groups import warnings_of_groups, with_groups
 from common.images import Images, load_images
 from common.labels import LabelledFolder
@@ -138,13 +138,25 @@ def _load_other(option: str, others: dict[str, LabelledFolder], images: Images, 
     missing = [name for label, name in enumerate(other.names) if label not in other.labels]
     if missing:
         say(f"warning: {option} has no images of {', '.join(missing)}")
-    whose = "--data or --validation" if any(images.held_out) else "--data"
+    for warning in _warnings_of_copies(option, other, images):
+        say(warning)
+    return other
+
+
+def _warnings_of_copies(option: str, other: Images, images: Images) -> Iterator[str]:
+    """Warnings of the validation or test images that are also among the labelled images, or nearly."""
+    whose, total = "--data or --validation" if any(images.held_out) else "--data", f"{len(other)} {option} images"
     contradictions = other.contradictions(images)
     if contradictions:
-        example = " and ".join(contradictions[0])
-        count = f"{len(contradictions)} of the {len(other)} {option} images"
-        say(f"warning: {count} are of another class in {whose}, for example {example}; correct their labels")
+        example = " and ".join(map(printable, contradictions[0]))
+        count = f"{len(contradictions)} of the {total}"
+        yield f"warning: {count} are of another class in {whose}, for example {example}; correct their labels"
     repeated = other.count_in(images) - len(contradictions)
     if repeated:
-        say(f"warning: {repeated} of the {len(other)} {option} images are also in {whose}, so its accuracy is too high")
-    return other
+        yield f"warning: {repeated} of the {total} are also in {whose}, so its accuracy is too high"
+    near = other.near_copies_in(images)
+    if near:
+        yield (
+            f"warning: {len(near)} of the {total} look nearly the same as one of their class in {whose}, for example "
+            f"{' and '.join(map(printable, near[0]))}; if they show the same thing, its accuracy may be too high"
+        )

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from common import copies
-from common.copies import joined_groups, near_copies, thumbnail
+from common.copies import joined_groups, near_copies, near_copies_in, thumbnail
 from common.images import Images, load_folder
 from competition.synthetic import draw_images
 
@@ -62,6 +62,16 @@ def test_altered_copies_are_found_and_other_images_are_not(monkeypatch, change, 
     thumbnails = np.stack([thumbnail(image) for image in [*images, ALTERED[change](images[4])]])
     assert near_copies(thumbnails, np.zeros(31, int)).tolist() == [-1] * 30 + [4]
     assert near_copies(thumbnails, np.repeat([0, 1], [30, 1])).tolist() == [-1] * 31  # of another class
+
+
+@pytest.mark.parametrize("block", [7, copies.BLOCK])
+def test_altered_copies_are_found_among_other_images_of_their_class(monkeypatch, block):
+    monkeypatch.setattr(copies, "BLOCK", block)
+    own = np.stack([thumbnail(compressed(Image.fromarray(LEAVES[row]), 40)) for row in (20, 3, 7)])
+    others = np.stack([thumbnail(Image.fromarray(leaf)) for leaf in LEAVES[:15]])
+    assert near_copies_in(own, np.zeros(3, int), others, np.zeros(15, int)).tolist() == [-1, 3, 7]
+    assert near_copies_in(own, np.array([0, 0, 1]), others, np.zeros(15, int)).tolist() == [-1, 3, -1]
+    assert near_copies_in(own, np.zeros(3, int), others[:0], np.zeros(0, int)).tolist() == [-1, -1, -1]
 
 
 def test_even_surfaces_of_different_brightness_are_no_near_copies():

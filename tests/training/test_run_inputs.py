@@ -306,6 +306,21 @@ def test_copies_and_missing_classes_of_a_validation_folder_are_warned_of(leaf_fo
     assert sum(images.held_out) == 8
 
 
+@pytest.mark.parametrize("option", ["validation", "test"])
+def test_nearly_the_same_images_in_another_folder_are_warned_of(leaf_folder, validation_folder, option, capsys):
+    original, other = leaf_folder / "Species2" / "00003.jpg", validation_folder / "Species2" / "larger.png"
+    with Image.open(original) as image:
+        image.resize((200, 200)).save(other)
+        image.resize((64, 64)).save(validation_folder / "Species3" / "of_another_class.png")
+    images, _ = load_inputs(Inputs(leaf_folder, **{option: validation_folder}))
+    assert (
+        f"warning: 1 of the 11 --{option} images look nearly the same as one of their class in --data, for example "
+        f"{other} and {original}; if they show the same thing, its accuracy may be too high\n"
+    ) in capsys.readouterr().out
+    assert images.thumbnails.shape == (len(images), 8, 9)
+    assert np.array_equal(images.rows([3, 1]).thumbnails, images.thumbnails[[3, 1]])
+
+
 def test_other_classes_in_a_validation_folder_are_refused(leaf_folder, validation_folder):
     (validation_folder / "Species1").rename(validation_folder / "Species9")
     with pytest.raises(UserError, match="--validation must have the classes of --data.*Species9"):
