@@ -49,7 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         "--limit-mb", type=positive, help=f"largest zip that the server takes, in MB (default: {LIMIT_MB})"
     )
     layouts = [*LAYOUTS, *kaggle_command.LAYOUTS]
-    parser.add_argument("--layout", choices=layouts, default="codalab", help="default: %(default)s")
+    parser.add_argument(
+        "--layout",
+        choices=layouts,
+        default="codalab",
+        help="format of the output: codalab or codabench (zip with class model), an2dl2024 (zip with class Model), "
+        "kaggle (CSV file), kaggle-code (dataset and notebook) (default: %(default)s)",
+    )
     kaggle_command.add_options(parser)
     return parser
 

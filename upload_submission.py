@@ -1,4 +1,4 @@
-"""Zip → the competition's server (Codabench) → scores.
+"""Uploads a submission's zip to Codabench, waits, and prints the scores.
 
 examples:
   python upload_submission.py --login --server https://www.codabench.org            once: name and password → token file
@@ -6,12 +6,12 @@ examples:
   CODABENCH_TOKEN=… python upload_submission.py dist/submission.zip --server … --phase 1234 --dry-run
 
 The token comes from the environment variable CODABENCH_TOKEN, or from the file that --login writes (mode 600), which
-is for one server. It is never printed. The id of the phase is in the competition's data: GET
-SERVER/api/competitions/ID/ → phases. What was sent is noted beside the zip, in ZIP.HOST.phaseID.upload.json. The same
-command, given again, watches that submission and does not send a second one.
+is for one server. It is never printed. The id of the phase is in SERVER/api/competitions/ID/, below "phases". The
+upload is noted beside the zip, in ZIP.HOST.phaseID.upload.json. Repeating the command waits for that submission and
+does not upload a second one.
 
-exit codes: 0 scored (or --dry-run and allowed, or --login done), 1 refused or failed, 2 wrong input, 3 no answer: give
-the same command again, 130 interrupted
+exit codes: 0 scored (or --dry-run and allowed, or --login done), 1 refused or failed, 2 wrong input, 3 no response or
+no scores in time: repeat the command, 130 interrupted
 """
 
 import argparse
@@ -33,8 +33,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("zip", nargs="?", help="the submission.zip to upload")
     parser.add_argument("--server", required=True, metavar="URL", help="for example https://www.codabench.org")
-    parser.add_argument("--phase", type=int, metavar="ID", help="its number; see above for where to find it")
-    parser.add_argument("--competition", type=int, metavar="ID", help="default: found from the phase")
+    parser.add_argument("--phase", type=int, metavar="ID", help="id of the phase; see above for where to find it")
+    parser.add_argument(
+        "--competition", type=int, metavar="ID", help="id of the competition (default: found from the phase)"
+    )
     parser.add_argument("--login", action="store_true", help="ask for name and password, and write the token file")
     parser.add_argument(
         "--token-file", default=TOKEN_FILE, metavar="FILE", help="file of the token (default: %(default)s)"
@@ -48,7 +50,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--wait", type=float, default=3600, metavar="SECONDS", help="time to wait for the scores (default: %(default)s)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check the zip and ask for permission, but send nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the zip and ask the server whether a submission is allowed"
+    )
     parser.add_argument("--again", action="store_true", help="submit a zip that was submitted before")
     options = parser.parse_args(arguments)
     if not 0 <= options.wait < math.inf:

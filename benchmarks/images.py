@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("images", __doc__)
     parser.add_argument("--photographs", type=int, default=1000, help="loaded for the memory (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=100, help="loaded in each round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 

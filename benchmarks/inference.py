@@ -318,8 +318,8 @@ def _children_seconds() -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Compares and prints. Returns the exit code."""
     parser = benchmark_parser("inference", __doc__)
-    parser.add_argument("--images", type=int, default=256, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=256, help="number of images (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 

@@ -256,8 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Compares and prints. Returns the exit code."""
     parser = benchmark_parser("peers", __doc__)
     parser.add_argument("--data", metavar="DIR", help="class folders of photographs (default: synthetic leaves)")
-    parser.add_argument("--images", type=int, default=256, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=256, help="number of images (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="of the peers (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 

@@ -355,8 +355,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, metavar="DIR", help="class folders")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="changes the recipe")
     parser.add_argument("--steps", type=int, default=6, help="training steps of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY", help=f"{'; '.join(WAYS)} (default: all)"
+    )
     return run_benchmark(parser.parse_args(arguments), _run)
 
 

@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", metavar="DIR", required=True, help="class folders of training photographs")
     parser.add_argument("--test", metavar="DIR", help="class folders on which the accuracy is measured")
     parser.add_argument("--images", type=int, default=192, help="of --data (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 

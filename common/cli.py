@@ -190,7 +190,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         "--label-columns",
         type=_two_columns,
         metavar="FILES,LABELS",
-        help="names of two columns of the files of labels, for example image_id,species (default: recognized)",
+        help="the column of file names and the column of labels in the CSV files, for example image_id,species "
+        "(default: recognized)",
     )
 
 

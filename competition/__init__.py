@@ -1,1 +1,1 @@
-"""Packs a submission, grades it as the competition's server does, and uploads it."""
+"""Packs a submission, grades it as the competition's server does, uploads it, and builds hosted competitions."""

@@ -30,8 +30,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__, prog="python -m competition")
     parser.add_argument("data", help="folder with one folder of images for each class, or any folder with --labels")
     add_labels(parser)
-    parser.add_argument("--out", type=output_file, default="dist/competition.zip", help="default: %(default)s")
-    parser.add_argument("--title", default=Settings.title, help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=output_file, default="dist/competition.zip", help="the zip to write (default: %(default)s)"
+    )
+    parser.add_argument("--title", default=Settings.title, help="title of the competition (default: %(default)s)")
     parser.add_argument("--text", metavar="FILE.md", help="first text of the page Overview (default: a neutral one)")
     parser.add_argument("--logo", metavar="FILE.png", help="PNG or JPEG picture (default: a neutral one)")
     parser.add_argument(
@@ -41,12 +43,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="first day, in UTC (default: today); the web page enforces a start in the future, the API does not",
     )
     parser.add_argument(
-        "--seconds", type=int, default=Settings.seconds, help="time limit of one submission (default %(default)s)"
+        "--seconds", type=int, default=Settings.seconds, help="time limit of one submission (default: %(default)s)"
     )
-    parser.add_argument("--per-day", type=int, default=Settings.per_day, help="submissions a day (default %(default)s)")
-    parser.add_argument("--in-all", type=int, default=Settings.in_all, help="submissions in all (default %(default)s)")
     parser.add_argument(
-        "--docker-image", default=Settings.docker_image, help="with TensorFlow and NumPy (default %(default)s)"
+        "--per-day", type=int, default=Settings.per_day, help="submissions a day (default: %(default)s)"
+    )
+    parser.add_argument("--in-all", type=int, default=Settings.in_all, help="submissions in all (default: %(default)s)")
+    parser.add_argument(
+        "--docker-image",
+        default=Settings.docker_image,
+        help="Docker image with TensorFlow and NumPy, in which submissions run (default: %(default)s)",
     )
     parser.add_argument(
         "--show-mistakes",

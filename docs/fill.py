@@ -20,6 +20,10 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import log_loss
 
+from common.tensorflow_log import hide_tensorflow_log
+
+hide_tensorflow_log()
+
 from benchmarks.result import read_result
 from common.cli import argument_parser, run_command
 from common.errors import UserError

@@ -1,4 +1,4 @@
-"""Measure the structure of the code, and draw the way of the data.
+"""Measure the structure of the code, and draw the data flow.
 
   python -m docs.structure                                      the measures, as in docs/architecture.md
   python -m docs.structure --picture docs/img/architecture.png  the picture
@@ -200,7 +200,7 @@ def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     parser = argument_parser(__doc__, "python -m docs.structure")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the way of the data there")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the data flow into this PNG file")
     options = parser.parse_args(arguments)
 
     def command() -> int:

@@ -1,1 +1,1 @@
-"""Labelled leaves → InceptionV3 + quasi-SVM → a SavedModel that a competition's server can run."""
+"""Labelled images → InceptionV3 with a classifier → a SavedModel that a competition's server can run."""

@@ -25,7 +25,7 @@ INTERRUPTED = "interrupted; what is finished is kept, repeat the command to cont
 START = """Start here
   python -m training auto --data my/images --minutes 30            your own images
   python -m training run inception_svm --data data/leaves/train    the report's final model
-  python -m training run released --data data/leaves/train         the most accurate recipe
+  python -m training run released --data data/leaves/train         the committed model's, a fifth held out
 """
 
 

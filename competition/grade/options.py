@@ -57,7 +57,7 @@ def _add_limits(parser: argparse.ArgumentParser, rules: Rules) -> None:
         "--memory-limit-mb",
         type=positive,
         default=rules.memory_limit_mb,
-        help="memory of all its processes, in MB (default: %(default)s)",
+        help="memory of all processes of the submission, in MB (default: %(default)s)",
     )
 
 

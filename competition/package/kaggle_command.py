@@ -33,7 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--user", help="for kaggle-code: your name in your profile's address, kaggle.com/NAME")
     parser.add_argument(
-        "--title", help="for kaggle-code: of dataset and notebook (default: NAME model, with the competition's NAME)"
+        "--title",
+        help="for kaggle-code: title of dataset and notebook (default: NAME model, with the competition's NAME)",
     )
 
 

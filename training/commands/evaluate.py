@@ -53,7 +53,7 @@ def _paired(options: argparse.Namespace) -> None:
 
 
 def _add_class_bias(commands: argparse._SubParsersAction) -> None:
-    command = add_command(commands, "class-bias", "fit what to add to each class's logit on held-out images")
+    command = add_command(commands, "class-bias", "fit a bias for the logit of each class, on held-out images")
     command.add_argument("folder", help="a cross-validation, or a run with a validation set")
     command.set_defaults(command=_class_bias)
 
@@ -105,7 +105,7 @@ def _add_label_errors(commands: argparse._SubParsersAction) -> None:
         "regression on features of the pretrained backbone, in five folds)",
     )
     add_weights(command)
-    add_validation(command, "images that are examined as well; those that --folder was validated on, if it was")
+    add_validation(command, "more images to examine; with --folder, the --validation images of that run")
     add_size(command)
     command.add_argument("--out", type=output_file, default="label_errors.html", help="the page (default: %(default)s)")
     command.add_argument("--cache", help="folder of cached features (default: runs/.features)")

@@ -55,19 +55,25 @@ def _deepweeds(options: argparse.Namespace) -> None:
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
-    command = add_command(commands, "predict", "predict every image of a folder, also millions, into a table")
+    text = "predict all images of a folder and write a table; made for millions of images"
+    command = add_command(commands, "predict", text)
     command.add_argument("--data", required=True, help="folder of images, with any subfolders")
     command.add_argument("--out", required=True, help="new table, FILE.csv or FILE.parquet (the latter needs pyarrow)")
     source = command.add_mutually_exclusive_group()
     source.add_argument("--model", help="a submission.zip or its unpacked folder (default: the committed submission/)")
     source.add_argument("--run", help="folder of a finished run or of auto")
-    command.add_argument("--top", type=int, metavar="K", help="columns of the K best classes only (default: of all)")
+    command.add_argument(
+        "--top",
+        type=int,
+        metavar="K",
+        help="write only the K most probable classes of each image (default: probabilities of all classes)",
+    )
     command.add_argument(
         "--shard-size",
         type=int,
         default=10_000,
         metavar="N",
-        help="images that are kept together; an interruption loses N at most (default: %(default)s)",
+        help="images of a shard; an interruption loses at most one shard (default: %(default)s)",
     )
     command.add_argument(
         "--ray", metavar="ADDRESS", help="predict on a Ray cluster: its address, or local for a new one on this machine"

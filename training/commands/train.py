@@ -39,13 +39,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_auto(commands: argparse._SubParsersAction) -> None:
-    command = add_command(commands, "auto", "train the best model for any images within a number of minutes")
+    command = add_command(commands, "auto", "train the best model for your own images within a number of minutes")
     add_data(command)
     command.add_argument("--minutes", type=positive, default=30, help="time for everything (default: %(default)s)")
     command.add_argument(
         "--out",
         default="runs/auto",
-        help="new folder, or that of an interrupted search; best/ is the best run (default: %(default)s)",
+        help="new folder, or that of an interrupted auto; best/ in it is the best run (default: %(default)s)",
     )
     add_test(command)
     add_weights(command)
@@ -65,7 +65,7 @@ def _auto(options: argparse.Namespace) -> None:
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "run", "train recipes")
-    command.add_argument("recipe", nargs="*", help="names, see list")
+    command.add_argument("recipe", nargs="*", help="recipes; python -m training list shows them")
     command.add_argument("--all", action="store_true", help="every recipe; finished runs are skipped")
     command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run is continued")
     command.add_argument("--runs", default="runs", help="parent folder of the run folders (default: runs)")
@@ -78,7 +78,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="take over the fine-tuning of this finished run if it is the same; may be repeated",
+        help="take over the fine-tuning of this finished run, if settings and images are the same; may be repeated",
     )
     add_training_options(command)
     _add_teacher(command)
@@ -152,7 +152,7 @@ def _run_several(recipes: "dict[str, Recipe]", options: argparse.Namespace) -> N
 
 def _add_crossval(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "crossval", "train a recipe once for each fold and evaluate it on every image")
-    command.add_argument("recipe", help="a name, see list")
+    command.add_argument("recipe", help="a recipe; python -m training list shows them")
     command.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
     command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default: %(default)s)")
     command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME)")

@@ -24,11 +24,11 @@ RARE = ("Species1", "Species6")  # the classes that the report watched
 HEADER = """# Experiments
 
 Written by `python -m training compare`. Accuracy, macro F1 and F1 are those of the test images, which were used for
-nothing else unless a note says so. The range in brackets is the 95 % interval (Wilson) for the number of test images;
-of several seeds the table has the mean. Validation accuracy is optimistic for recipes that select the epoch by
-validation loss. Parameters are the trainable ones. Minutes are those of training, on the machine of each run. A note
-gives what differs from the recipe, except for the precision that `run` chooses for the processor (earlier versions
-chose it for some recipes only).
+nothing else unless a note says so. The range in brackets is the 95 % interval (Wilson) for the number of test images.
+With several seeds, the table shows their mean. Validation accuracy is optimistic for recipes that select the epoch by
+validation loss. Parameters are the trainable ones. Minutes are those of training, on the machine of each run. The note
+names the settings that differ from the recipe. It leaves out the precision that `run` chooses for the processor
+(earlier versions chose it for some recipes only).
 """
 WORSE = """Here, worse means worse than `online` by more than chance on the held-out images (`python -m training
 paired`), with each of three seeds unless it says how many.
