@@ -48,10 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit-mb", type=positive, help=f"largest zip that the server takes, in MB (default: {LIMIT_MB})"
     )
-    layouts = [*LAYOUTS, *kaggle_command.LAYOUTS]
     parser.add_argument(
         "--layout",
-        choices=layouts,
+        choices=[*LAYOUTS, *kaggle_command.LAYOUTS],
         default="codalab",
         help="format of the output: codalab or codabench (zip with class model), an2dl2024 (zip with class Model), "
         "kaggle (CSV file), kaggle-code (dataset and notebook) (default: %(default)s)",

@@ -34,9 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("zip", nargs="?", help="the submission.zip to upload")
     parser.add_argument("--server", required=True, metavar="URL", help="for example https://www.codabench.org")
     parser.add_argument("--phase", type=int, metavar="ID", help="id of the phase; see above for where to find it")
-    parser.add_argument(
-        "--competition", type=int, metavar="ID", help="id of the competition (default: found from the phase)"
-    )
+    parser.add_argument("--competition", type=int, metavar="ID", help="the phase's competition (default: looked up)")
     parser.add_argument("--login", action="store_true", help="ask for name and password, and write the token file")
     parser.add_argument(
         "--token-file", default=TOKEN_FILE, metavar="FILE", help="file of the token (default: %(default)s)"
@@ -51,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--wait", type=float, default=3600, metavar="SECONDS", help="time to wait for the scores (default: %(default)s)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check the zip and ask the server whether a submission is allowed"
+        "--dry-run", action="store_true", help="check the zip and whether the server allows another one"
     )
     parser.add_argument("--again", action="store_true", help="submit a zip that was submitted before")
     options = parser.parse_args(arguments)

@@ -198,9 +198,9 @@ class TrainingEpoch:
         return timed
 
     def averaging(self) -> tuple[float, float]:
-        """Seconds to add the weights to a mean, and to recalibrate the batch statistics on a timed epoch's images."""
+        """Seconds to add the weights to a mean, and to measure the batch statistics on a timed epoch's images."""
         from training.fit.features import FeatureSpec
-        from training.fit.swa import add_to_mean, recalibrate
+        from training.fit.swa import add_to_mean, update_batch_norm
 
         tune, train = self.recipe.finetune, self.job.data.train
         mean = add_to_mean([], self.model.get_weights(), 0)
@@ -209,7 +209,7 @@ class TrainingEpoch:
         added = time.perf_counter()
         spec = FeatureSpec(tune.input_size, self.recipe.augmentation.transforms, seed=self.recipe.seed)
         rows = self.job.rows[: self.timed[0] * tune.batch_size]
-        recalibrate(self.job.backbone, train.images[rows], spec, tune.batch_size)
+        update_batch_norm(self.job.backbone, train.images[rows], spec, tune.batch_size)
         return added - began, time.perf_counter() - added
 
 

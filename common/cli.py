@@ -171,7 +171,7 @@ class _Parser(argparse.ArgumentParser):
         parsed = super().parse_args(*arguments, **options)
         for name, value in vars(parsed).items():
             if value == "" and self.get_default(name) != "":
-                self.error(f"{name.removesuffix('_folder').replace('_', '-')} must not be empty")
+                self.error(f"{name.replace('_', '-')} must not be empty")
         return parsed
 
 

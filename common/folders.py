@@ -15,7 +15,7 @@ SYSTEM_NAMES = frozenset(
     ("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx", "lost+found", "$recycle.bin")
     + ("recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 )
-KEPT = 8  # files that a rare class keeps of a listing that is limited
+MIN_FILES = 8  # files that a rare class keeps of a listing that is limited
 # Names of the parts of a data set, which are not classes.
 PART = re.compile(
     r"((images?|imgs?|seg)[ _-])?"
@@ -30,7 +30,7 @@ UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters
 
 
 @dataclass(frozen=True)
-class ClassFolders:
+class ClassFiles:
     """The files of each class, by class folders (`list_classes`) or by a table (`common.labels`).
 
     classes: (name, files) of each class, both in natural order.
@@ -47,16 +47,15 @@ class ClassFolders:
         """The number of files of all classes."""
         return sum(len(files) for _, files in self.classes)
 
-    def limited(self, most: int) -> "ClassFolders":
+    def limited(self, most: int) -> "ClassFiles":
         """Returns a listing of at most `most` files, evenly spaced in each class. Each class keeps at least one.
 
-        Rare classes keep more of their files: 8, if that is at most half of what is kept, and else 2, if that is
-        possible.
+        Rare classes keep more of their files: half of an equal share, but from 2 to 8 files, if that is possible.
         """
         if self.count <= most:
             return self
         each = most // len(self.classes)
-        least = max(1, min(KEPT, max(each // 2, min(2, each))))
+        least = max(1, min(MIN_FILES, max(each // 2, min(2, each))))
         rest = sum(max(0, len(files) - least) for _, files in self.classes)
         share = max(0, most - sum(min(least, len(files)) for _, files in self.classes)) / max(1, rest)
         wanted = [min(least, len(files)) + max(0, len(files) - least) * share for _, files in self.classes]
@@ -102,7 +101,7 @@ def printable(text: object) -> str:
     )
 
 
-def list_classes(folder: Path | str) -> ClassFolders:
+def list_classes(folder: Path | str) -> ClassFiles:
     """Lists class folders in natural order. Hidden and system files and folders are skipped.
 
     Args:
@@ -135,7 +134,7 @@ def list_classes(folder: Path | str) -> ClassFolders:
     loose = sorted((path for path in loose if not is_hidden(path.name)), key=lambda path: natural_key(path.name))
     if loose:
         notes.append(f"skipped {len(loose)} images that are in no class folder, for example {printable(loose[0])}")
-    return ClassFolders(tuple(classes), tuple(skipped), tuple(notes))
+    return ClassFiles(tuple(classes), tuple(skipped), tuple(notes))
 
 
 def warnings_of_names(names: Sequence[str], where: str) -> Iterator[str]:
@@ -250,4 +249,6 @@ def _check_names(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> N
             )
         other = seen.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
-            raise UserError(f"{printable(folder)} must not have two class folders that are both shown as {name}")
+            raise UserError(
+                f"{printable(folder)} must not have two class folders that are both shown as {name}; rename one"
+            )

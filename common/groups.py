@@ -30,13 +30,16 @@ def with_groups(images: Images, table: Path, data: Path) -> Images:
     paths = [Path(path).relative_to(data).as_posix().strip() for path in images.paths]
     missing = [path for path in paths if path not in groups]
     if missing:
-        raise UserError(f"--groups must name every image, {table} lacks {len(missing)}, the first is {missing[0]}")
-    return replace(images, scenes=tuple(groups[path] for path in paths))
+        raise UserError(
+            f"--groups must name every image, {table} lacks {len(missing)}, the first is {missing[0]}; add a row for "
+            "each"
+        )
+    return replace(images, group_names=tuple(groups[path] for path in paths))
 
 
 def warnings_of_groups(images: Images) -> list[str]:
     """A warning of a group whose name stands for no group: all images without a group would be in one."""
-    missing = sorted({scene for scene in images.scenes if scene.lower() in MISSING})
+    missing = sorted({name for name in images.group_names if name.lower() in MISSING})
     what = "may stand for images without a group; if so, leave their cells empty"
     return [f"warning: the group {', '.join(missing)} of --groups {what}"] if missing else []
 
@@ -48,17 +51,26 @@ def _read_groups(table: Path) -> dict[str, str]:
         text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True)
         head = [cell.strip() for cell in next(rows, [])]
+        if not set(COLUMNS) <= set(head):
+            got = ", ".join(head) or "no header"
+            raise UserError(
+                f"--groups must be a CSV file with the columns path and group, {table} has {got}; rename them"
+            )
         places = [head.index(name) for name in COLUMNS]
         for cells in filter(None, rows):
             if len(cells) <= max(places):
-                raise UserError(f"--groups must have one group for each path, {table} has no group for {cells[0]}")
+                raise UserError(
+                    f"--groups must have one group for each path, {table} has no group for {cells[0]}; add it, or an "
+                    "empty cell"
+                )
             path, group = cells[places[0]].strip(), cells[places[1]].strip()
             if groups.setdefault(path, group) != group:
                 got = f"{groups[path]!r} and {group!r}"
-                raise UserError(f"--groups must have one group for each path, {table} has {got} for {path}")
-    except (OSError, ValueError, csv.Error) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"--groups must be a CSV file with the columns path and group; {table}: {reason}") from error
+                raise UserError(f"--groups must have one group for each path, {table} has {got} for {path}; remove one")
+    except OSError as error:
+        raise UserError(f"--groups must be a CSV file, got {table}: {error.strerror}") from error
+    except csv.Error as error:
+        raise UserError(f"--groups must be a CSV file, {table} is damaged: {error}; repair it") from error
     return groups
 
 

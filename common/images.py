@@ -16,7 +16,7 @@ import numpy as np
 
 from common.copies import joined_groups, near_copies, near_copies_in, thumbnail
 from common.errors import UserError
-from common.folders import ClassFolders, list_classes, printable
+from common.folders import ClassFiles, list_classes, printable
 from common.image_file import center_box, decode, read_file, stored_size
 from common.progress import progress
 
@@ -27,7 +27,7 @@ SAME_ASPECT = 0.05  # relative difference of two aspects that are taken as the s
 OTHER_ASPECTS = 0.1  # share of images of another aspect, above which all images are read as squares
 TRIAL_FILES = 16  # on which the speed of reading is measured
 DARK = 32  # an eighth of white
-LEAST_SHARE = 0.1  # of the images that have the most frequent size; with fewer, the median size is taken
+MIN_SHARE = 0.1  # of the images that have the most frequent size; with fewer, the median size is taken
 # Errors that concern one file; others are of the disk, the network or this computer. Pillow's have no number.
 OF_ONE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO)
 REDUCED_SIDE = 384  # pixels, the longer side of reduced images; the recipes' networks use at most 299
@@ -45,7 +45,7 @@ class Images:
     digests: a hash of the content of each image; empty if the images are not from files.
     file_hashes: the first 8 bytes of the SHA-256 of each file; empty if the images are not from files.
     thumbnails: uint8 [n, 8, 9], by which near copies are found; None if the images are not from files.
-    scenes: names of the groups that the user gave, see `common.groups`; "" is no group. Empty if there are none.
+    group_names: names of the groups that the user gave, see `common.groups`; "" is no group. Empty if there are none.
     held_out: which images are the validation part that the user gave; empty if a split is drawn.
     teacher: float32 [n, classes], probabilities of another model that are trained on as soft targets; None without.
     """
@@ -58,15 +58,15 @@ class Images:
     digests: tuple[bytes, ...] = ()
     file_hashes: tuple[bytes, ...] = ()
     thumbnails: np.ndarray | None = None
-    scenes: tuple[str, ...] = ()
+    group_names: tuple[str, ...] = ()
     held_out: tuple[bool, ...] = ()
     teacher: np.ndarray | None = None
 
     @property
     def groups(self) -> np.ndarray:
-        """int64 [n]. Images of one scene, and copies of one image in one class, have the number of their first row."""
+        """int64 [n]. Images of one group, and copies of one image in one class, have the number of their first row."""
         copies = list(zip(self.labels.tolist(), self.digests, strict=True)) if self.digests else ()
-        return joined_groups(len(self), copies, [scene or row for row, scene in enumerate(self.scenes)])
+        return joined_groups(len(self), copies, [name or row for row, name in enumerate(self.group_names)])
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Images":
         """Returns the images of the given row numbers, without the notes."""
@@ -83,7 +83,7 @@ class Images:
             digests=chosen(self.digests),
             file_hashes=chosen(self.file_hashes),
             thumbnails=None if self.thumbnails is None else self.thumbnails[index],
-            scenes=chosen(self.scenes),
+            group_names=chosen(self.group_names),
             held_out=chosen(self.held_out),
             teacher=None if self.teacher is None else self.teacher[index],
         )
@@ -193,7 +193,7 @@ def load_folder(folder: Path | str, size: tuple[int, int] | None = None) -> Imag
     return load_images(list_classes(folder), size)
 
 
-def load_images(listed: ClassFolders, size: tuple[int, int] | None = None) -> Images:
+def load_images(listed: ClassFiles, size: tuple[int, int] | None = None) -> Images:
     """Loads the listed files of each class into arrays.
 
     Files that are not readable images are skipped and named in the notes. Images of another size or color mode are
@@ -231,7 +231,7 @@ def load_images(listed: ClassFolders, size: tuple[int, int] | None = None) -> Im
     return Images(images, labels, names, paths, tuple(notes), tuple(digests), tuple(hashes), thumbnails)
 
 
-def cost_of_reading(listed: ClassFolders, size: tuple[int, int] | None = None) -> tuple[float, int]:
+def cost_of_reading(listed: ClassFiles, size: tuple[int, int] | None = None) -> tuple[float, int]:
     """Measures what an image costs that `load_images` reads, on a few evenly spaced files.
 
     Args:
@@ -262,7 +262,7 @@ def working_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     counts = Counter(sizes)
     (height, width), most = counts.most_common(1)[0]
     shorter = min(height, width)
-    if most < LEAST_SHARE * counts.total():
+    if most < MIN_SHARE * counts.total():
         every = np.array(list(counts.elements()))
         height, width = (int(side) for side in np.median(every, axis=0))
         shorter = int(np.median(every.min(axis=1)))
@@ -362,7 +362,9 @@ def _check_readable(photos: list[_Photo], names: tuple[str, ...], results: list[
     for label, name in enumerate(names):
         if label not in readable:
             reason = next(note for of, note in results if of == label)
-            raise UserError(f"each class must have a readable image, {name} has none: {reason}")
+            raise UserError(
+                f"each class must have a readable image, {name} has none: {reason}; add images, or remove the class"
+            )
 
 
 def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
@@ -410,7 +412,7 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], automatic: bool) -
             f"the images have several aspect ratios, so they are read as squares of {size[0]}×{size[1]}; training "
             "takes another size with --size"
         )
-    elif automatic and most < LEAST_SHARE * len(photos):
+    elif automatic and most < MIN_SHARE * len(photos):
         yield (
             f"no size is that of a tenth of the images, so they are read at the median size, {size[0]}×{size[1]}; "
             "training takes another with --size"

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from common.folders import (
-    ClassFolders,
+    ClassFiles,
     has_image_extension,
     is_hidden,
     list_classes,
@@ -49,7 +49,7 @@ class LabelledFolder:
     table: Path | str | None = None
     columns: tuple[str, str] | None = None
 
-    def files(self) -> ClassFolders:
+    def files(self) -> ClassFiles:
         """Lists the files of each class. Raises a UserError: see `list_classes` and `list_labelled`."""
         if self.table:
             return list_labelled(self.folder, self.table, self.columns)
@@ -58,7 +58,7 @@ class LabelledFolder:
         return list_classes(self.folder)
 
 
-def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str] | None = None) -> ClassFolders:
+def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str] | None = None) -> ClassFiles:
     """Lists the images of a folder by the labels in a CSV file, in the order of `list_classes`.
 
     The table is separated by commas, semicolons or tabs. The column of files is the one whose values name files of the
@@ -71,7 +71,7 @@ def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str
         columns: names of the columns of files and of labels. None: they are recognized.
 
     Returns:
-        `ClassFolders`. A note says which columns were used, others which files and rows were not.
+        `ClassFiles`. A note says which columns were used, others which files and rows were not.
 
     Raises:
         UserError: no such folder or file, a damaged table, columns that are not recognized, files that do not exist or
@@ -98,7 +98,7 @@ def list_labelled(folder: Path | str, table: Path | str, columns: tuple[str, str
     notes += _classes_without_rows(rows, labels, names)
     unused = [path for path in paths if path not in label_of and has_image_extension(path)]
     notes += _unusual(rows, names, repeated, unused)
-    return ClassFolders(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
+    return ClassFiles(tuple((name, tuple(classes[name])) for name in names), tuple(hidden), tuple(notes))
 
 
 def _classes_without_rows(rows: "_Rows", labels: Sequence[int], names: Sequence[str]) -> Iterator[str]:
@@ -200,12 +200,16 @@ def _read(table: Path) -> _Rows:
     except csv.Error as error:
         raise UserError(f"{printable(table)} is damaged in line {reader.line_num}: {error}; repair it") from error
     if len(rows) < 2 or len(rows[0][1]) < 2:
-        raise UserError(f"{printable(table)} must have a header, rows, and a column each for files and labels")
+        raise UserError(
+            f"{printable(table)} must have a header, rows, and a column each for files and labels, got {len(rows)} "
+            f"lines of {len(rows[0][1]) if rows else 0} columns; add them"
+        )
     columns = rows[0][1]
     for line, cells in rows:
         if len(cells) != len(columns):
             raise UserError(
-                f"{printable(table)} must have {len(columns)} cells in each row, line {line} has {len(cells)}"
+                f"{printable(table)} must have {len(columns)} cells in each row, line {line} has {len(cells)}; "
+                "repair the line"
             )
     return _Rows(printable(table.name), tuple(map(printable, columns)), tuple(rows[1:]))
 
@@ -298,14 +302,15 @@ def _match(rows: _Rows, file: int, labels: list[int], files: _Files) -> tuple[di
     empty = [line for line, cells in rows.rows if not all(cells[number] for number in (file, *labels))]
     if empty:
         raise UserError(
-            f"{rows.name} must have no empty cells, {len(empty)} rows have one, the first is line {empty[0]}"
+            f"{rows.name} must have no empty cells, {len(empty)} rows have one, the first is line {empty[0]}; complete "
+            "or remove these rows"
         )
     found = [files.find(cells[file]) for _, cells in rows.rows]
     missing = [cells[file] for (_, cells), paths in zip(rows.rows, found, strict=True) if not paths]
     if missing:
         raise UserError(
             f"{rows.name} must name files of {printable(files.folder)}, {len(missing)} of {len(found)} do not exist, "
-            f"the first is {printable(missing[0])}"
+            f"the first is {printable(missing[0])}; correct these rows, or the folder of the images"
         )
     label_of: dict[Path, str] = {}
     count: Counter[Path] = Counter()
@@ -321,7 +326,7 @@ def _match(rows: _Rows, file: int, labels: list[int], files: _Files) -> tuple[di
         if other != label:
             raise UserError(
                 f"{rows.name}: each image must have one label, {printable(cells[file])} has two, "
-                f"{printable(other)} and {printable(label)} (line {line})"
+                f"{printable(other)} and {printable(label)} (line {line}); remove one of the rows"
             )
     return label_of, sum(number > 1 for number in count.values())
 

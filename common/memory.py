@@ -7,7 +7,7 @@ import psutil
 
 
 def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Returns the bytes that may still be used: of the machine, and in a container of its control group (version 2)."""
+    """Returns the bytes that may still be used: the smaller of the machine's and the container's (cgroup version 2)."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError, KeyError):  # no such file, or the limit is "max"
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.folders import ClassFolders, printable
+from common.folders import ClassFiles, printable
 from common.groups import warnings_of_groups, with_groups
 from common.images import Images, load_images
 from common.labels import LabelledFolder
@@ -28,7 +28,7 @@ class Inputs:
     validation_labels, test_labels: the same of the images in `validation` and `test`; None: they are class folders.
     validation: folder of images that are the validation part, or None: it is split from `data`.
     teacher: folder of a finished cross-validation, whose predictions are soft targets, or None.
-    max_images: at most so many images of `data` are read, evenly spaced in each class; None reads all.
+    max_images: maximum number of images of `data` that are read, evenly spaced in each class; None reads all.
     """
 
     data: Path
@@ -117,7 +117,7 @@ def load_labelled(inputs: Inputs) -> Images:
     return load_images(list_inputs(inputs), inputs.size)
 
 
-def list_inputs(inputs: Inputs) -> ClassFolders:
+def list_inputs(inputs: Inputs) -> ClassFiles:
     """Lists the files of `inputs.data`, by class folders or by `inputs.labels`."""
     others = inputs.validation_labels or inputs.test_labels  # --label-columns may be about these alone
     columns = inputs.label_columns if inputs.labels or not others else None

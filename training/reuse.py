@@ -9,7 +9,7 @@ import numpy as np
 
 from common.files import atomically, write_json
 from training.fit.checkpoint import read_history
-from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
+from training.fit.finetune import CHECKPOINT, FINETUNED_WEIGHTS, HISTORY, WARMUP_HISTORY, init_recipe
 from training.fit.soup import soup_parts
 from training.run_folder import INIT, OLD_NAMES, RECORD, VAL, Record, read_metrics, read_record, run_file
 
@@ -98,7 +98,7 @@ def _holds_out(run: Path, val_rows: np.ndarray | None) -> bool:
 def _finetunings(record: Record, folder: Path) -> list[_Finetuning]:
     """The fine-tuning of a run, the one that it starts from, and so on."""
     recipe, init = record.recipe, run_file(folder, INIT)
-    earlier = _finetunings(replace(record, recipe=before(recipe)), init) if recipe.finetune.init_from else []
+    earlier = _finetunings(replace(record, recipe=init_recipe(recipe)), init) if recipe.finetune.init_from else []
     start = earlier[0].choices if earlier else []  # with its own seed, which the parts of a soup have not
     parts = [
         _Finetuning([*_choices(replace(record, recipe=part)), start], target, init)
@@ -134,7 +134,7 @@ def _copy_finetuning(source: _Finetuning, target: _Finetuning) -> None:
     for history in source.init.rglob(HISTORY):
         nested = [INIT if part == OLD_NAMES[INIT] else part for part in history.relative_to(source.init).parts]
         _copy(history, target.init.joinpath(*nested))
-    for name in (HISTORY, WARMUP_HISTORY, FINETUNED, CHECKPOINT):
+    for name in (HISTORY, WARMUP_HISTORY, FINETUNED_WEIGHTS, CHECKPOINT):
         if run_file(source.folder, name).is_file():
             _copy(run_file(source.folder, name), target.folder / name)
 

@@ -21,7 +21,7 @@ from training.evaluate.metrics import metrics, summary
 from training.evaluate.plots import plot_confusion, plot_curves
 from training.fit.checkpoint import read_history
 from training.fit.features import FeatureSpec, layer_features, tta_features
-from training.fit.finetune import CHECKPOINT, FINETUNED, WARMUP_HISTORY, before, finetune
+from training.fit.finetune import CHECKPOINT, FINETUNED_WEIGHTS, WARMUP_HISTORY, finetune, init_recipe
 from training.fit.head import HEAD_HISTORY, Features, fit_head
 from training.fit.soup import finetune_soup
 from training.inputs import Inputs, Loaded, load_inputs, require_outside
@@ -58,8 +58,9 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded |
         name: its name.
         inputs: `Inputs`.
         out: folder of the run. Gets `run.json`, `history.csv`, `finetuned.weights.h5`, `metrics.json`, `curves.png`,
-            `confusion.png` and `val.npz` (probabilities and labels of the validation part). With a quasi-SVM also
-            `head_history.csv`, `head_curves.png`, `features.npz` and `quasi_svm.weights.h5`.
+            `confusion.png` and `val.npz` (probabilities and labels of the validation part). With another head
+            than the softmax also `features.npz` and its weights, of a quasi-SVM with `head_history.csv` and
+            `head_curves.png`.
         loaded: what `load_inputs` returns for `inputs`, so that it is not read again; None reads it.
 
     Returns:
@@ -87,7 +88,8 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded |
             and inputs.require_reuse
         ):
             raise UserError(
-                f"--reuse: no run among {', '.join(map(str, inputs.reuse))} has the fine-tuning of {name} on this data"
+                f"--reuse: no run among {', '.join(map(str, inputs.reuse))} has the fine-tuning of {name} on this "
+                "data; leave out --reuse, or give a run with the same settings"
             )
         counts = f"{len(data.train)} training images, {len(data.val)} validation images, {len(images.names)} classes"
         print(f"{name}: {counts}, computed in {recipe.finetune.precision}", flush=True)
@@ -135,14 +137,15 @@ def _finetuned(recipe: Recipe, data: TrainVal, weights: str, folder: Path, cache
         first = folder / INIT
         first.mkdir(exist_ok=True)
         print(f"first the fine-tuning that this one starts from, in {first}", flush=True)
-        _finetuned(before(recipe), data, weights, first, cache)
-        init = run_file(first, FINETUNED)
+        _finetuned(init_recipe(recipe), data, weights, first, cache)
+        init = run_file(first, FINETUNED_WEIGHTS)
     fit = finetune_soup if recipe.finetune.soup > 1 else finetune
     return fit(recipe, data, weights, folder, cache, init)
 
 
 def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
-    """The model that ships, in float32: with the softmax head, or with a quasi-SVM trained now on cached features."""
+    """The model that ships, in float32: with the softmax head, or another one that is trained now on cached "
+    "features."""
     train, val, size = data.train, data.val, recipe.finetune.input_size
     model = finetuned_model(recipe, train.names, train.images.shape[1:3], out)
     if recipe.head.kind == SOFTMAX:

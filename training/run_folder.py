@@ -19,7 +19,7 @@ from common.images import Images
 from training.config.recipe import Recipe
 from training.config.record import from_json, to_json, upgrade
 from training.fit.checkpoint import read_history
-from training.fit.finetune import CHECKPOINT, FINETUNED, HISTORY, WARMUP_HISTORY, before
+from training.fit.finetune import CHECKPOINT, FINETUNED_WEIGHTS, HISTORY, WARMUP_HISTORY, init_recipe
 
 RECORD = "run.json"
 METRICS = "metrics.json"
@@ -38,7 +38,7 @@ CACHE = ".features"  # beside the run folders, shared by all of them
 OLD_NAMES = {
     RECORD: "recipe.json",
     VAL: "held.npz",
-    FINETUNED: "best.weights.h5",
+    FINETUNED_WEIGHTS: "best.weights.h5",
     WARMUP_HISTORY: "frozen_history.csv",
     INIT: "start",
 }
@@ -88,7 +88,7 @@ class Record:
     teacher_sha256: of the teacher's probabilities; "" without a teacher.
     backbone_weights: imagenet, none, or the name of a file.
     backbone_sha256: of that file; "" without one, and in runs of earlier versions.
-    max_images: at most so many images of the folder were read; None: all.
+    max_images: maximum number of images that were read; None: all.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Record:
     max_images: int | None = None
 
     def differences(self, other: "Record") -> list[str]:
-        """What another run has that this one has not, in words or as options of the command."""
+        """Names what another run chose differently, in words or as options of the command."""
         known = self.backbone_sha256 and other.backbone_sha256  # runs of earlier versions have only the name
         weights = "backbone_sha256" if known else "backbone_weights"
         compared = {**COMPARED, weights: "--backbone-weights"}
@@ -120,7 +120,7 @@ def make_record(
     name: str, recipe: Recipe, images: Images, backbone_weights: str, max_images: int | None = None
 ) -> Record:
     """The record of a run that is about to start."""
-    held_together = images.groups.tolist() if images.scenes else list(images.held_out)
+    held_together = images.groups.tolist() if images.group_names else list(images.held_out)
     return Record(
         name=name,
         recipe=recipe,
@@ -273,5 +273,5 @@ def _claim(out: Path, record: Record) -> None:
 
 def read_whole_history(recipe: Recipe, folder: Path) -> list[dict]:
     """The epochs of a run, after those of the fine-tuning that it starts from."""
-    earlier = read_whole_history(before(recipe), run_file(folder, INIT)) if recipe.finetune.init_from else []
+    earlier = read_whole_history(init_recipe(recipe), run_file(folder, INIT)) if recipe.finetune.init_from else []
     return earlier + [{**row, "epoch": len(earlier) + row["epoch"]} for row in read_history(folder / HISTORY)]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from training.config.recipe import LINEAR, SOFTMAX, Prediction, Recipe
-from training.fit.finetune import FINETUNED
+from training.fit.finetune import FINETUNED_WEIGHTS
 from training.model.backbones import pooled_layers
 from training.model.build import build_model, load_weights
 from training.model.heads import averaged_head, linear_head, quasi_svm_head, softmax_head
@@ -41,16 +41,14 @@ def load_run(out: Path) -> TrainedModel:
     out = best_of(Path(out))
     record = read_record(out)
     read_metrics(out)  # raises if the run is not finished
-    recipe, tune, classes = record.recipe, record.recipe.finetune, len(record.classes)
-    backbone = tune.backbone("none")
-    width = backbone.output_shape[-1]
+    recipe, tune = record.recipe, record.recipe.finetune
     if recipe.head.kind == SOFTMAX:
-        head, weights = softmax_head(tune, width, classes), run_file(out, FINETUNED)
+        model = finetuned_model(recipe, record.classes, record.image_shape, out)
     else:
-        backbone = pooled_layers(backbone, recipe.head.feature_layers)
-        head, weights = _head(recipe, backbone.output_shape[-1], classes), out / HEAD_WEIGHTS[recipe.head.kind]
-    model = build_model(backbone, head, record.image_shape, tune.input_size)
-    load_weights(model, weights)
+        backbone = pooled_layers(tune.backbone("none"), recipe.head.feature_layers)
+        head = _head(recipe, backbone.output_shape[-1], len(record.classes))
+        model = build_model(backbone, head, record.image_shape, tune.input_size)
+        load_weights(model, out / HEAD_WEIGHTS[recipe.head.kind])
     return TrainedModel(model, record.classes, recipe.prediction, *_saved_samples(out / SAMPLES))
 
 
@@ -73,7 +71,7 @@ def finetuned_model(recipe: Recipe, names: tuple, image_shape: tuple, folder: Pa
     backbone = tune.backbone("none")
     head = softmax_head(tune, backbone.output_shape[-1], len(names))
     model = build_model(backbone, head, image_shape, tune.input_size)
-    load_weights(model, run_file(folder, FINETUNED))
+    load_weights(model, run_file(folder, FINETUNED_WEIGHTS))
     return model
 
 

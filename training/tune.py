@@ -321,7 +321,7 @@ def _check_chief(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _differences(record: Path, identity: dict[str, Any]) -> list[str]:
-    """What a search has and that of a record has not, as options. Raises a UserError if the record is damaged."""
+    """The options in which a search differs from a recorded one. Raises a UserError if the record is damaged."""
     try:
         before = json.loads(record.read_text("utf-8"))
         return [COMPARED.get(key, key) for key, value in identity.items() if before.get(key) != value]

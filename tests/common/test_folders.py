@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.folders import ClassFolders, is_hidden, list_classes, natural_key, printable, warnings_of_names
+from common.folders import ClassFiles, is_hidden, list_classes, natural_key, printable, warnings_of_names
 from common.images import load_folder
 
 pytestmark = pytest.mark.unit
@@ -252,7 +252,7 @@ def test_text_is_printable(text, shown):
 )
 def test_limited_listing_keeps_the_shares_of_the_classes(most, expected):
     files = tuple(Path(f"{number}.png") for number in range(900))
-    listed = ClassFolders((("Oak", files), ("Ash", files[:300])), ())
+    listed = ClassFiles((("Oak", files), ("Ash", files[:300])), ())
     limited = listed.limited(most)
     assert tuple(len(kept) for _, kept in limited.classes) == expected
     assert set(limited.classes[0][1]) <= set(files)
@@ -261,7 +261,7 @@ def test_limited_listing_keeps_the_shares_of_the_classes(most, expected):
 
 def test_limited_listing_keeps_the_files_of_rare_classes():
     files = tuple(Path(f"{number}.png") for number in range(94_000))
-    listed = ClassFolders((("Oak", files), ("Ash", files[:5800]), ("Yew", files[:188]), ("Fig", files[:3])), ())
+    listed = ClassFiles((("Oak", files), ("Ash", files[:5800]), ("Yew", files[:188]), ("Fig", files[:3])), ())
     counts = [len(kept) for _, kept in listed.limited(600).classes]
     assert counts[3] == 3 and counts[2] >= 8
     assert 590 <= sum(counts) <= 600 and counts[0] > 10 * counts[1]
@@ -270,7 +270,7 @@ def test_limited_listing_keeps_the_files_of_rare_classes():
 @pytest.mark.parametrize("most", [100, 120, 121, 239, 240, 241, 1000])
 def test_limited_listing_of_many_classes_uses_what_is_allowed(most):
     files = tuple(Path(f"{number}.png") for number in range(150))
-    listed = ClassFolders(tuple((f"class{number}", files) for number in range(120)), ())
+    listed = ClassFiles(tuple((f"class{number}", files) for number in range(120)), ())
     counts = [len(kept) for _, kept in listed.limited(most).classes]
     assert sum(counts) == max(120, most)
     assert max(counts) - min(counts) <= 1
@@ -278,13 +278,13 @@ def test_limited_listing_of_many_classes_uses_what_is_allowed(most):
 
 def test_limited_listing_keeps_two_files_of_each_class_if_that_is_possible():
     sizes = [500, *range(50, 99)]
-    listed = ClassFolders(tuple((f"class{size}", tuple(map(Path, map(str, range(size))))) for size in sizes), ())
+    listed = ClassFiles(tuple((f"class{size}", tuple(map(Path, map(str, range(size))))) for size in sizes), ())
     assert {len(kept) for _, kept in listed.limited(100).classes} == {2}
 
 
 def test_limited_listing_is_spread_over_a_class():
     files = tuple(Path(f"{number}.png") for number in range(9))
-    kept = ClassFolders((("Oak", files), ("Ash", files)), ()).limited(6).classes[0][1]
+    kept = ClassFiles((("Oak", files), ("Ash", files)), ()).limited(6).classes[0][1]
     assert kept == (files[0], files[3], files[6])
 
 

@@ -26,14 +26,14 @@ def test_written_groups_are_read_again_and_kept_together(grouped_data, tmp_path)
     train, val = split(grouped.labels, 0.25, 0, groups=grouped.groups)
     assert not set(grouped.groups[train]) & set(grouped.groups[val])
     assert len(val) == 4
-    assert grouped.rows(val).scenes == tuple(grouped.scenes[row] for row in val)
+    assert grouped.rows(val).group_names == tuple(grouped.group_names[row] for row in val)
 
 
 def test_blanks_around_paths_do_not_matter(grouped_data, tmp_path):
     (grouped_data / "Species1").rename(grouped_data / " Species1")
     images = load_folder(grouped_data)
     write_groups(tmp_path / "groups.csv", images, range(16), grouped_data)
-    assert with_groups(images, tmp_path / "groups.csv", grouped_data).scenes == tuple(map(str, range(16)))
+    assert with_groups(images, tmp_path / "groups.csv", grouped_data).group_names == tuple(map(str, range(16)))
 
 
 def test_a_group_that_may_stand_for_no_group_is_warned_of(grouped_data, tmp_path):
@@ -76,20 +76,21 @@ def test_tables_of_spreadsheets_are_read(grouped_data, tmp_path, end, delimiter,
     lines += [f"{path}{delimiter}{'x' if row % 2 else ' x '}" for row, path in enumerate(paths)]
     (tmp_path / "groups.csv").write_bytes((mark + end.join(lines)).encode())
     images = with_groups(load_folder(grouped_data), tmp_path / "groups.csv", grouped_data)
-    assert set(images.scenes) == {"x"}
+    assert set(images.group_names) == {"x"}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("path,group\nSpecies1/00000.jpg,a\n", "lacks 15, the first is Species1/00001.jpg"),
-        ("file,scene\na,b\n", "columns path and group"),
-        (None, "columns path and group"),
+        ("file,scene\na,b\n", "columns path and group, .* has file, scene; rename them"),
+        ("", "columns path and group, .* has no header; rename them"),
+        (None, "must be a CSV file, got .*groups.csv: No such file or directory$"),
         (b"path,group\n\xff\xfe,a\n", "lacks 16"),
         ("path,group\nSpecies1/00000.jpg\n", "has no group for Species1/00000.jpg"),
         ("path,group\na.jpg,x\na.jpg,y\n", "one group for each path, .* has 'x' and 'y' for a.jpg"),
     ],
-    ids=["missing images", "other columns", "no file", "not UTF-8", "short row", "two groups"],
+    ids=["missing images", "other columns", "empty", "no file", "not UTF-8", "short row", "two groups"],
 )
 def test_wrong_tables_are_refused(grouped_data, tmp_path, text, words):
     if text is not None:

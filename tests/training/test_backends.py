@@ -32,7 +32,7 @@ from training.data.split import TrainVal
 from training.fit.checkpoint import TrainState
 from training.fit.features import FeatureSpec
 from training.fit.finetune import _compiled, _Job, make_backbone
-from training.fit.swa import recalibrate
+from training.fit.swa import update_batch_norm
 from training.model.heads import softmax_head
 from training.recipes import load_recipe
 
@@ -59,7 +59,7 @@ before = backbone.get_weights()
 logs = model.fit(batches, validation_data=(images.images, one_hot(images.labels, 8)), verbose=0).history
 moved = np.mean([np.abs(a - b).mean() for a, b in zip(backbone.get_weights(), before) if a.ndim == 4])
 backbone.set_weights(before)
-recalibrate(backbone, images.images, FeatureSpec(size, recipe.augmentation.transforms), 8)
+update_batch_norm(backbone, images.images, FeatureSpec(size, recipe.augmentation.transforms), 8)
 sums = [np.abs(keras.ops.convert_to_numpy(v)).sum() for v in backbone.non_trainable_variables if "moving" in v.path]
 print(json.dumps([keras.backend.backend(), logs["loss"][0], logs["val_loss"][0], float(moved), float(sum(sums))]))
 """

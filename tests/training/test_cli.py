@@ -85,6 +85,14 @@ def test_every_example_is_understood(capsys, monkeypatch):
         ["tune", "tuned", "--data", "x", "--out", "y", "--trials", "0"],
         ["tune", "tuned", "--data", "x", "--out", "y", "--trials", "-3"],
         ["mistakes", "run"],
+        ["mistakes", "run", "--data", "x", "--count", "0"],
+        ["split", "--data", "x", "--out", "y", "--seed", "-1"],
+        ["split", "--data", "x", "--out", "y", "--seed", "2147483648"],
+        ["run", "online", "--data", "x", "--seeds", "0"],
+        ["crossval", "online", "--data", "x", "--seeds", "0"],
+        ["predict", "--data", "x", "--out", "y", "--shard-size", "0"],
+        ["predict", "--data", "x", "--out", "y", "--top", "0"],
+        ["predict", "--data", "x", "--out", "y", "--ray", "local", "--workers", "0"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
@@ -202,7 +210,10 @@ def test_an_unknown_recipe_is_one_line_on_stderr(tmp_path):
         (["tune", "tuned"], "nowhere"),
         (["tune", "inception_svm"], "head_warmup_epochs"),
         (["split"], "nowhere"),
-        (["split", "--validation", "2"], "nowhere"),
+        (["split", "--validation-split", "2"], "nowhere"),
+        (["split", "--validation", "2"], "nowhere"),  # the earlier name
+        (["run", "inception_svm", "--set", "seed=2147483648"], "seed must be a whole number from 0 to 2147483647"),
+        (["run", "inception_svm", "--set", "data.split_seed=-1"], "split_seed must be a whole number from 0"),
     ],
 )
 def test_wrong_input_is_one_line_on_stderr(arguments, named, tmp_path, capsys):
@@ -249,7 +260,7 @@ def files(folder):
 def test_split_copies_every_image_into_one_of_two_parts(leaf_folder, tmp_path):
     (leaf_folder / "Species2" / "notes.txt").write_text("no image")
     out = tmp_path / "new" / "split"
-    done = training("split", "--data", leaf_folder, "--out", out, "--validation", "0.25")
+    done = training("split", "--data", leaf_folder, "--out", out, "--validation-split", "0.25")
     assert (done.returncode, done.stderr) == (0, "")
     assert "notes.txt" in done.stdout
     train, validation = files(out / "train"), files(out / "validation")
@@ -378,6 +389,8 @@ def test_a_run_that_ctrl_c_interrupted_is_continued(leaf_folder, tmp_path):
         ("bfloat16", [], ("mixed_bfloat16", "bfloat16")),
         ("float32", [], ("float32", "float32")),
         ("bfloat16", ["finetune.precision=float32"], ("float32", "float32")),
+        ("bfloat16", ["head.feature_precision=float32"], ("mixed_bfloat16", "float32")),
+        ("float32", ["head.feature_precision=bfloat16"], ("float32", "bfloat16")),
         ("bfloat16", ["prediction.precision=bfloat16"], ("mixed_bfloat16", "bfloat16")),
         ("float32", ["finetune.precision=mixed_bfloat16"], ("mixed_bfloat16", "float32")),
     ],
@@ -406,6 +419,9 @@ def test_a_run_is_continued_in_its_precision_on_every_processor(monkeypatch, tmp
     (tmp_path / "run.json").write_text(json.dumps(record.to_json()), "utf-8")
     monkeypatch.setattr(precision, "fastest", lambda: "bfloat16" if begun == "float32" else "float32")
     assert train.in_precision(recipe, [], tmp_path) == started
+    own = override(recipe, ["head.feature_precision=float32"])
+    continued = train.in_precision(own, ["head.feature_precision=float32"], tmp_path)
+    assert (continued.finetune, continued.head) == (started.finetune, recipe.head)
     own = override(recipe, ["finetune.init_from.precision=float32"])
     assert train.in_precision(own, ["finetune.init_from.precision=float32"], tmp_path) == own
 

@@ -218,7 +218,7 @@ def test_groups_name_files_of_a_flat_folder(flat_folder, tmp_path):
     names = sorted(path.name for path in flat_folder.iterdir())
     (tmp_path / "groups.csv").write_text("path,group\n" + "".join(f"{name},{name[-5]}\n" for name in names))
     images, _ = load_inputs(Inputs(flat_folder, labels=tmp_path / "train.csv", groups=tmp_path / "groups.csv"))
-    assert images.scenes == tuple("01234567" * 3)
+    assert images.group_names == tuple("01234567" * 3)
 
 
 @pytest.mark.parametrize("columns", ["image_id", "a,b,c", "a,", ","])

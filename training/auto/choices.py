@@ -74,7 +74,7 @@ def stages(affordable: float, large: bool) -> tuple[tuple[int, int], ...]:
     """The epochs of a fine-tuning and their input sizes, as `finetune.resolution_schedule` has them.
 
     Args:
-        affordable: so many epochs at `INPUT_SIZE` fit into the time.
+        affordable: number of epochs at `INPUT_SIZE` that fit into the time.
         large: whether a larger input is better.
     """
     first = SMALL_SIZE if affordable < FEW_EPOCHS else INPUT_SIZE

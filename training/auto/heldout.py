@@ -16,7 +16,7 @@ from training.evaluate.paired import changed_answers
 from training.fit.head import Features, fit_head
 
 HELD_OUT = 1 / 8  # of the groups
-CHANCE = 0.1  # one-sided significance level
+SIGNIFICANCE = 0.1  # one-sided significance level
 FEW_HELD_OUT = 8  # with fewer held-out images no difference is significant, so the more accurate model is better
 PERCENTILE = 95  # of the similarities of images to those of other classes
 LARGEST_GROUP = 1 / 4  # of a class, at least 2 images; in a larger one, the bound of the similarity is raised
@@ -135,4 +135,4 @@ def clearly_worse(after: np.ndarray, before: np.ndarray, labels: np.ndarray) -> 
     gained, lost = changed_answers(labels, before, after)
     if len(labels) < FEW_HELD_OUT:
         return lost > gained
-    return lost > gained and binomtest(lost, lost + gained, alternative="greater").pvalue < CHANCE
+    return lost > gained and binomtest(lost, lost + gained, alternative="greater").pvalue < SIGNIFICANCE

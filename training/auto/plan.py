@@ -28,7 +28,7 @@ class Plan:
     out: folder of all runs.
     inputs: the options that name the inputs; an interrupted search is continued with the same ones only.
     accuracy: of the best run on the held-out images; None if none are held out.
-    max_images: so many images are used at most; None if that is not decided, 0 for all.
+    max_images: maximum number of images that are used; None if that is not decided, 0 for all.
     began: when the search began, of `time.monotonic`; if it was interrupted, moved by the time between the last epoch
         or decision and its continuation.
     lines: the decisions.

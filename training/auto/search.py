@@ -32,11 +32,11 @@ from training.trained import finetuned_model
 
 KERNEL_MINUTES = 3  # with less time, no quasi-SVM is tried on the pretrained backbone
 MIN_EPOCHS = 4
-MIN_STEPS = 300  # so many steps are enough for a fine-tuning of less than MIN_EPOCHS
+MIN_STEPS = 300  # enough for a fine-tuning of less than MIN_EPOCHS
 PLANNED = 0.9  # share of the time left that is planned for epochs
 FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
 HEAD_SECONDS = 60  # of the heads after a fine-tuning, besides features; at least twice that of a head so far
-AGAIN = 1.3  # the fine-tuning is repeated on all images if so many times its duration is left
+REPEAT_FACTOR = 1.3  # the fine-tuning is repeated on all images if this multiple of its duration is left
 
 
 def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
@@ -174,7 +174,7 @@ class Search:
         if self._begun(ALL) != recipe:
             minutes = read_metrics(self.plan.out / FINETUNED)["finetuning_minutes"]  # of the epochs
             fixed = FIXED_SECONDS + self._test_seconds(best.prediction.tta_transforms)
-            if self.plan.seconds_left < AGAIN * (60 * minutes + fixed):
+            if self.plan.seconds_left < REPEAT_FACTOR * (60 * minutes + fixed):
                 return
             self.plan.say("there is time to repeat the training with the held-out images as well")
         if self._tried(recipe, ALL) is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import digest
-from common.folders import ClassFolders
+from common.folders import ClassFiles
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
 from common.memory import free_memory
@@ -31,9 +31,9 @@ from training.planned import planned_record
 from training.run_folder import CACHE, VAL, read_metrics, read_record
 
 GROUPS = "groups.csv"
-LEAST_MINUTES = 2  # the quick model may need so many, however few are given
+MIN_MINUTES = 2  # that the quick model may need, even if fewer are given
 FEATURE_SHARE = 0.15  # of the time, at most, for reading the images and their features, so that a fine-tuning fits
-LEAST_IMAGES = 2  # of each class, even if there is no time for their features
+MIN_IMAGES = 2  # of each class, even if there is no time for their features
 QUICK_SHARE, QUICK_MINUTES = 0.4, 10  # FEATURE_SHARE with fewer minutes than that, in which few epochs would fit
 LARGER_SHARES = (0.25, 0.5)  # that are tried if no smaller share of groups can be held out
 TRIAL_IMAGES = 64  # on which the speed of the pretrained backbone is measured
@@ -123,10 +123,10 @@ class Trials:
         Returns:
             (the head with its layers, its probabilities of the held-out images).
         """
-        head, seconds = self.base.head, HEADS_SHARE * 60 * max(LEAST_MINUTES, self.plan.minutes)
+        head, seconds = self.base.head, HEADS_SHARE * 60 * max(MIN_MINUTES, self.plan.minutes)
         sets = sorted(choices.LAYER_SETS, key=lambda layers: layers != choices.LAYERS)  # whose head is known
         found = {layers: self._predicted(head, layers) for layers in self._in_time(sets, "sets of layers", seconds)}
-        tried = [layers for layers in choices.LAYER_SETS if layers in found]  # of equals the first
+        tried = [layers for layers in choices.LAYER_SETS if layers in found]  # ties: the first
         layers = max(tried, key=lambda layers: self.accuracy(found[layers]))
         best = found[layers]
         for other in self._in_time(choices.quick_heads(self.base, kernels), "heads", seconds):
@@ -180,13 +180,13 @@ class Trials:
                     best, score = replace(head, softmax_share=share), tried
         return best, score
 
-    def _limited(self, inputs: Inputs, listed: ClassFolders) -> Inputs:
+    def _limited(self, inputs: Inputs, listed: ClassFiles) -> Inputs:
         """Leaves out some of the listed images if there is no time for the features of all, or too little memory."""
         if self.plan.max_images is None:
             self.plan.max_images = self._most_images(inputs, listed)
         return replace(inputs, max_images=self.plan.max_images or inputs.max_images)
 
-    def _most_images(self, inputs: Inputs, listed: ClassFolders) -> int:
+    def _most_images(self, inputs: Inputs, listed: ClassFiles) -> int:
         """How many images are used at most; 0 if all are.
 
         Images of --validation and --test are never left out; they may take half of the time and memory.
@@ -194,7 +194,7 @@ class Trials:
         read_seconds, image_bytes = cost_of_reading(listed, inputs.size)
         others = sum(folder.files().count for folder in inputs.other_folders().values())
         share = QUICK_SHARE if self.plan.minutes < QUICK_MINUTES else FEATURE_SHARE
-        seconds = share * 60 * max(LEAST_MINUTES, self.plan.minutes)
+        seconds = share * 60 * max(MIN_MINUTES, self.plan.minutes)
         affordable, fitting = (
             int(max(available / 2, available - others * each) / each)
             for available, each in (
@@ -203,7 +203,7 @@ class Trials:
             )
         )
         if not inputs.validation:  # else nothing could be held out
-            affordable = max(affordable, LEAST_IMAGES * len(listed.classes))
+            affordable = max(affordable, MIN_IMAGES * len(listed.classes))
         most, count = min(affordable, fitting), listed.count
         if count <= most:
             return 0
@@ -233,7 +233,7 @@ class Trials:
             self._refuse("--test")
 
     def _differences(self, quick: Recipe) -> list[str]:
-        """What the quick model of the interrupted search was trained on and a search would not be now."""
+        """The inputs that differ from those of the interrupted search's quick model."""
         return read_record(self.plan.out / QUICK).differences(planned_record(quick, QUICK, self.images, self.inputs))
 
     def _refuse(self, what: str) -> None:
@@ -359,7 +359,7 @@ class Trials:
         return self.accuracy(self._predicted(head, choices.LAYERS))
 
     def _in_time(self, candidates: Sequence[_Candidate], what: str, seconds: float) -> Iterator[_Candidate]:
-        """Yields the first candidate, and others while the training of another head fits into so many seconds."""
+        """Yields the first candidate, and others while the training of another head fits into the time."""
         began = time.monotonic()
         for number, candidate in enumerate(candidates):
             if number and time.monotonic() - began + self.head_seconds > seconds:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli import output_file, require_separate_files
+from common.cli import output_file, require_separate_files, whole_number
 from common.errors import UserError
 from training.commands.options import add_command, add_data, add_size, add_validation, add_weights, inputs_of
 
@@ -74,7 +74,7 @@ def _add_mistakes(commands: argparse._SubParsersAction) -> None:
     add_data(command, "the images that it was trained on")
     add_validation(command, "the images that it was validated on, if it was trained with --validation")
     command.add_argument("--out", type=output_file, default="mistakes.png", help="the picture (default: %(default)s)")
-    command.add_argument("--count", type=int, default=15, help="thumbnails at most (default: %(default)s)")
+    command.add_argument("--count", type=whole_number, default=15, help="thumbnails at most (default: %(default)s)")
     command.set_defaults(command=_mistakes)
 
 

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from common.cli import whole_number
 from common.errors import UserError
-from training.commands.options import add_command, add_data, inputs_of
+from training.commands.options import add_command, add_data, inputs_of, seed
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -18,16 +19,21 @@ def _add_split(commands: argparse._SubParsersAction) -> None:
     add_data(command)
     command.add_argument("--out", required=True, help="new folder, gets train/ and validation/")
     command.add_argument(
-        "--validation", type=float, default=0.2, metavar="SHARE", help="share of the images (default: %(default)s)"
+        "--validation-split",
+        "--validation",  # its earlier name; other commands take a folder by it
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the images that goes to validation/ (default: %(default)s)",
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the random split (default: %(default)s)")
+    command.add_argument("--seed", type=seed, default=0, help="seed of the random split (default: %(default)s)")
     command.set_defaults(command=_split)
 
 
 def _split(options: argparse.Namespace) -> None:
     from training.data.split import copy_split
 
-    print("\n".join(copy_split(inputs_of(options), Path(options.out), options.validation, options.seed)))
+    print("\n".join(copy_split(inputs_of(options), Path(options.out), options.validation_split, options.seed)))
 
 
 def _add_deepweeds(commands: argparse._SubParsersAction) -> None:
@@ -64,13 +70,13 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     source.add_argument("--run", help="folder of a finished run or of auto")
     command.add_argument(
         "--top",
-        type=int,
+        type=whole_number,
         metavar="K",
         help="write only the K most probable classes of each image (default: probabilities of all classes)",
     )
     command.add_argument(
         "--shard-size",
-        type=int,
+        type=whole_number,
         default=10_000,
         metavar="N",
         help="images of a shard; an interruption loses at most one shard (default: %(default)s)",
@@ -78,7 +84,9 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--ray", metavar="ADDRESS", help="predict on a Ray cluster: its address, or local for a new one on this machine"
     )
-    command.add_argument("--workers", type=int, metavar="N", help="processes of --ray (default: one on each machine)")
+    command.add_argument(
+        "--workers", type=whole_number, metavar="N", help="processes of --ray (default: one on each machine)"
+    )
     command.set_defaults(command=_predict)
 
 

@@ -1,9 +1,11 @@
 """The options that several commands share, and the inputs that they name."""
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from common.cli import add_labels, image_size
+from training.config.checks import MAX_SEED
 
 if TYPE_CHECKING:
     from training.inputs import Inputs
@@ -51,8 +53,8 @@ def inputs_of(options: argparse.Namespace, require_reuse: bool = False) -> "Inpu
     from training.inputs import Inputs
 
     labels = ("labels", "label_columns", "validation_labels", "test_labels")
-    names = ("backbone_weights", "teacher", "test", "groups", "size", "validation_folder", "max_images", *labels)
-    given = {name.removesuffix("_folder"): getattr(options, name) for name in names if hasattr(options, name)}
+    names = ("backbone_weights", "teacher", "test", "groups", "size", "validation", "max_images", *labels)
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
     return Inputs(options.data, reuse=tuple(getattr(options, "reuse", ())), require_reuse=require_reuse, **given)
 
 
@@ -84,7 +86,7 @@ def add_validation(
     what: str = "validation images; all of --data is then trained on (default: a part of --data is held out)",
 ) -> None:
     """The options of validation images in a folder of their own."""
-    command.add_argument("--validation", dest="validation_folder", metavar="DIR", help=what)
+    command.add_argument("--validation", metavar="DIR", help=what)
     _add_labels_of(command, "--validation")
 
 
@@ -131,3 +133,10 @@ def add_size(command: argparse.ArgumentParser) -> None:
         help="N or HxW, height and width in pixels at which the images are read (default: the most frequent size, "
         "or the median if none is frequent, reduced to 384 on the longer side if that is longer than 512)",
     )
+
+
+def seed(text: str) -> int:
+    """Returns the seed of random numbers, for `add_argument(type=seed)`."""
+    if not re.fullmatch(r"\d{1,10}", text) or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {MAX_SEED}, got {text!r}")
+    return int(text)

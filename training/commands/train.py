@@ -70,7 +70,11 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", help="folder of this run (default: runs/NAME); an interrupted run is continued")
     command.add_argument("--runs", default="runs", help="parent folder of the run folders (default: runs)")
     command.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="train each recipe with N seeds on one split (default: 1)"
+        "--seeds",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="train each recipe with N seeds on one split (default: 1)",
     )
     add_test(command)
     command.add_argument(
@@ -98,8 +102,6 @@ def _run(options: argparse.Namespace) -> None:
     names = recipe_names() if options.all else options.recipe
     if bool(options.recipe) == options.all:
         raise UserError("give the names of recipes, or --all; see python -m training list")
-    if options.seeds < 1:
-        raise UserError(f"--seeds must be a whole number from 1, got {options.seeds}")
     if options.out and (len(names) > 1 or options.seeds > 1):
         raise UserError("--out is the folder of one run; give --runs, the folder of the runs' folders, for several")
     recipes = {name: load_recipe(name) for name in names}
@@ -154,7 +156,13 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "crossval", "train a recipe once for each fold and evaluate it on every image")
     command.add_argument("recipe", help="a recipe; python -m training list shows them")
     command.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
-    command.add_argument("--seeds", type=int, default=1, help="how often the folds are trained (default: %(default)s)")
+    command.add_argument(
+        "--seeds",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="number of seeds; all folds are trained with each (default: %(default)s)",
+    )
     command.add_argument("--out", help="folder of the folds' runs (default: runs/crossval-NAME)")
     command.add_argument(
         "--reuse",
@@ -167,7 +175,7 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
     _add_teacher(command)
     add_size(command)
     add_groups(command)
-    command.add_argument("--validation", dest="validation_folder", help=argparse.SUPPRESS)  # refused with a reason
+    command.add_argument("--validation", help=argparse.SUPPRESS)  # refused with a reason
     command.set_defaults(command=_crossval)
 
 
@@ -219,17 +227,23 @@ def _tune(options: argparse.Namespace) -> None:
 
 
 def in_precision(recipe: "Recipe", settings: list[str], out: Path) -> "Recipe":
-    """The recipe in bfloat16 where that is faster, or where the run that is continued is; not if settings choose."""
+    """The recipe in bfloat16 where that is faster, or where the run that is continued is.
+
+    Settings decide it instead: that of a fine-tuning also for the features, that of the features for these alone.
+    """
     from training.config.override import in_bfloat16, with_precision_of
     from training.fit.precision import fastest
     from training.run_folder import RECORD, read_record, run_file
 
     names = [setting.partition("=")[0].strip() for setting in settings]
-    if any(name.endswith("precision") and not name.startswith("prediction.") for name in names):
+    if any(name.startswith("finetune.") and name.endswith(".precision") for name in names):
         return recipe
+    chosen = recipe
     if run_file(out, RECORD).is_file():  # also of an earlier version
-        return with_precision_of(recipe, read_record(out).recipe)
-    return in_bfloat16(recipe) if fastest() == "bfloat16" else recipe
+        chosen = with_precision_of(recipe, read_record(out).recipe)
+    elif fastest() == "bfloat16":
+        chosen = in_bfloat16(recipe)
+    return replace(chosen, head=recipe.head) if "head.feature_precision" in names else chosen
 
 
 def _train(recipe: "Recipe", name: str, inputs: "Inputs", out: Path, loaded: "Loaded | None" = None) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from common.errors import UserError
 
+MAX_SEED = 2**31 - 1  # numpy and scikit-learn take twice as much; folds and soups add to the seed
+
 
 class Check:
     """Raises a UserError that names a section's field, what it must be and what it is."""
@@ -18,6 +20,11 @@ class Check:
     def whole(self, least: int, *names: str) -> None:
         for name in names:
             self(name, is_whole(getattr(self.fields, name), least), f"a whole number from {least}")
+
+    def seed(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self.fields, name)
+            self(name, is_whole(value, 0) and value <= MAX_SEED, f"a whole number from 0 to {MAX_SEED}")
 
     def within_one(self, *names: str) -> None:
         for name in names:

@@ -9,18 +9,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from common.errors import UserError
 from training.config.checks import Check, is_finite, is_round, is_stage, is_whole, require
 from training.data.augment import MIXING, RandomTransforms
 from training.data.balance import natural, smote, svmsmote
 from training.data.pipeline import array_batches, folder_batches
-from training.fit.precision import PRECISIONS as FEATURE_PRECISIONS
+from training.fit.precision import PRECISIONS
 from training.fit.schedules import WITH_WARMUP, cosine
-from training.model.backbones import LEAST_SIZES, inception_v3
+from training.model.backbones import MIN_SIZES, inception_v3
 from training.model.fourier_features import KERNELS
 from training.model.trainable import All, FirstLast, ParameterBudget
-from training.predict import Prediction
+from training.predict import TTA_TRANSFORMS, needs_square
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 ACTIVATIONS = ("relu", "elu", "gelu", "selu", "silu", "tanh")
 CHECKPOINTS = ("best_val_loss", "last")
 QUASI_SVM, SOFTMAX, LINEAR = "quasi_svm", "softmax", "linear"
@@ -32,7 +33,9 @@ class Data:
 
     validation_split: float = 0.2  # share of each class held out; 0 trains on all images
     split_seed: int = 0
-    folds: int = 0  # if not 0, the validation part is the `fold`th of so many stratified folds, not `validation_split`
+    folds: int = (
+        0  # if not 0, the validation part is the `fold`th of this number of stratified folds, not `validation_split`
+    )
     fold: int = 0
     resampling: Callable = natural  # a function of data/balance.py, applied to the training part
     class_repeats: dict = field(default_factory=dict)  # class name → how often each of its images occurs in an epoch
@@ -41,7 +44,8 @@ class Data:
 
     def __post_init__(self) -> None:
         check = Check("data", self)
-        check.whole(0, "split_seed", "folds", "fold")
+        check.seed("split_seed")
+        check.whole(0, "folds", "fold")
         check.within_one("validation_split")
         check("class_repeats", all(is_whole(n, 1) for n in self.class_repeats.values()), "whole numbers from 1")
         check("class_repeats", all(isinstance(name, str) for name in self.class_repeats), "named by classes as text")
@@ -96,8 +100,8 @@ class Finetune:
     dense_l2: float = 0.0  # L2 penalty of their kernels
     dropout: float = 0.2  # of the features
     dense_dropout: float = 0.0  # after each dense layer
-    swa_epochs: int = 0  # if not 0, the weights of so many last epochs are averaged (SWA); needs checkpoint="last"
-    soup: int = 1  # so many fine-tunings from `init_from`, each with another seed, whose weights are averaged
+    swa_epochs: int = 0  # number of last epochs whose weights are averaged (SWA), 0: none; needs checkpoint="last"
+    soup: int = 1  # number of fine-tunings from `init_from`, each with another seed, whose weights are averaged
     batch_size: int = 32  # images per step, over all devices
     precision: str = "float32"  # Keras dtype policy of the backbone during training
     replicas: int = 1  # devices of one machine that share each step
@@ -109,7 +113,7 @@ class Finetune:
         check(
             "resolution_schedule", holds, "((epochs, size), …): whole numbers, epochs from 0 and sizes from 32 pixels"
         )
-        least = LEAST_SIZES.get(self.backbone, 0)
+        least = MIN_SIZES.get(self.backbone, 0)
         enough = all(size >= least for _, size in schedule)
         check("resolution_schedule", enough, f"sizes from {least} pixels with the backbone {self.backbone.__name__}")
         check.whole(0, "head_warmup_epochs", "swa_epochs")
@@ -118,7 +122,7 @@ class Finetune:
         check.positive("learning_rate", "head_warmup_learning_rate")
         check.not_negative("weight_decay", "dense_l2")
         self._check_tuples(check)
-        check.one_of("precision", PRECISIONS)
+        check.one_of("precision", DTYPE_POLICIES)
         check.one_of("activation", ACTIVATIONS)
         check(
             "warmup_epochs",
@@ -211,7 +215,7 @@ class Head:
         check = Check("head", self)
         check.one_of("kind", (QUASI_SVM, SOFTMAX, LINEAR))
         check.one_of("kernel", KERNELS)
-        check.one_of("feature_precision", FEATURE_PRECISIONS)
+        check.one_of("feature_precision", PRECISIONS)
         check.whole(0, "views")
         check.whole(1, "epochs", "fourier_features", "batch_size")
         check.within_one("dropout", "softmax_share", "teacher_share")
@@ -230,6 +234,35 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """How images are predicted: test-time augmentation (TTA)."""
+
+    # flips and rotations whose predictions are averaged; the first one is always computed
+    tta_transforms: tuple = ("none",)
+    tta_threshold: float = 1.0  # images whose first prediction has a higher top-1 confidence get no further transforms
+    precision: str = "float32"  # or "bfloat16", of the run's own evaluation; model.py chooses by the processor
+
+    def __post_init__(self) -> None:
+        check = Check("prediction", self)
+        known = self.tta_transforms and all(
+            isinstance(name, str) and name in TTA_TRANSFORMS for name in self.tta_transforms
+        )
+        check("tta_transforms", known, f"some of {', '.join(TTA_TRANSFORMS)}")
+        check("tta_threshold", 0 <= self.tta_threshold <= 1, "a probability from 0 to 1")
+        check.one_of("precision", PRECISIONS)
+
+    def check_image_shape(self, image_shape: tuple) -> None:
+        """Raises a UserError if a transform swaps height and width of images that are not square."""
+        height, width = image_shape[:2]
+        swapped = [name for name in self.tta_transforms if needs_square(name)]
+        if swapped and height != width:
+            raise UserError(
+                f"prediction.tta_transforms: {swapped[0]} needs square images, got {height}×{width}; "
+                "give --set \"prediction.tta_transforms=('none', 'horizontal', 'vertical', 'both')\""
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One experiment."""
 
@@ -244,7 +277,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Checks what depends on several sections."""
         check = Check("", self)
-        check.whole(0, "seed")
+        check.seed("seed")
         check.one_of("checkpoint", CHECKPOINTS)
         tune = self.finetune
         check("checkpoint", not tune.swa_epochs or self.checkpoint == "last", "last with finetune.swa_epochs")

@@ -1,6 +1,7 @@
 """Stratified splits of labelled images into a training and a validation part."""
 
 import errno
+import math
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from training.config.recipe import Data
 
 LISTED = 10  # classes that a warning names
-MOST_HELD_OUT = 0.5  # of a class's images, from which on a warning says so
+MAX_HELD_OUT = 0.5  # of a class's images, above which a warning is printed
 ATTEMPTS, SEED_STEP = 20, 1000  # seeds that are tried until each part of mixed groups has each class
 
 
@@ -97,18 +98,24 @@ def split(
             f"a split needs two different images of at least two classes, got {classes} such classes; add images, or "
             "hold nothing out (--set data.validation_split=0)"
         )
-    if share <= 0.5 and share * len(drawn) <= classes - 1:
-        least = np.ceil(100 * classes / len(drawn)) / 100
-        raise UserError(
-            f"a split holds out an image of each of the {classes} classes, {share:.0%} of {len(drawn)} images are "
-            f"fewer; hold out a share of {least:g} (--set data.validation_split={least:g}, or --validation of split)"
-        )
-    try:
-        _, val = train_test_split(drawn, test_size=validation_split, stratify=labels[first[drawn]], random_state=seed)
-    except ValueError as error:
-        raise UserError(f"cannot hold out {validation_split:.0%} of {len(drawn)} images: {error}") from error
+    _require_each_class(share, len(drawn), classes)
+    _, val = train_test_split(drawn, test_size=share, stratify=labels[first[drawn]], random_state=seed)
     held_out = np.isin(group, _with_each_class(val, drawn, labels[first], seed))
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _require_each_class(share: float, images: int, classes: int) -> None:
+    """Raises a UserError if a part has fewer images than classes."""
+    held_out = math.ceil(share * images)
+    if min(held_out, images - held_out) >= classes:
+        return
+    least = math.ceil(100 * classes / images) / 100
+    other = least if share <= 0.5 else 1 - least
+    raise UserError(
+        f"both parts of a split have an image of each of the {classes} classes, {min(share, 1 - share):.0%} of "
+        f"{images} images are fewer; hold out a share of {other:g} (--set data.validation_split={other:g}, or "
+        "--validation-split of split), or add images"
+    )
 
 
 def _with_each_class(val: np.ndarray, drawn: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
@@ -148,7 +155,7 @@ def split_warnings(labels: np.ndarray, names: tuple, train: np.ndarray, val: np.
     absent = [f"{names[label]} ({counts[label]})" for label in np.setdiff1d(labels[train], labels[val])]
     reason = "a class needs two different images, or two groups"
     lines = [f"warning: no image of {_listed(absent)} is held out: {reason}"] if absent else []
-    limit = max(MOST_HELD_OUT, 2 * share)
+    limit = max(MAX_HELD_OUT, 2 * share)
     mostly = [
         f"{held_out[label]} of the {counts[label]} images of {names[label]}"
         for label in np.flatnonzero(held_out > limit * counts)
@@ -222,7 +229,8 @@ def _grouped_part(
             "a split needs two groups of images of at least two classes; give smaller groups, or hold nothing out "
             "(--set data.validation_split=0)"
         )
-    part = Fraction(min(max(share, 0.1), 0.9)).limit_denominator(10)
+    folds = min(len(np.unique(groups[rows])), 10 if 0.1 <= share <= 0.9 else 100)  # few folds are more even
+    part = Fraction(min(max(share, 1 / folds), 1 - 1 / folds)).limit_denominator(folds)
     for attempt in range(ATTEMPTS):  # scikit-learn does not see to it that each part has each class
         own_seed = seed + SEED_STEP * attempt
         held_out = _folds(labels[rows], groups[rows], part.denominator, range(part.numerator), own_seed)

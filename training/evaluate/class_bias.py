@@ -17,7 +17,7 @@ from training.evaluate.paired import Difference, finished_folds, held_out, paire
 from training.run_folder import read_record
 
 PENALTY = 1e-3  # of the squared biases; it also decides their common offset, which changes no probability
-LEAST = 1e-7  # of a probability, for its logarithm
+MIN_PROBABILITY = 1e-7  # of a probability, for its logarithm
 FOLDS = 5
 
 
@@ -34,7 +34,7 @@ def fit_class_bias(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     Returns:
         float64 [classes]. Added to the logits, the mean probability of each class is about its share of the labels.
     """
-    logits = np.log(np.maximum(probabilities, LEAST))
+    logits = np.log(np.maximum(probabilities, MIN_PROBABILITY))
     shares = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
 
     def loss(bias: np.ndarray) -> tuple[float, np.ndarray]:
@@ -47,7 +47,7 @@ def fit_class_bias(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 def with_bias(probabilities: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Probabilities [n, classes] after `bias` [classes] is added to their logits."""
-    return softmax(np.log(np.maximum(probabilities, LEAST)) + bias, axis=-1)
+    return softmax(np.log(np.maximum(probabilities, MIN_PROBABILITY)) + bias, axis=-1)
 
 
 def cross_fitted(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -96,7 +96,7 @@ def _check_finished(planned: Record, out: Path, seeds: int) -> None:
         if not (folder / METRICS).is_file():
             continue
         there = read_record(folder)
-        check_classes(there, planned.classes, folder)
+        require_same_classes(there, planned.classes, folder)
         different = there.differences(replace(planned, recipe=_of_fold(planned.recipe, seed, fold)))
         if different or there.name != planned.name:
             what = different[0] if different else "name"
@@ -143,7 +143,7 @@ def gather(recipe: Recipe, name: str, images: Images, out: Path, seeds: int) -> 
     return result
 
 
-def check_classes(record: Record, names: tuple[str, ...], folder: Path) -> None:
+def require_same_classes(record: Record, names: tuple[str, ...], folder: Path) -> None:
     """Raises a UserError unless the classes are those that a run was trained on, in the same order."""
     if record.classes != names:
         raise UserError(

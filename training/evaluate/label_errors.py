@@ -53,7 +53,7 @@ def label_errors(inputs: Inputs, folder: Path | None, out: Path, cache: Path) ->
 
     Args:
         inputs: the labelled images.
-        folder: a cross-validation of them, or a finished run, of whose validation set the predictions are then used.
+        folder: a cross-validation of them, or a finished run, whose predictions of its validation set are used.
             None: logistic regression on features of the pretrained backbone in five folds.
         out: the page, an HTML file. A CSV file of the same name is written beside it.
         cache: folder of cached features.

@@ -12,7 +12,7 @@ from common.files import digest
 from common.folders import printable
 from common.images import Images
 from training.data.split import saved_val_rows
-from training.evaluate.crossval import check_classes
+from training.evaluate.crossval import require_same_classes
 from training.evaluate.plots import new_figure, save_figure
 from training.inputs import Inputs, load_inputs
 from training.run_folder import (
@@ -116,7 +116,7 @@ def _read_predictions(folder: Path, inputs: Inputs) -> tuple[Images, np.ndarray,
         )
     record = read_record(run)
     images, _ = load_inputs(replace(inputs, size=record.image_shape, max_images=record.max_images))
-    check_classes(record, images.names, folder)
+    require_same_classes(record, images.names, folder)
     if record.data_sha256 != digest(images.images, images.labels):
         raise UserError(
             f"--data must be the images that {folder} was trained on, with the same --labels and --validation; "

@@ -12,7 +12,7 @@ from common.errors import UserError
 from training.evaluate.metrics import wilson
 from training.run_folder import METRICS, VAL, read_record, run_file, saved_probabilities
 
-FOLDS = "seed0-fold*"  # see `fold_folder`; of the first seed
+FOLD_GLOB = "seed0-fold*"  # see `fold_folder`; of the first seed
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def finished_folds(folder: Path) -> list[Path]:
     Raises:
         UserError: folds of different recipes or images.
     """
-    runs = [run for run in sorted(folder.glob(FOLDS)) if (run / METRICS).is_file()]
+    runs = [run for run in sorted(folder.glob(FOLD_GLOB)) if (run / METRICS).is_file()]
     records = [read_record(run) for run in runs]
     of_first_fold = [replace(one, recipe=replace(one.recipe, data=replace(one.recipe.data, fold=0))) for one in records]
     if any(one.differences(of_first_fold[0]) or one.name != records[0].name for one in of_first_fold):

@@ -1,1 +1,1 @@
-"""Fine-tuning, cached features, and the quasi-SVM head."""
+"""Fine-tuning, cached features, and the heads that are trained on them."""

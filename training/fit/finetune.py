@@ -25,7 +25,7 @@ from training.fit.distribute import require_same_progress, scope, synchronize
 from training.fit.features import FeatureSpec, cached_features
 from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
 from training.fit.optimizer import adamw
-from training.fit.swa import add_to_mean, recalibrate
+from training.fit.swa import add_to_mean, update_batch_norm
 from training.model.backbones import pooled_layers
 from training.model.build import build_model, compile_classifier, load_weights
 from training.model.fast_layers import fuse
@@ -33,10 +33,14 @@ from training.model.heads import softmax_head
 from training.model.trainable import count_parameters, set_trainable
 
 CHECKPOINT = "checkpoint.npz"
-FINETUNED = "finetuned.weights.h5"
+FINETUNED_WEIGHTS = "finetuned.weights.h5"
 HISTORY = "history.csv"
 WARMUP_HISTORY = "head_warmup_history.csv"
-MOST_STEPS, LEAST_STEPS, LEAST_SECONDS = 60, 4, 2.0  # of measuring the speed of training, after its first step
+MAX_TIMED_STEPS, MIN_TIMED_STEPS, MIN_TIMED_SECONDS = (
+    60,
+    4,
+    2.0,
+)  # of measuring the speed of training, after its first step
 LINKS = ".links"  # a pipeline that reads files puts links to an epoch's images there
 
 
@@ -66,7 +70,7 @@ class _Job:
         return build_model(self.backbone, self.head, self.data.train.images.shape[1:3], input_size)
 
     def save(self, model: keras.Model) -> None:
-        atomically(self.folder / FINETUNED, model.save_weights)
+        atomically(self.folder / FINETUNED_WEIGHTS, model.save_weights)
 
 
 def finetune(
@@ -75,7 +79,7 @@ def finetune(
     """Fine-tunes the backbone under a softmax head, or continues where it was interrupted.
 
     Args:
-        recipe: its `data`, `augmentation` and `finetune` are used.
+        recipe: its `head` is used for a warm-up only (views, precision of the features), its `prediction` not at all.
         data: the two parts of the images; `val` may be empty.
         backbone_weights: see `training.model.backbones`.
         folder: gets `checkpoint.npz`, `history.csv` and `finetuned.weights.h5` (backbone and softmax of the epoch that
@@ -146,13 +150,15 @@ def seconds_per_image(recipe: Recipe, images: Images, backbone_weights: str) -> 
     model = _compiled(job, recipe.finetune.input_size)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as links:
-        epochs = (recipe.data.pipeline(images, job.rows, recipe, epoch, Path(links)) for epoch in range(MOST_STEPS))
+        epochs = (
+            recipe.data.pipeline(images, job.rows, recipe, epoch, Path(links)) for epoch in range(MAX_TIMED_STEPS)
+        )
         began = time.monotonic()
-        for pixels, targets in itertools.islice(itertools.chain.from_iterable(epochs), MOST_STEPS):
+        for pixels, targets in itertools.islice(itertools.chain.from_iterable(epochs), MAX_TIMED_STEPS):
             model.train_on_batch(pixels, targets)
             times.append(time.monotonic() - began)
             began = time.monotonic()
-            if len(times) > LEAST_STEPS and sum(times[1:]) > LEAST_SECONDS:
+            if len(times) > MIN_TIMED_STEPS and sum(times[1:]) > MIN_TIMED_SECONDS:
                 break
     later = times[(len(times) + 1) // 2 :]
     return float(np.median(later)) / recipe.finetune.batch_size
@@ -270,7 +276,7 @@ def _save_epoch(job: _Job, model: keras.Model) -> None:
         if len(job.history) == tune.epochs:
             model.set_weights(job.state.swa_weights)
             spec = FeatureSpec(tune.input_size, recipe.augmentation.transforms, seed=recipe.seed)
-            recalibrate(job.backbone, job.data.train.images, spec, tune.batch_size)
+            update_batch_norm(job.backbone, job.data.train.images, spec, tune.batch_size)
     if is_kept(recipe.checkpoint, job.history):
         job.save(model)
     write_history(job.folder / HISTORY, job.history)
@@ -310,7 +316,7 @@ def _time_left(job: _Job) -> str:
     return f", about {math.ceil(so_far / sum(pixels[:done]) * sum(pixels[done:]) / 60)} min of fine-tuning left"
 
 
-def before(recipe: Recipe) -> Recipe:
+def init_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the fine-tuning that this one starts from."""
     first: Any = recipe.finetune.init_from
     return replace(recipe, finetune=first)

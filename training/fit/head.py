@@ -20,8 +20,10 @@ from training.model.heads import linear_head, quasi_svm_head
 
 HEAD_HISTORY = "head_history.csv"
 LINEAR_STEPS = 200  # of L-BFGS
-LEAST_VARIANCE = 0.01  # of a feature, in units of the median, for logistic regression
-CONSTANT = 1e-10  # a feature with a lower variance, in units of the mean variance, is constant but for rounding
+MIN_VARIANCE = 0.01  # of a feature, in units of the median, for logistic regression
+MIN_RELATIVE_VARIANCE = (
+    1e-10  # a feature with a lower variance, in units of the mean variance, is constant but for rounding
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _variance_to_divide_by(variance: np.ndarray) -> np.ndarray:
     A feature that is 0 in each of a few training images would be divided by 1e-7 in a new image, and decide its class.
     """
     mean = variance.mean()
-    return np.where(variance > CONSTANT * mean, variance, mean)
+    return np.where(variance > MIN_RELATIVE_VARIANCE * mean, variance, mean)
 
 
 def _variance_with_floor(variance: np.ndarray) -> np.ndarray:
@@ -133,7 +135,7 @@ def _variance_with_floor(variance: np.ndarray) -> np.ndarray:
     A feature that is nearly constant in a few training images would be hundreds of deviations away in a new image.
     """
     positive = variance[variance > 0]
-    return np.maximum(variance, LEAST_VARIANCE * np.median(positive)) if len(positive) else variance
+    return np.maximum(variance, MIN_VARIANCE * np.median(positive)) if len(positive) else variance
 
 
 def fit_linear(recipe: Recipe, features: Features) -> keras.Model:

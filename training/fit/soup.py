@@ -13,8 +13,8 @@ from training.config.recipe import Recipe
 from training.data.split import TrainVal
 from training.fit.checkpoint import read_history, write_history
 from training.fit.features import FeatureSpec
-from training.fit.finetune import FINETUNED, HISTORY, finetune, make_backbone
-from training.fit.swa import add_to_mean, recalibrate
+from training.fit.finetune import FINETUNED_WEIGHTS, HISTORY, finetune, make_backbone
+from training.fit.swa import add_to_mean, update_batch_norm
 from training.model.build import build_model, load_weights
 from training.model.heads import softmax_head
 
@@ -26,7 +26,7 @@ def soup_parts(recipe: Recipe, folder: Path) -> Iterator[tuple[Recipe, Path]]:
     """(recipe, folder) of each fine-tuning of a soup; none for a recipe without a soup.
 
     Args:
-        recipe: its `finetune.soup` is their number. The first one has the recipe's seed, each other one 1,000 more.
+        recipe: its `finetune.soup` is their number. Fine-tuning i, from 0, has the recipe's seed + 1,000 i.
         folder: of the run.
     """
     count = recipe.finetune.soup
@@ -70,9 +70,9 @@ def _average(recipe: Recipe, data: TrainVal, folder: Path) -> None:
     model = build_model(backbone, head, images.shape[1:3], tune.input_size)
     mean: list = []
     for number, (_, source) in enumerate(soup_parts(recipe, folder)):
-        load_weights(model, source / FINETUNED)
+        load_weights(model, source / FINETUNED_WEIGHTS)
         mean = add_to_mean(mean, model.get_weights(), number)
     model.set_weights(mean)
     spec = FeatureSpec(tune.input_size, recipe.augmentation.transforms, seed=recipe.seed)
-    recalibrate(backbone, images, spec, tune.batch_size)
-    atomically(folder / FINETUNED, model.save_weights)
+    update_batch_norm(backbone, images, spec, tune.batch_size)
+    atomically(folder / FINETUNED_WEIGHTS, model.save_weights)

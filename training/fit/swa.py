@@ -30,7 +30,7 @@ def add_to_mean(mean: list, weights: list, count: int) -> list:
     return [m + (w - m) / (count + 1) for m, w in zip(mean, arrays, strict=True)]
 
 
-def recalibrate(backbone: keras.Model, images: np.ndarray, spec: FeatureSpec, batch_size: int) -> None:
+def update_batch_norm(backbone: keras.Model, images: np.ndarray, spec: FeatureSpec, batch_size: int) -> None:
     """Recomputes the moving statistics of BatchNormalization over one view of each image.
 
     Averaged weights have other activations than each of the models that were averaged, so none of their statistics fit.

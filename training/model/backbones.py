@@ -121,7 +121,7 @@ def scratch_resnet(weights: str) -> keras.Model:
 
 PRETRAINED = (inception_v3, inception_v3_frozen, inception_v3_small_init, vgg19)
 # The smallest input sizes in pixels of backbones that need more than 32.
-LEAST_SIZES = dict.fromkeys((inception_v3, inception_v3_frozen, inception_v3_small_init), 75)
+MIN_SIZES = dict.fromkeys((inception_v3, inception_v3_frozen, inception_v3_small_init), 75)
 
 
 @functools.lru_cache(maxsize=4)  # a new model would be compiled again, which takes seconds

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-MOST_POSITIONS = 64  # of an output; with more, copying the slices of the inputs costs what is saved
+MAX_POSITIONS = 64  # of an output; with more, copying the slices of the inputs costs what is saved
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -61,7 +61,7 @@ class Conv2D(keras.layers.Conv2D):
         if self.kernel_size == (1, 1):
             return True
         height, width = self.compute_output_shape(shape)[1:3]
-        return None not in (height, width) and height * width <= MOST_POSITIONS
+        return None not in (height, width) and height * width <= MAX_POSITIONS
 
 
 @functools.cache

@@ -123,11 +123,7 @@ def describe(job: Job, summary: Summary) -> str:
 def _check(job: Job) -> None:
     """Refuses wrong choices before anything is read or written."""
     require_writer(job.out)
-    if job.shard_size < 1:
-        raise UserError(f"--shard-size must be a whole number from 1, got {job.shard_size}")
     if job.cluster:
-        if job.cluster.workers is not None and job.cluster.workers < 1:
-            raise UserError(f"--workers must be a whole number from 1, got {job.cluster.workers}")
         require_ray()
     if not job.data.is_dir():
         raise UserError(f"--data must be a folder of images; there is no folder {printable(job.data)}, check the path")

@@ -3,7 +3,7 @@
   python -m training.questions.selection --data data/leaves/train --test data/leaves/phase1 --search runs/tune_test
 
 Reads a finished `python -m training tune tuned --test DIR`. The best of many trials is selected by its score on few
-images, so that its score is optimistic. Compared are
+images, so that its score is optimistic. The command compares
 - the validation accuracy of each trial with its accuracy on the images of --test, which selected nothing;
 - the standard error of one trial's accuracy with the standard deviation between the ten best trials;
 - the ten best trials in five stratified folds of all training images, without random views: their accuracies, and their

@@ -6,7 +6,7 @@ A linear classifier on the features of a frozen InceptionV3, in five folds:
 - confusion: which species its out-of-fold predictions name for the images of Species1;
 - neighbors: the species of the nearest neighbors of these images;
 - rarity or similarity: each species in turn is reduced to as many training images as Species1 has. The F1 that it loses
-  is the effect of rarity in training. What Species1 has less than the others then is not due to that;
+  is the effect of rarity in training. The gap to Species1 that remains is not due to rarity;
 - remedies: class weights, repeated images, logit adjustment (A. K. Menon et al., "Long-tail learning via logit
   adjustment", ICLR 2021), and more images: F1 of Species1 with a quarter, half and three quarters of its images.
 """
@@ -88,7 +88,7 @@ def _out_of_fold(
 
 
 def _reduced(data: _Data, label: int, size: int, title: str) -> np.ndarray:
-    """F1 of each class if one of them is reduced to so many training images."""
+    """F1 of each class if one of them is reduced to `size` training images."""
     probabilities = _out_of_fold(
         data, title, choose=lambda rows: rows[undersampled(data.y[rows], {label: size}, seed=0)]
     )

@@ -112,9 +112,9 @@ def test_copies_of_one_photograph_are_one_group_in_classes_of_any_size(images):
 
 
 def test_a_share_is_held_out_of_classes_with_several_groups():
-    def images(labels, scenes):
+    def images(labels, group_names):
         pixels = np.zeros((len(labels), 1, 1, 3), np.uint8)
-        return Images(pixels, np.array(labels), ("a", "b", "c"), ("",) * len(labels), scenes=tuple(scenes))
+        return Images(pixels, np.array(labels), ("a", "b", "c"), ("",) * len(labels), group_names=tuple(group_names))
 
     def names(count):
         return [f"{number}" for number in range(count)]

@@ -1,5 +1,6 @@
 """Stratified splits, folds, and the copy of a split into folders."""
 
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,12 +149,36 @@ def test_groups_with_images_of_several_classes_are_in_one_part(seed):
     assert np.array_equal(np.sort(np.concatenate([val for _, val in parts])), np.arange(len(MIXED)))
 
 
-@pytest.mark.parametrize(("share", "groups"), [(0.1, 2), (0.2, 4), (0.4, 8), (0.7, 14), (0.95, 18)])
+@pytest.mark.parametrize(
+    ("share", "groups"), [(0.01, 1), (0.05, 1), (0.1, 2), (0.2, 4), (0.4, 8), (0.7, 14), (0.95, 19), (0.99, 19)]
+)
 def test_about_the_share_of_the_mixed_groups_is_held_out(share, groups):
     train, val = split(MIXED_LABELS, share, 0, None, MIXED)
     check_partition(train, val, len(MIXED))
     assert not set(MIXED[train]) & set(MIXED[val])
     assert len(set(MIXED[val])) == groups
+
+
+@pytest.mark.parametrize(("share", "held_out"), [(0.01, 12), (0.02, 20), (0.05, 52), (0.95, 952)])
+def test_a_small_or_large_share_of_many_mixed_groups_is_held_out(share, held_out):
+    groups = np.repeat(np.arange(250), 4)
+    assert len(split(np.tile([0, 0, 1, 1], 250), share, 0, None, groups)[1]) == held_out
+
+
+def test_an_eighth_of_eight_mixed_groups_can_be_held_out():
+    labels, groups = np.tile([0, 0, 0, 1, 1, 2], 8), np.repeat(np.arange(8), 6)
+    assert len(split(labels, 0.1, 0, None, groups)[1]) == 6
+
+
+@pytest.mark.parametrize("count", [6, 9, 20, 51])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.51, 0.66, 0.9, 0.98])
+def test_a_share_that_leaves_a_class_out_is_refused_with_one_that_does_not(count, share):
+    labels = np.arange(count) % 3
+    try:
+        parts = split(labels, share, 0)
+    except UserError as error:
+        parts = split(labels, float(re.search("hold out a share of ([0-9.]+) ", str(error))[1]), 0)
+    assert all(len(np.unique(labels[part])) == 3 for part in parts)
 
 
 def test_mixed_groups_that_cannot_be_split_are_refused():

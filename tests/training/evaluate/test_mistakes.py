@@ -121,10 +121,9 @@ def test_other_class_names_are_refused_naming_both(mistaken, kind, tmp_path, cap
     assert not (tmp_path / "m.png").exists()
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "501"])
-def test_a_count_out_of_range_is_refused(mistaken, count, tmp_path, capsys):
-    assert draw(mistaken["run"], mistaken["images"], tmp_path / "m.png", "--count", count) == 2
-    assert re.search(f"--count must be .*1 to 500, got {count}", capsys.readouterr().err)
+def test_a_count_above_the_largest_is_refused(mistaken, tmp_path, capsys):
+    assert draw(mistaken["run"], mistaken["images"], tmp_path / "m.png", "--count", "501") == 2
+    assert re.search("--count must be .*1 to 500, got 501", capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,7 @@ from competition.synthetic import draw_folder
 from training.evaluate.crossval import crossval
 from training.fit import finetune as module
 from training.fit.checkpoint import read_history
-from training.fit.finetune import CHECKPOINT, FINETUNED
+from training.fit.finetune import CHECKPOINT, FINETUNED_WEIGHTS
 from training.fit.soup import soup_parts
 from training.predict import predict_proba
 from training.run import Inputs, train
@@ -162,7 +162,7 @@ def test_another_second_fine_tuning_reuses_the_first(inputs, tmp_path, trained):
     train(SECOND, "small", inputs, tmp_path / "one")
     train(change(SECOND, learning_rate=1e-3), "small", replace(inputs, reuse=(tmp_path / "one",)), tmp_path / "two")
     assert len(trained) == 4
-    assert (tmp_path / "two" / INIT / CHECKPOINT).exists() and (tmp_path / "two" / INIT / FINETUNED).exists()
+    assert (tmp_path / "two" / INIT / CHECKPOINT).exists() and (tmp_path / "two" / INIT / FINETUNED_WEIGHTS).exists()
 
 
 def test_a_cross_validation_reuses_the_folds_of_another(inputs, tmp_path, trained):

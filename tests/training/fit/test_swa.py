@@ -9,7 +9,7 @@ import pytest
 from competition.synthetic import draw_images
 from training.data.augment import RandomTransforms
 from training.fit.features import FeatureSpec, view_batches
-from training.fit.swa import add_to_mean, recalibrate
+from training.fit.swa import add_to_mean, update_batch_norm
 from training.model.build import preprocessing
 
 VIEWS = FeatureSpec(32, RandomTransforms(quarter_turns=True, brightness=0.3), seed=3)
@@ -48,7 +48,7 @@ def test_mean_of_any_number_of_models():
 @pytest.mark.parametrize("batch_size", [5, 6, 20, 64])
 def test_batch_statistics_are_recomputed(wrong_statistics, batch_size):
     backbone = wrong_statistics
-    recalibrate(backbone, IMAGES, VIEWS, batch_size)
+    update_batch_norm(backbone, IMAGES, VIEWS, batch_size)
     whole = len(IMAGES) // batch_size * batch_size or len(IMAGES)
     order = np.random.default_rng(3).permutation(len(IMAGES))[:whole]
     parts = [np.array(part) for part in view_batches(IMAGES[order], VIEWS, 0, batch_size)]
@@ -69,7 +69,7 @@ def test_frozen_layer_keeps_its_statistics(wrong_statistics):
     backbone = wrong_statistics
     backbone.get_layer("first").trainable = False
     kept, other = statistics(backbone.get_layer("first")), statistics(backbone.get_layer("second"))
-    recalibrate(backbone, IMAGES, VIEWS, 8)
+    update_batch_norm(backbone, IMAGES, VIEWS, 8)
     np.testing.assert_array_equal(statistics(backbone.get_layer("first")), kept)
     assert not np.allclose(statistics(backbone.get_layer("second")), other)
 
@@ -77,7 +77,7 @@ def test_frozen_layer_keeps_its_statistics(wrong_statistics):
 def test_weights_do_not_change(wrong_statistics):
     backbone = wrong_statistics
     before = [variable.numpy() for variable in backbone.trainable_variables]
-    recalibrate(backbone, IMAGES, PLAIN, 8)
+    update_batch_norm(backbone, IMAGES, PLAIN, 8)
     for variable, array in zip(backbone.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), array)
 
