@@ -32,7 +32,7 @@ from competition.grade.journal import (
     without_starting_lines,
 )
 from competition.grade.labels import by_class_name
-from competition.grade.sandbox import Isolation, interpreter_path, isolation
+from competition.grade.sandbox import NOT_STARTED, Isolation, interpreter_path, isolation
 from competition.grade.status import Steps
 from competition.grade.worker import Limits, Outcome, run, walk
 from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
@@ -60,6 +60,7 @@ print(next((name for name in sys.argv[1:] if not importlib.util.find_spec(name))
 LAYOUTS = {"codalab": "model", "codabench": "model", "an2dl2024": "Model"}  # layout → the class that model.py must have
 REQUIRED_STEPS = STEPS[:4]  # after a failure of one of these the later steps are not run
 PREDICTIONS = ("predictions.txt", "probabilities.npy")
+OWN_FILES = (JOURNAL, f"{JOURNAL}.tmp", *PREDICTIONS)  # that the ingestion program writes to its output folder
 SEE_LOG = "see the log below"
 # A word of the exceeded limit's message → the fix.
 STOP_FIXES = {
@@ -326,6 +327,11 @@ def _predict(job: _Job, stage: Path, result: Grade) -> Outcome:
     steps_line = Steps(stage / "output" / JOURNAL, len(job.images), job.rules.time_limit)
     outcome = run(stage, limits, job.python, hidden, lambda elapsed: job.show(steps_line.line(elapsed)))
     records, result.used = read_journal(stage / "output" / JOURNAL)
+    if outcome.code == NOT_STARTED and not records:
+        reason = (outcome.log.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(
+            f"this machine cannot isolate the submission: {printable(reason)}; move --data, or grade elsewhere"
+        )
     result.seconds, result.peak_mb = round(outcome.seconds, 1), round(outcome.peak_mb)
     result.log = without_starting_lines(outcome.log)
     steps = list(_step_checks(records, outcome))
@@ -379,7 +385,7 @@ def _files_check(stage: Path, before: set[str], records: dict[str, dict]) -> Che
     record = records.get("no files left")
     if record and record["passed"] is not None:
         return Check("no files left", record["passed"], record["reason"], record["fix"])
-    unexpected = sorted(_listing(stage) - before - {f"output/{name}" for name in (JOURNAL, *PREDICTIONS)})
+    unexpected = sorted(_listing(stage) - before - {f"output/{name}" for name in OWN_FILES})
     if not unexpected:
         return Check("no files left", True)
     more = f" and {len(unexpected) - 3} more" if len(unexpected) > 3 else ""

@@ -20,6 +20,7 @@ COUNTS_HEAD = "  predicted as"
 TIME_REASON = "ran longer"  # of the limits, the server has that of time
 # Errors of a submission that wants to write to its program's folder, or the network: the server may allow that.
 ISOLATED = re.compile("Read-only file system|Network is unreachable|name resolution|Name or service not known")
+EXCEPTION_FIX = "the traceback is"  # of runner.py, for an exception of the submission
 WARNING = re.compile(r"\b\w{0,40}Warning: .{1,200}")
 WARNINGS = 3  # of the submission that are shown
 OWN_WARNING = "Warning: predict returned"  # that of runner.py, which comes first
@@ -132,7 +133,7 @@ def _short_names(grade: Grade) -> list[str]:
 def _shortened(name: str) -> str:
     if _columns(name) <= NAME_COLUMNS:
         return name
-    start = end = name
+    start, end = name[:NAME_COLUMNS], name[-NAME_COLUMNS:]
     while _columns(start) > NAME_COLUMNS // 2:
         start = start[:-1]
     while _columns(end) >= NAME_COLUMNS // 2:
@@ -170,10 +171,12 @@ def _is_stopped_here(grade: Grade) -> bool:
         return True
     failed = {check.name: check.reason for check in grade.checks if not check.passed}
     causes = {name: reason for name, reason in failed.items() if name != "scoring"}  # which repeats the others
+    raised = {check.name for check in grade.checks if check.fix.startswith(EXCEPTION_FIX)}  # its log says more
     stopped = failed.get("limits", TIME_REASON)
     if TIME_REASON not in stopped:
         return all(stopped in reason for reason in causes.values())
-    return bool(causes) and all(ISOLATED.search(reason) for reason in causes.values())
+    said = {name: f"{reason}\n{grade.log if name in raised else ''}" for name, reason in causes.items()}
+    return bool(causes) and all(ISOLATED.search(text) for text in said.values())
 
 
 def _summary(grade: Grade) -> Iterator[str]:

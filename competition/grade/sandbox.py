@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+NOT_STARTED = 125  # exit code if the isolation fails before the program starts
 APP = "/app"  # where Codabench's worker mounts the folders of a stage
 # What an interpreter and its libraries need of a Linux system. No user's files are among them.
 SYSTEM_PATHS = (
@@ -24,6 +25,7 @@ ROOT = ".root"  # mount point of the new root file system, in the parent of the 
 # - /dev/shm has Docker's default size.
 ENTER_ROOT = """
 set -e
+trap 'exit 125' EXIT  # until the program starts: what fails before is no fault of its own
 root=$1 stage=$2 files=; shift 2
 mount -t tmpfs -o size=16m,mode=755 tmpfs "$root"
 while [ "$1" != -- ]; do
@@ -93,7 +95,8 @@ class Isolation:
         Args:
             stage: absolute path of the folder that becomes /app; contains program, home and tmp.
             python: path of the interpreter.
-            hidden: absolute paths that stay hidden, also inside of folders that are shown.
+            hidden: absolute paths that stay hidden, also inside of folders that are shown. A folder that contains the
+                interpreter needs no hiding: of it, only what is shown is there.
         """
         if not self.network:
             return []
@@ -103,7 +106,8 @@ class Isolation:
         root.mkdir(exist_ok=True)
         shown = [*(path for path in SYSTEM_PATHS if Path(path).exists()), *interpreter_folders(python)]
         enter = ["--mount", "sh", "-c", ENTER_ROOT, "sh", str(root), str(stage)]
-        return [*NAMESPACES, *enter, *shown, "--", *map(str, hidden), "--"]
+        covered = [str(path) for path in hidden if not any(Path(folder).is_relative_to(path) for folder in shown)]
+        return [*NAMESPACES, *enter, *shown, "--", *covered, "--"]
 
 
 def interpreter_path(python: str | Path) -> str:

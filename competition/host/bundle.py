@@ -242,6 +242,7 @@ def description(settings: Settings) -> str:
         "execution_time_limit": settings.seconds + EXTRA_SECONDS,
         "max_submissions_per_day": settings.per_day,
         "max_submissions": settings.in_all,
+        "hide_prediction_output": True,  # it holds what a submission may have left, such as links
         "tasks": [0],
         "starting_kit": KIT,
     }

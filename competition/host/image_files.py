@@ -26,8 +26,9 @@ EQUAL_EVERYWHERE = ("", "L to RGB")  # conversions that the decoders of the serv
 def write_image_files(folder: Folder, images: Images, order: np.ndarray) -> None:
     """Writes what the submission may see: images/00000.jpg or .png, …, their shape, and the class names.
 
-    If all images come from JPEG files whose pixels were not converted, these are stored as they came, without
-    metadata. If not, all are PNG: which images had another format, size or orientation could tell their labels.
+    If all images come from JPEG files that were saved with the same settings, and whose pixels were not converted,
+    these are stored as they came, without metadata. If not, all are PNG: which images had another format, compression,
+    size or orientation could tell their labels.
 
     Args:
         folder: an existing folder; a `Path` must have a folder `images` already.
@@ -36,9 +37,13 @@ def write_image_files(folder: Folder, images: Images, order: np.ndarray) -> None
     """
     write_lines(folder / "classes.txt", images.names)
     write_lines(folder / "shape.json", [json.dumps(list(images.images.shape))])
-    as_they_came = _are_all_jpeg(images.paths) and all(
-        _shows(Path(path), pixels)
-        for path, pixels in zip(progress(images.paths, "checking", unit="image"), images.images, strict=True)
+    as_they_came = (
+        _are_all_jpeg(images.paths)
+        and len(set(map(_settings, images.paths))) == 1
+        and all(
+            _shows(Path(path), pixels)
+            for path, pixels in zip(progress(images.paths, "checking", unit="image"), images.images, strict=True)
+        )
     )
     for number, row in enumerate(progress(order, "images", unit="image")):
         data = without_metadata(Path(images.paths[row]).read_bytes()) if as_they_came else as_png(images.images[row])
@@ -53,7 +58,13 @@ def without_metadata(data: bytes) -> bytes | None:
 
     EXIF data, comments, color profiles, thumbnails and everything behind the image are left out.
     """
-    kept, place = [JPEG_START[:2]], 2
+    segments = _segments(data)
+    return None if segments is None else b"".join([JPEG_START[:2], *(segment for _, segment in segments), JPEG_END])
+
+
+def _segments(data: bytes) -> list[tuple[int, bytes]] | None:
+    """(marker, bytes) of each segment that decides what is shown; None if it is not a whole JPEG file."""
+    kept, place = [], 2
     if not data.startswith(JPEG_START):
         return None
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != JPEG_END[1]:
@@ -65,9 +76,17 @@ def without_metadata(data: bytes) -> bytes | None:
             following = AFTER_SCAN.search(data, end)
             end = following.start() if following else len(data)
         if marker in KEPT:
-            kept.append(data[place:end])
+            kept.append((marker, data[place:end]))
         place = end
-    return b"".join([*kept, JPEG_END]) if data[place : place + 2] == JPEG_END else None
+    return kept if data[place : place + 2] == JPEG_END else None
+
+
+def _settings(path: str) -> tuple | None:
+    """What a JPEG file tells of how it was saved: all segments but the scans. None if it is not a whole JPEG file."""
+    segments = _segments(Path(path).read_bytes())
+    if segments is None:
+        return None
+    return tuple((marker, b"" if marker == SCAN else segment) for marker, segment in segments)
 
 
 def _are_all_jpeg(paths: Sequence[str]) -> bool:

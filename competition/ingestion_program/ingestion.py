@@ -206,7 +206,7 @@ class Submission:
     def _wait(self, readable, writable):
         """Waits until one of the pipes can be read or written. Raises TimedOut."""
         ready = select.select(readable, writable, [], max(0.0, self.deadline - time.monotonic()))
-        if not any(ready):
+        if not any(ready) or time.monotonic() > self.deadline:
             fix = "use a smaller network, smaller images or fewer TTA transforms"
             raise TimedOut("it ran longer than the limit of {:g} s".format(self.seconds), fix)
 

@@ -106,7 +106,7 @@ def predict(network, images):
         return {"kind": type(returned).__name__}, b""
     if hasattr(images, "numpy") and values is returned:
         warn_of_array()
-    header = {"kind": "tensor", "dtype": str(values.dtype), "shape": list(values.shape), "has_probabilities": False}
+    header = {"kind": "tensor", "dtype": values.dtype.name, "shape": list(values.shape), "has_probabilities": False}
     if values.dtype.kind not in "iu" or values.shape != (count,):
         return header, b""
     payload = values.astype("<i8").tobytes()

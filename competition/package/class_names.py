@@ -14,6 +14,7 @@ from common.folders import printable
 MAX_FIELDS = 2_000_000  # that are read in all; the committed model needs 331
 MAX_STEPS = 20  # from the signature to the constant
 MAX_CLASSES = 10_000
+MAX_NAME = 255  # bytes, as of a folder
 LISTED = 10  # of many classes, in a text
 VARINT, LENGTH_DELIMITED = 0, 2  # wire types
 FIXED_SIZES = {1: 8, 5: 4}  # wire type → bytes
@@ -27,7 +28,7 @@ def class_names(path: Path | str) -> tuple[str, ...] | None:
 
     Returns:
         The names, or None if the file is missing, damaged or without names, or if they are no class names: two are
-        equal, or one cannot be printed.
+        equal, or one is too long or cannot be printed.
     """
     try:
         names = _Reader(MAX_FIELDS).constant(np.memmap(path, mode="r").data, b"about", b"names")
@@ -84,7 +85,9 @@ class _Reader:
             node = nodes[name]
             attributes = self._map(node, 5)
             if b"value" in attributes:  # a Const
-                values = self._values(self._first(attributes[b"value"], 8), 8)
+                values = list(self._values(self._first(attributes[b"value"], 8), 8))
+                if max(map(len, values), default=0) > MAX_NAME:
+                    raise ValueError("a name is too long")
                 return tuple(bytes(value).decode() for value in values)
             if b"f" in attributes:  # a call of a function
                 function = functions[self._text(self._first(attributes[b"f"], 10), 1)]

@@ -75,11 +75,13 @@ def test_no_whole_jpeg_is_not_stripped(length):
 
 
 @pytest.mark.unit
-def test_jpeg_files_are_stored_as_they_came(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 1}, {"subsampling": 2, "quality": 30}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_files_of_the_same_settings_are_stored_as_they_came(tmp_path, options, mode):
     files = {
-        "a.jpg": encoded(leaf(0)),
-        "b.jpg": encoded(leaf(1).convert("L")),
-        "c.jpg": encoded(leaf(2), progressive=True),
+        "a.jpg": encoded(leaf(0).convert(mode), **options),
+        "b.jpg": encoded(leaf(1).convert(mode), comment=b"secret", **options),
+        "c.jpg": encoded(leaf(2).convert(mode), icc_profile=b"secret", **options),
     }
     folder, images, order = write(tmp_path, files)
     assert suffixes(folder) == [".jpg"] * 3
@@ -100,11 +102,17 @@ TURNED[0x0112] = 6
         encoded(leaf(1), exif=TURNED),
         encoded(leaf(1, 64)),
         encoded(leaf(1).convert("CMYK")),
+        encoded(leaf(1).convert("L")),
+        encoded(leaf(1), quality=76),
+        encoded(leaf(1), subsampling=0),
+        encoded(leaf(1), progressive=True),
+        encoded(leaf(1), optimize=True),
+        encoded(leaf(1), restart_marker_blocks=1),
     ],
-    ids=["PNG", "rotated", "resized", "CMYK"],
+    ids=["PNG", "rotated", "resized", "CMYK", "grey", "quality", "subsampling", "progressive", "optimized", "restart"],
 )
 def test_one_other_image_makes_all_files_png(tmp_path, other):
-    """Otherwise the format of a file could tell its class."""
+    """Otherwise the format or the compression of a file could tell its class."""
     files = {"a.jpg": encoded(leaf(0)), "b.jpg": other, "c.jpg": encoded(leaf(2))}
     folder, *_ = write(tmp_path, files)
     assert suffixes(folder) == [".png"] * 3
@@ -119,13 +127,13 @@ WITHOUT_PILLOW = (
 
 @pytest.mark.integration
 @pytest.mark.parametrize("pillow", [True, False], ids=["Pillow", "TensorFlow"])
-@pytest.mark.parametrize("kind", [".jpg", ".png"])
-def test_server_decodes_the_pixels_that_were_loaded(tmp_path, monkeypatch, pillow, kind):
-    files = {f"{number}.jpg": encoded(leaf(number), **options) for number, options in enumerate(JPEG.values())}
-    files |= {"grey.jpg": encoded(leaf(7).convert("L"))}
-    files |= {"large.jpg": encoded(leaf(8, 64))} if kind == ".png" else {}
+@pytest.mark.parametrize("case", ["plain", "restart markers", "small colors", "grey", "all kinds"])
+def test_server_decodes_the_pixels_that_were_loaded(tmp_path, monkeypatch, pillow, case):
+    kinds = [JPEG.get(case, {})] * 3 if case != "all kinds" else [*JPEG.values()]
+    leaves = [leaf(number).convert("L" if case == "grey" else "RGB") for number in range(len(kinds))]
+    files = {f"{row}.jpg": encoded(leaves[row], **options) for row, options in enumerate(kinds)}
     folder, images, order = write(tmp_path, files)
-    assert set(suffixes(folder)) == {kind}
+    assert set(suffixes(folder)) == {".png" if case == "all kinds" else ".jpg"}
     if not pillow:
         (tmp_path / "python").write_text(
             f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -I -B -c "{WITHOUT_PILLOW}" "$@"\n'
