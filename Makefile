@@ -40,6 +40,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  DATA=folder   labelled images, one folder for each class; or any folder, with DATA_LABELS=file.csv"
 	@echo "  TITLE=…       make competition: the title; TEXT=file.md and LOGO=file.png are shown on its pages"
+	@echo "  CLASSES=dir   make competition: class folders of the training images, whose numbers the classes have"
 	@echo "  TRAIN=folder  make submission trains on these images first, for MINUTES=30, into RUN=runs/auto"
 	@echo "  LABELS=file   CSV file with the labels of TRAIN, if it has no class folders"
 	@echo "  RUN=folder    make submission packs this run; without RUN and TRAIN the committed model"
@@ -94,7 +95,7 @@ competition: $(READY)  ## build dist/competition.zip for Codabench from the imag
 	@$(REFUSE_LABELS)
 	@test -n "$(DATA)" || { echo "error: DATA=folder is required: one folder of images for each class, or any folder with DATA_LABELS=file.csv"; exit 2; }
 	@"$(BIN)/python" -m competition "$(DATA)" $(GIVEN_LABELS) $(if $(TITLE),--title "$$TITLE") $(if $(TEXT),--text "$$TEXT") \
-		$(if $(LOGO),--logo "$$LOGO")
+		$(if $(LOGO),--logo "$$LOGO") $(if $(CLASSES),--classes "$$CLASSES")
 
 test: $(READY_TEST)  ## run the tests but the slow ones
 	@"$(BIN)/python" -m pytest -q -n auto --dist loadfile tests

@@ -6,6 +6,7 @@ competition.starting_kit.zip is a sample submission, which the bundle also conta
 examples:
   python -m competition my/images --title "Groceries" --text groceries.md --logo groceries.png
   python -m competition my/images --title "Leaves, round two" --start 2026-12-01
+  python -m competition parts/validation --classes parts/train
   python -m competition my/images --labels my/labels.csv --title "Groceries"
   python -m competition my/images --seconds 600 --per-day 3 --out dist/mine.zip
 
@@ -23,6 +24,8 @@ from common.images import load_images
 from common.labels import LabelledFolder
 from competition.host.appearance import read_logo, read_text
 from competition.host.bundle import Settings, build, given_away, kit_path, note_path
+from competition.host.classes import require_training_classes, with_classes_of
+from competition.package.class_names import numbered
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -32,6 +35,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_labels(parser)
     parser.add_argument(
         "--out", type=output_file, default="dist/competition.zip", help="the zip to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="DIR|FILE",
+        help="class folders of the training images, or a text file with a class name a line, in the order of the "
+        "numbers; needed if a class has no hidden image (default: the classes of the hidden images)",
     )
     parser.add_argument("--title", default=Settings.title, help="title of the competition (default: %(default)s)")
     parser.add_argument("--text", metavar="FILE.md", help="first text of the page Overview (default: a neutral one)")
@@ -66,7 +75,9 @@ def run(options: argparse.Namespace) -> None:
     """Reads the images, writes the bundle and prints its size."""
     if Path(options.out).suffix.lower() != ".zip":
         raise UserError(f"--out must end with .zip, got {options.out}; give {options.out}.zip")
-    require_separate_files({"--out": options.out}, {"--labels": options.labels, "--logo": options.logo})
+    require_separate_files(
+        {"--out": options.out}, {"--labels": options.labels, "--logo": options.logo, "--classes": options.classes}
+    )
     settings = Settings(
         title=options.title,
         start=options.start,
@@ -81,12 +92,17 @@ def run(options: argparse.Namespace) -> None:
     images = load_images(LabelledFolder(options.data, options.labels, options.label_columns).files())
     for note in images.notes:
         print(note)
+    if options.classes:
+        images = with_classes_of(images, Path(options.classes))
+    elif not options.labels:
+        require_training_classes(images, Path(options.data))
     try:
         path = build(images, settings, options.out)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {options.out}: {reason}; free the disk or give another --out") from error
     print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
+    print(f"classes: {numbered(images.names)}")
     print(f"{note_path(path)}  what participants can see, and what you decide on the server")
     print(f"{kit_path(path)}  a sample submission; python grade_submission.py grades it with --data")
     if settings.show_mistakes:

@@ -35,9 +35,9 @@ from competition.grade.labels import by_class_name
 from competition.grade.sandbox import NOT_STARTED, Isolation, interpreter_path, isolation
 from competition.grade.status import Steps
 from competition.grade.worker import Limits, Outcome, run, walk
-from competition.host.bundle import contract, program_files, shuffled, write_input, write_reference
+from competition.host.bundle import CLASSES, contract, program_files, shuffled, write_input, write_reference
 from competition.package.archive import LIMIT_MB, MODEL_NAME, Check, extract, inspect, unpacked_bytes
-from competition.package.class_names import class_names, order_note
+from competition.package.class_names import class_names, listed_names, order_note
 from competition.package.trained_on import count_trained_on
 from competition.synthetic import SIDE, draw_images
 
@@ -256,7 +256,8 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
     except (ValueError, zipfile.BadZipFile, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         result.checks.append(Check("unpacking", False, str(error), "zip the files again: python build_submission.py"))
         return
-    names = class_names(stage / "ingested_program" / MODEL_NAME / "saved_model.pb")
+    submission = stage / "ingested_program"
+    names = class_names(submission / MODEL_NAME / "saved_model.pb") or _listed_names(job, submission)
     result.notes = (*result.notes, *filter(None, [order_note(names or ())]))
     if names and not job.data:  # synthetic images have the classes of the zip
         job.images, result.names = replace(job.images, names=names), names
@@ -265,7 +266,7 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
     if job.data:
         job.images, notes = by_class_name(job.images, names)
         result.names, result.notes = job.images.names, (*result.notes, *notes)
-        result.trained_on = count_trained_on(stage / "ingested_program" / MODEL_NAME, job.images.file_hashes)
+        result.trained_on = count_trained_on(submission / MODEL_NAME, job.images.file_hashes)
     write_input(stage / "input_data", job.images, job.order)
     job.images = _release(job, folder)
     outcome = _predict(job, stage, result)
@@ -274,6 +275,12 @@ def _run_stages(job: _Job, folder: Path, result: Grade) -> None:
         # The labels are written only now, when the submission's processes have ended.
         _lay_out_scoring(job, folder / "scoring", stage / "output", outcome, result)
         _score(job, folder / "scoring", result)
+
+
+def _listed_names(job: _Job, submission: Path) -> tuple[str, ...] | None:
+    """The class names in the zip's `classes.txt`, as the starting kit has it, unless it lacks one of the images'."""
+    names = listed_names(submission / CLASSES)
+    return names if names and (not job.data or set(job.images.names) <= set(names)) else None
 
 
 def _release(job: _Job, folder: Path) -> Images:
@@ -328,7 +335,7 @@ def _predict(job: _Job, stage: Path, result: Grade) -> Outcome:
     outcome = run(stage, limits, job.python, hidden, lambda elapsed: job.show(steps_line.line(elapsed)))
     records, result.used = read_journal(stage / "output" / JOURNAL)
     if outcome.code == NOT_STARTED and not records:
-        reason = (outcome.log.strip().splitlines() or ["no reason given"])[-1]
+        reason = (outcome.log.strip().splitlines() or ["no reason given"])[0]
         raise UserError(
             f"this machine cannot isolate the submission: {printable(reason)}; move --data, or grade elsewhere"
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.images import Images
-from competition.package.class_names import shortened
+from competition.package.class_names import numbered, shortened
 
 
 def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, tuple[str, ...]]:
@@ -24,7 +24,7 @@ def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, 
         UserError: a folder is none of the model's classes.
     """
     if names is None:
-        order = _numbered(images.names)
+        order = numbered(images.names)
         return images, (f"the zip does not tell its class names: the score holds only if it numbers them {order}",)
     if not _composed(images.names) & _composed(names):
         raise UserError(
@@ -40,13 +40,9 @@ def by_class_name(images: Images, names: Sequence[str] | None) -> tuple[Images, 
     if not differences:
         return mapped, ()
     # A server compares class numbers and knows no names.
-    consequence = f"the score holds only if the server numbers the classes {_numbered(names)}"
+    consequence = f"the score holds only if the server numbers the classes {numbered(names)}"
     return mapped, (f"labels are matched by class name, and {' and '.join(differences)}: {consequence}",)
 
 
 def _composed(names: Sequence[str]) -> set[str]:
     return {unicodedata.normalize("NFC", name) for name in names}
-
-
-def _numbered(names: Sequence[str]) -> str:
-    return shortened([f"{number} = {name}" for number, name in enumerate(names)])

@@ -36,7 +36,8 @@ PAGES = (
 TERMS = "terms.md"
 ORGANIZER_NOTE = "organizer.md"  # a text for the organizer, beside the bundle and not in it
 LOGO = "logo.png"
-KIT = "starting_kit.zip"  # a sample submission; its files are in the folder below, classes.txt is added
+CLASSES = "classes.txt"  # class names, one a line, in the order of their numbers
+KIT = "starting_kit.zip"  # a sample submission; its files are in the folder below, CLASSES is added
 KIT_FOLDER = PAGES_FOLDER.with_name("starting_kit")
 TEXT = "Which class does an image show? There are {classes} classes, which the page *Data* lists."
 DOCKER_IMAGE = "tensorflow/tensorflow:2.15.0"
@@ -147,7 +148,7 @@ def starting_kit(images: Images) -> bytes:
     files = {name: (KIT_FOLDER / name).read_text("utf-8") for name in ("model.py", "metadata")}
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in {**files, "classes.txt": "".join(f"{name}\n" for name in images.names)}.items():
+        for name, text in {**files, CLASSES: "".join(f"{name}\n" for name in images.names)}.items():
             archive.writestr(name, text)
     return data.getvalue()
 
@@ -186,7 +187,7 @@ def write_input(folder: Folder, images: Images, order: np.ndarray) -> None:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for row in order:
             file.write(images.images[row].tobytes())
-    write_lines(folder / "classes.txt", images.names)
+    write_lines(folder / CLASSES, images.names)
 
 
 def write_reference(
@@ -202,7 +203,7 @@ def write_reference(
         file_names: also write the names of the image files, and let the page show them too. Not for a server.
     """
     write_lines(folder / "labels.txt", images.labels[order])
-    write_lines(folder / "classes.txt", images.names)
+    write_lines(folder / CLASSES, images.names)
     if not show_mistakes:
         return
     write_lines(folder / "details.json", [json.dumps({"mistakes": True})])

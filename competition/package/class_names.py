@@ -34,8 +34,33 @@ def class_names(path: Path | str) -> tuple[str, ...] | None:
         names = _Reader(MAX_FIELDS).constant(np.memmap(path, mode="r").data, b"about", b"names")
     except (OSError, ValueError, IndexError, KeyError):
         return None
-    usable = 1 < len(names) <= MAX_CLASSES and len(set(names)) == len(names) and all(n == printable(n) for n in names)
-    return names if usable else None
+    return names if _are_usable(names) else None
+
+
+def listed_names(path: Path) -> tuple[str, ...] | None:
+    """Returns the class names in a text file, one a line, or None if it has none; see `class_names`.
+
+    The starting kit of a hosted competition has such a file, `classes.txt`, and so have submissions made from it.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read((MAX_NAME + 2) * MAX_CLASSES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    return names if _are_usable(names) else None
+
+
+def _are_usable(names: Sequence[str]) -> bool:
+    """Whether these can be class names: different and printable ones, neither too few nor too many nor too long."""
+    if not 1 < len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+        return False
+    return all(len(name.encode()) <= MAX_NAME and name == printable(name) for name in names)
+
+
+def numbered(names: Sequence[str]) -> str:
+    """Returns the classes with their numbers as one text."""
+    return shortened([f"{number} = {name}" for number, name in enumerate(names)])
 
 
 def shortened(items: Sequence[str], most: int = LISTED) -> str:

@@ -75,7 +75,7 @@ def test_predictions_of_a_wrong_form_fail(answers):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("answers", ["good", "good.astype(np.uint8)", "good.astype(np.int32)"])
+@pytest.mark.parametrize("answers", ["good", "good.astype(np.uint8)", "good.astype(np.int32)", "good.astype('>i8')"])
 def test_arrays_of_a_right_form_are_returned_as_int64(answers):
     assert_right(StubSubmission(answers))
 

@@ -161,6 +161,24 @@ def test_another_class_is_refused_with_exit_code_2(knowing_zip, folders, capsys)
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("listed", ["all", "others"])
+def test_names_in_the_starting_kits_text_file_are_used_if_they_are_those_of_the_images(
+    knowing_zip, folders, tmp_path, capsys, listed
+):
+    with zipfile.ZipFile(knowing_zip) as archive:
+        source = archive.read("model.py").decode()
+    path = stub_zip(tmp_path / "kit.zip", source)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("classes.txt", "".join(f"{name}\n" for name in (NAMES if listed == "all" else "abcdefgh")))
+    shutil.rmtree(folders / "Species3")
+    code, out, _, saved = graded(path, folders, capsys)
+    assert ("does not tell its class names" in out) == (listed == "others")
+    if listed == "all":
+        assert code == 0, out
+        assert (saved["names"], saved["scores"]["accuracy"]) == (list(NAMES), 1)
+
+
+@pytest.mark.integration
 def test_a_zip_without_class_names_is_graded_by_position_with_a_note(folders, tmp_path, capsys):
     code, out, _, _ = graded(stub_zip(tmp_path / "a.zip", stub()), folders, capsys)
     assert code == 0, out

@@ -147,6 +147,21 @@ def test_the_server_may_score_only_what_local_rules_alone_refuse(failed, expecte
     assert verdict(Grade("a.zip", 8, True, checks=checks)) == expected + ", ".join(failed)
 
 
+@pytest.mark.parametrize("fix", ["the traceback is at the end of the log; fix model.py", "return integers"])
+def test_the_log_tells_the_cause_of_an_exception_only(fix):
+    log = f"{NO_NETWORK}\nThe above exception was the direct cause:\nRuntimeError: no weights"
+    checks = [Check("import and constructor", False, "RuntimeError: no weights", fix)]
+    expected = UNKNOWN if "traceback" in fix else REFUSED
+    assert verdict(Grade("a.zip", 8, True, checks=checks, log=log)) == f"{expected}import and constructor"
+
+
+@pytest.mark.parametrize("count", [10, 255, 10**6])
+def test_a_long_class_name_is_shortened(count):
+    text = report(confused(("a" * count, "b" * (count // 2) + "楓" * (count // 2))))
+    assert max(map(columns, text.splitlines())) <= 100
+    assert ("a" * 15 + "…" + "a" * 14 in text) == (count > 30)
+
+
 def test_warnings_of_an_accepted_submission_are_shown_once():
     log = "".join(
         f"/a/model.py:7: UserWarning: rows {row}: taken as scaled\n  warn(row)\n" for row in (0, 1, 0, 2, 3, 4)

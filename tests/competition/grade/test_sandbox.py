@@ -14,8 +14,9 @@ import psutil
 import pytest
 from helpers import ROOT, load_module, stub_zip
 
+from common.errors import UserError
 from competition.grade import grade as grade_module
-from competition.grade import worker
+from competition.grade import sandbox, worker
 from competition.grade.grade import Rules, grade
 from competition.grade.report import report
 from competition.grade.sandbox import Isolation, interpreter_path, isolation
@@ -147,6 +148,31 @@ def test_hidden_paths_stay_hidden_inside_of_shown_folders(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.defpath})
     assert done.stdout == "['useful', ''] []\n", done.stderr
     assert (shown / "labels" / "a.txt").read_text() == "secret"
+
+
+@pytest.mark.usefixtures("isolated")
+def test_the_environment_may_be_within_the_labelled_images(tmp_path):
+    """Of the folder of images, the submission then sees the environment alone."""
+    stage, images = tmp_path / "stage", tmp_path / "images"
+    for name in ("program", "home", "tmp"):
+        (stage / name).mkdir(parents=True)
+    (images / "Species1").mkdir(parents=True)
+    (images / "labels.csv").write_text("secret")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", images / ".venv"], check=True)
+    own = str(images / ".venv" / "bin" / "python")
+    command = [*COMPLETE.command(stage, own, [images, images / "labels.csv"]), own, "-I", "-c"]
+    command.append(f"import os, sys; print(sys.prefix == {str(images / '.venv')!r}, os.listdir({str(images)!r}))")
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.defpath})
+    assert done.stdout == "True ['.venv']\n", done.stderr
+
+
+@pytest.mark.usefixtures("isolated")
+def test_a_failed_isolation_is_no_fault_of_the_zip(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "ENTER_ROOT", sandbox.ENTER_ROOT.replace('cd "$root"', "mount /nowhere /nothing", 1))
+    monkeypatch.setattr(grade_module, "isolation", lambda python: COMPLETE)
+    monkeypatch.setattr(worker, "isolation", lambda python: COMPLETE)
+    with pytest.raises(UserError, match="this machine cannot isolate the submission: mount: "):
+        grade(stub_zip(tmp_path / "a.zip", ""))
 
 
 @pytest.mark.usefixtures("isolated")

@@ -23,6 +23,7 @@ OLD = b"the old bundle"
 OPTIONS = (
     "--out",
     "--labels",
+    "--classes",
     "--title",
     "--text",
     "--logo",
@@ -75,7 +76,8 @@ def test_command_replaces_the_old_bundle(telltale_folder, old_bundle, capsys):
     assert command_line.main([str(telltale_folder), *options]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    bundle_line, note_line, kit_line = printed.out.splitlines()
+    bundle_line, classes_line, note_line, kit_line = printed.out.splitlines()
+    assert classes_line == "classes: 0 = Species1, 1 = Species2, 2 = Species3, 3 = Species4"
     assert re.fullmatch(rf"{re.escape(str(old_bundle))}  [\d.]+ MB: {COUNT} images of {CLASSES} classes", bundle_line)
     assert note_line.startswith(f"{old_bundle.with_name('competition.organizer.md')}  what participants can see")
     assert kit_line.startswith(f"{old_bundle.with_name('competition.starting_kit.zip')}  a sample submission")

@@ -14,7 +14,7 @@ from competition.grade.grade import Rules, grade
 from competition.grade.report import report
 from competition.package import class_names as module
 from competition.package.build import describe
-from competition.package.class_names import class_names, order_note
+from competition.package.class_names import class_names, listed_names, order_note
 
 pytestmark = pytest.mark.integration
 
@@ -43,9 +43,30 @@ def test_names_keep_their_order_and_encoding(tmp_path, names):
     assert class_names(export(tmp_path, names)) == tuple(names)
 
 
-@pytest.mark.parametrize("names", [["a", "a"], ["a"], ["a", "b\n"], ["a", "\x1b[31m"]], ids=str)
+@pytest.mark.parametrize(
+    "names", [["a", "a"], ["a"], ["a", "b\n"], ["a", "\x1b[31m"], ["a", "b" * 256]], ids=lambda names: str(names)[:20]
+)
 def test_names_that_no_class_folders_can_have_are_not_used(tmp_path, names):
     assert class_names(export(tmp_path, names)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"a\nb\n", ("a", "b")),
+        ("\ufeffBlätter\r\n\r\n b \r\n".encode(), ("Blätter", "b")),
+        (b"a\na\n", None),
+        (b"a\n", None),
+        (b"", None),
+        (b"a\n\xff\n", None),
+        (b"a\n" + b"b" * 256, None),
+        (None, None),
+    ],
+)
+def test_names_in_a_text_file(tmp_path, content, names):
+    if content is not None:
+        (tmp_path / "classes.txt").write_bytes(content)
+    assert listed_names(tmp_path / "classes.txt") == names
 
 
 def test_model_that_tells_no_names(tmp_path):

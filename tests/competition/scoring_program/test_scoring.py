@@ -173,6 +173,8 @@ FAILED = [
     "exitCode: -9\n",
     "ingestionExitCode: 1\n",
     "exitCode: 0\ningestionExitCode: 2\n",
+    "exitCode: null\ningestionExitCode: !!python/object/apply:requests.exceptions.ReadTimeout\n  args: []\n",
+    "exitCode: '0'\n",
 ]
 
 
@@ -184,7 +186,7 @@ def test_failed_prediction_stage_is_refused(score, tmp_path, capsys, metadata):
     assert reason.startswith("the prediction stage ended with exit code ")
 
 
-PASSED = ["", "exitCode: 0\n", "exitCode: null\ningestionExitCode: 0\n", "description: exitCode: 1\n"]
+PASSED = ["", "exitCode: 0\n", "exitCode: null\ningestionExitCode: 0 \n", "exitCode:\n", "description: exitCode: 1\n"]
 
 
 @pytest.mark.unit
