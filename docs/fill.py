@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.metrics import log_loss
 
 from common.tensorflow_log import hide_tensorflow_log
@@ -183,35 +182,33 @@ def _cross_validation(name: str, folder: Path) -> dict[str, str]:
 
 def _out_of_fold(crossval: Path) -> dict:
     """The metrics of a cross-validation's finished folds together."""
-    (_, names), images = held_out(crossval)
-    labels, probabilities = zip(*images.values(), strict=True)
-    return metrics(np.array(labels), np.array(probabilities), names)
+    images = held_out(crossval)
+    return metrics(images.labels, images.probabilities, images.names)
 
 
 def _log_loss(crossval: Path) -> float:
     """The mean log loss of a cross-validation's finished folds together."""
-    (_, names), images = held_out(crossval)
-    labels, probabilities = zip(*images.values(), strict=True)
-    return float(log_loss(labels, probabilities, labels=range(len(names))))
+    images = held_out(crossval)
+    probabilities = images.probabilities.astype(float)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums to 1 but for rounding
+    return float(log_loss(images.labels, probabilities, labels=range(len(images.names))))
 
 
 def _mistakes(crossval: Path) -> str:
     """How many images a cross-validation has wrong, and of which two classes most are."""
-    (_, names), images = held_out(crossval)
-    wrong = Counter(names[label] for label, probabilities in images.values() if probabilities.argmax() != label)
-    (first, most), (second, more) = wrong.most_common(2)
-    return f"Of {wrong.total()} mistakes on {len(images):,} images, {most} are of {first} and {more} of {second}"
+    images = held_out(crossval)
+    wrong = images.probabilities.argmax(axis=1) != images.labels
+    (first, most), (second, more) = Counter(images.labels[wrong].tolist()).most_common(2)
+    of = f"{most} are of {images.names[first]} and {more} of {images.names[second]}"
+    return f"Of {wrong.sum()} mistakes on {len(wrong):,} images, {of}"
 
 
 def _ensemble(first: Path, second: Path) -> str:
     """The accuracy of two cross-validations' mean probabilities on their common images, and their common mistakes."""
-    (_, one), (_, other) = held_out(first), held_out(second)
-    rows = sorted(one.keys() & other.keys())
-    labels = np.array([one[row][0] for row in rows])
-    a, b = (np.array([images[row][1] for row in rows]) for images in (one, other))
+    labels, a, b = held_out(first).in_common(held_out(second))
     wrong, also, together = (p.argmax(axis=1) != labels for p in (a, b, a + b))
     return (
-        f"{percent(1 - together.mean())} of {len(rows):,} images right, the second alone {percent(1 - also.mean())}; "
+        f"{percent(1 - together.mean())} of {len(labels):,} images right, the second alone {percent(1 - also.mean())}; "
         f"both have {(wrong & also).sum()} of the {wrong.sum()} mistakes of the first"
     )
 

@@ -1,6 +1,6 @@
 """What a command that trains reads: labelled images, and validation and test images of the same classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +69,11 @@ class Inputs:
 Loaded = tuple[Images, Images | None]  # the labelled images, and the test images
 
 
-def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> Loaded:
-    """Loads the images that a run reads, and says what is unusual about them.
+def load_inputs(inputs: Inputs) -> Loaded:
+    """Loads the images that a run reads, and prints what is unusual about them.
 
     Args:
         inputs: `Inputs`.
-        say: what to do with each line.
 
     Returns:
         (labelled images, test images or None), all of one size and with the same class names. Images of
@@ -89,16 +88,16 @@ def load_inputs(inputs: Inputs, say: Callable[[str], object] = print) -> Loaded:
         raise UserError("--groups is for splitting --data, which --validation leaves whole; give only one of them")
     images = load_labelled(inputs)
     for note in images.notes:
-        say(note)
+        print(note)
     if inputs.groups:
         images = with_groups(images, Path(inputs.groups), Path(inputs.data))
         for warning in warnings_of_groups(images):
-            say(warning)
+            print(warning)
     if "--validation" in others:
-        validation = _load_other("--validation", others, images, say)
-        say(f"{len(validation)} --validation images are held out, all of --data is trained on")
+        validation = _load_other("--validation", others, images)
+        print(f"{len(validation)} --validation images are held out, all of --data is trained on")
         images = images.with_validation(validation)
-    return images, _load_other("--test", others, images, say) if "--test" in others else None
+    return images, _load_other("--test", others, images) if "--test" in others else None
 
 
 def require_outside(out: Path, inputs: Inputs) -> None:
@@ -125,7 +124,7 @@ def list_inputs(inputs: Inputs) -> ClassFiles:
     return listed if inputs.max_images is None else listed.limited(inputs.max_images)
 
 
-def _load_other(option: str, others: dict[str, LabelledFolder], images: Images, say: Callable[[str], object]) -> Images:
+def _load_other(option: str, others: dict[str, LabelledFolder], images: Images) -> Images:
     """The validation or test images, at the size and with the class names of the labelled images."""
     try:
         listed = others[option].files()
@@ -133,13 +132,13 @@ def _load_other(option: str, others: dict[str, LabelledFolder], images: Images, 
         raise UserError(f"{option}: {error}".replace("(--labels)", f"({option}-labels)")) from error
     loaded = load_images(listed, images.images.shape[1:3])
     for note in loaded.notes:
-        say(note)
+        print(note)
     other = loaded.with_classes(images.names, option, "--data")
     missing = [name for label, name in enumerate(other.names) if label not in other.labels]
     if missing:
-        say(f"warning: {option} has no images of {', '.join(missing)}")
+        print(f"warning: {option} has no images of {', '.join(missing)}")
     for warning in _warnings_of_copies(option, other, images):
-        say(warning)
+        print(warning)
     return other
 
 

@@ -88,8 +88,8 @@ def class_bias(folder: Path) -> tuple[dict[str, float], Difference]:
             f"head.softmax_share={head.softmax_share:g}; train it with --set head.kind={QUASI_SVM}"
             " --set head.softmax_share=0.0"
         )
-    (_, names), images = held_out(folder)
-    labels, probabilities = (np.array(column) for column in zip(*images.values(), strict=True))
+    images = held_out(folder)
+    labels, probabilities, names = images.labels, images.probabilities, images.names
     rarest = int(np.bincount(labels, minlength=len(names)).argmin())
     if (labels == rarest).sum() < 2:
         raise UserError(

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 CALIBRATION_BINS = 10
+Z_95 = 1.959964  # of the normal distribution, for 95 % intervals
 
 
 def metrics(labels: np.ndarray, probabilities: np.ndarray, names: tuple) -> dict:
@@ -39,28 +40,27 @@ def metrics(labels: np.ndarray, probabilities: np.ndarray, names: tuple) -> dict
     }
 
 
-def wilson(correct: float, total: int, z: float = 1.959964) -> list[float]:
+def wilson(correct: float, total: int) -> list[float]:
     """95 % confidence interval of a proportion, [low, high] (E. B. Wilson, JASA 22, 1927)."""
-    share, spread = correct / total, z * z / total
-    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    share, spread = correct / total, Z_95 * Z_95 / total
+    half = Z_95 * math.sqrt(share * (1 - share) / total + spread / (4 * total))
     low, high = (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
     return [max(0.0, low), min(1.0, high)]  # rounding leads just beyond
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error: mean difference of confidence and accuracy over bins, weighted by images.
 
     Source: M. P. Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
     """
-    return sum(
-        share * abs(confidence - accuracy) for share, confidence, accuracy in calibration(labels, probabilities, bins)
-    )
+    bins = calibration(labels, probabilities)
+    return sum(share * abs(confidence - accuracy) for share, confidence, accuracy in bins)
 
 
-def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> list[tuple]:
+def calibration(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple]:
     """For each bin of confidence that has images: (share of the images, mean confidence, accuracy)."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    place = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     inside = [place == number for number in np.unique(place)]
     return [(float(part.mean()), float(confidence[part].mean()), float(correct[part].mean())) for part in inside]
 

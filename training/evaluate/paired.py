@@ -45,6 +45,29 @@ class Difference:
         return f"{points} {images}, McNemar's p = {self.p_value:.2g}"
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a run, or the folds of a cross-validation, predicted of the images that they held out.
+
+    rows: int64 [n], the images' rows among all, in order.
+    labels: int64 [n].
+    probabilities: float [n, classes].
+    names: class names.
+    data_sha256: of all images of the data.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    names: tuple
+    data_sha256: str
+
+    def in_common(self, other: "HeldOut") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(labels, probabilities, those of the other one) of the images that both held out."""
+        _, own, others = np.intersect1d(self.rows, other.rows, return_indices=True)
+        return self.labels[own], self.probabilities[own], other.probabilities[others]
+
+
 def changed_answers(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
     """The number of images that only the second, and that only the first model classifies correctly.
 
@@ -124,17 +147,15 @@ def compare_held_out(before: Path, after: Path) -> Difference:
     Raises:
         UserError: no such run, damaged files, runs on other images, or no image that both held out.
     """
-    (data, first), (other_data, second) = held_out(before), held_out(after)
-    if data != other_data:
+    first, second = held_out(before), held_out(after)
+    if (first.data_sha256, first.names) != (second.data_sha256, second.names):
         raise UserError(
             f"both must be trained on the same images and classes; {before} and {after} are not, train one again"
         )
-    rows = sorted(first.keys() & second.keys())
-    if not rows:
+    labels, then, now = first.in_common(second)
+    if not len(labels):
         raise UserError(f"{before} and {after} held out different images; train both with the same split or folds")
-    labels = np.array([first[row][0] for row in rows])
-    before_after = [np.array([one[row][1] for row in rows]) for one in (first, second)]
-    return paired_difference(labels, before_after[0], before_after[1])
+    return paired_difference(labels, then, now)
 
 
 def finished_folds(folder: Path) -> list[Path]:
@@ -151,23 +172,24 @@ def finished_folds(folder: Path) -> list[Path]:
     return runs
 
 
-def held_out(folder: Path) -> tuple[tuple, dict[int, tuple[int, np.ndarray]]]:
-    """(the data's hash and classes, row → label and probabilities) of a run or of a cross-validation's finished folds.
+def held_out(folder: Path) -> HeldOut:
+    """Reads the predictions of a run, or of a cross-validation's finished folds of its first seed.
 
     Raises:
         UserError: see `compare_held_out`.
     """
     runs = finished_folds(folder) or [folder]
-    record = read_record(runs[0])
-    found: dict[int, tuple[int, np.ndarray]] = {}
+    record, parts = read_record(runs[0]), []
     for path in (run_file(run, VAL) for run in runs):
         if not path.is_file():
             raise UserError(f"{folder} must be a finished run with a validation set, or a cross-validation; no {path}")
         try:
             with np.load(path) as file:
-                rows = file["rows"].tolist()
-                values = zip(file["labels"].tolist(), saved_probabilities(file, path), strict=True)
-                found.update(zip(rows, values, strict=True))
+                parts.append((file["rows"], file["labels"], saved_probabilities(file, path)))
+                if len(set(map(len, parts[-1]))) > 1:
+                    raise ValueError("arrays of different lengths")
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged or of an earlier version ({error}); train it again") from error
-    return (record.data_sha256, record.classes), found
+    rows, labels, probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(rows, kind="stable")
+    return HeldOut(rows[order], labels[order], probabilities[order], record.classes, record.data_sha256)

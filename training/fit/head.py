@@ -21,6 +21,7 @@ from training.model.heads import linear_head, quasi_svm_head
 HEAD_HISTORY = "head_history.csv"
 LINEAR_STEPS = 200  # of L-BFGS
 MIN_VARIANCE = 0.01  # of a feature, in units of the median, for logistic regression
+SAMPLED_PAIRS = 20_000  # of images, for the median distance
 MIN_RELATIVE_VARIANCE = (
     1e-10  # a feature with a lower variance, in units of the mean variance, is constant but for rounding
 )
@@ -76,19 +77,21 @@ def fit_head(recipe: Recipe, features: Features, folder: Path | None = None) -> 
     """
     if recipe.head.kind == LINEAR:
         return fit_linear(recipe, features)
-    return fit_quasi_svm(recipe, features, folder)
+    head, history = fit_quasi_svm(recipe, features)
+    if folder:
+        write_history(folder / HEAD_HISTORY, history)
+    return head
 
 
-def fit_quasi_svm(recipe: Recipe, features: Features, folder: Path | None = None) -> keras.Model:
+def fit_quasi_svm(recipe: Recipe, features: Features) -> tuple[keras.Model, list[dict]]:
     """Trains the quasi-SVM.
 
     Args:
         recipe: its `head`, `data`, `checkpoint` and `seed` are used.
         features: see `Features`.
-        folder: the run's folder; gets `head_history.csv`. None: nothing is written.
 
     Returns:
-        The trained head, `keras.Model` [b, d] → [b, classes].
+        (the trained head, `keras.Model` [b, d] → [b, classes]; the history, a dictionary for each epoch).
 
     Raises:
         Diverged: the loss is NaN or infinite.
@@ -113,11 +116,9 @@ def fit_quasi_svm(recipe: Recipe, features: Features, folder: Path | None = None
         chosen.epochs, chosen.learning_rate, chosen.batch_size, "head.learning_rate", chosen.teacher_share
     )
     history = fit_on_features(head, schedule, recipe, features)
-    if folder:
-        write_history(folder / HEAD_HISTORY, history)
     adjust_logits(head, features.train_labels, len(features.names), recipe.head.logit_adjustment)
     _add_class_bias(head, features.names, recipe.head.class_bias)
-    return head
+    return head, history
 
 
 def _variance_to_divide_by(variance: np.ndarray) -> np.ndarray:
@@ -265,7 +266,7 @@ def _add_class_bias(head: keras.Model, names: tuple, biases: dict) -> None:
     head.get_layer("softmax").set_weights([kernel, bias + [biases.get(name, 0.0) for name in names]])
 
 
-def median_distance(features: np.ndarray, seed: int, order: int = 2, pairs: int = 20_000) -> float:
+def median_distance(features: np.ndarray, seed: int, order: int = 2) -> float:
     """Median distance between two different rows of [n, d], from a random sample of pairs.
 
     If it is 0, it is that of the pairs that differ; it is 0 only if all rows are the same.
@@ -276,11 +277,10 @@ def median_distance(features: np.ndarray, seed: int, order: int = 2, pairs: int 
         features: float [n, d].
         seed: of the sample.
         order: of the norm that the kernel has: 2 of the Gaussian, 1 of the Laplacian.
-        pairs: size of the sample.
     """
     rng = np.random.default_rng(seed)
-    first = rng.integers(len(features), size=pairs)
-    second = (first + rng.integers(1, len(features), size=pairs)) % len(features)
+    first = rng.integers(len(features), size=SAMPLED_PAIRS)
+    second = (first + rng.integers(1, len(features), size=SAMPLED_PAIRS)) % len(features)
     distances = np.linalg.norm(features[first] - features[second], ord=order, axis=1)
     median = np.median(distances)
     if not median and distances.any():  # most images are copies of one

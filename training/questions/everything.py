@@ -12,8 +12,6 @@ of a fifth, which also selected its epoch, would have estimated.
 """
 
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +20,7 @@ from training.config.override import change
 from training.config.recipe import Recipe
 from training.evaluate.metrics import metrics
 from training.evaluate.plots import new_figure, save_figure
-from training.fit.checkpoint import read_history
-from training.fit.head import HEAD_HISTORY, Features, fit_quasi_svm
+from training.fit.head import Features, fit_quasi_svm
 from training.questions import FOLDS, Question, folds, question_parser, run_question
 from training.recipes.inception_svm import recipe as inception_svm
 
@@ -42,9 +39,9 @@ def answer(question: Question) -> None:
     losses, accuracies = _select_epochs(everything)
     epochs = int(np.mean(losses, axis=0).argmin()) + 1
     recipe = change(RECIPE, {"head.epochs": epochs})
-    _, predict = _fit(recipe, _without_validation(everything))
+    head, _ = fit_quasi_svm(recipe, _without_validation(everything))
     estimate = metrics(images.labels, _out_of_fold(recipe, everything), images.names)
-    reached = metrics(test.labels, predict(test_plain), images.names)
+    reached = metrics(test.labels, head.predict(test_plain, verbose=0), images.names)
     result = {
         "epochs": epochs,
         "out_of_fold": {key: estimate[key] for key in REPORTED},
@@ -61,9 +58,10 @@ def _select_epochs(everything: Features) -> tuple[list, list[float]]:
     losses, accuracies = [], []
     for rows, val_rows in folds(everything.train_labels):
         part = _part(everything, rows, val_rows)
-        history, predict = _fit(RECIPE, part)
+        head, history = fit_quasi_svm(RECIPE, part)
         losses.append([row["val_loss"] for row in history])
-        accuracies.append(float((predict(part.val).argmax(axis=-1) == part.val_labels).mean()))
+        predicted = head.predict(part.val, verbose=0).argmax(axis=-1)
+        accuracies.append(float((predicted == part.val_labels).mean()))
     return losses, accuracies
 
 
@@ -72,8 +70,8 @@ def _out_of_fold(recipe: Recipe, everything: Features) -> np.ndarray:
     probabilities = np.zeros((len(everything.train_labels), len(everything.names)))
     for rows, val_rows in folds(everything.train_labels):
         part = _part(everything, rows, val_rows)
-        _, predict = _fit(recipe, _without_validation(part))
-        probabilities[val_rows] = predict(part.val)
+        head, _ = fit_quasi_svm(recipe, _without_validation(part))
+        probabilities[val_rows] = head.predict(part.val, verbose=0)
     return probabilities
 
 
@@ -86,13 +84,6 @@ def _part(everything: Features, rows: np.ndarray, val_rows: np.ndarray) -> Featu
 
 def _without_validation(part: Features) -> Features:
     return Features(part.train, part.train_labels, part.val[:0], part.val_labels[:0], part.names)
-
-
-def _fit(recipe: Recipe, features: Features) -> tuple[list[dict], Callable]:
-    """Trains a quasi-SVM. Returns its history, and a function from features [n, d] to probabilities."""
-    with tempfile.TemporaryDirectory() as folder:
-        head = fit_quasi_svm(recipe, features, Path(folder))
-        return read_history(Path(folder) / HEAD_HISTORY), lambda x: head.predict(x, verbose=0)
 
 
 def _plot(losses: list, result: dict, path: Path) -> None:
