@@ -23,6 +23,7 @@ from PIL import Image
 from benchmarks import Failed, benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
 from common.errors import UserError
 from common.images import load_folder
+from common.machine import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 4000, 3000
@@ -79,7 +80,7 @@ def _draw(rng: np.random.Generator) -> Image.Image:
 
 def measure_speed(folder: Path, files: list[Path], rounds: int) -> dict:
     """Compares Pillow alone with `load_folder` on the same files, prints a table, and returns plain values."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         candidates = {PILLOW: lambda: list(pool.map(_decode, files)), LOADER: lambda: load_folder(folder)}
         seconds = time_interleaved(candidates, rounds)

@@ -3,13 +3,13 @@
 import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 from pathlib import Path
 from typing import Any
 
 from common.files import write_json
+from common.machine import available_cores
 
 MACHINE = "machine"
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "jax")
@@ -33,7 +33,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": about.get("model name") or platform.processor() or platform.machine(),
         "extensions": [name for name in EXTENSIONS if name in about.get("flags", "").split()],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"project": _project_version(), "python": platform.python_version(), **_package_versions()},
     }

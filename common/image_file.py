@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from common.folders import printable
+
 LARGE = 4_000_000  # pixels; a larger file is decoded at a reduced scale if it is resized anyway
 REDUCING_GAP = 2.0  # how much larger than the wanted size the reduced one is at least, as in Pillow's `thumbnail`
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")  # Pillow's modes that have an alpha channel
@@ -105,6 +107,14 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> Picture:
             raise error from None
     words = ", ".join(filter(None, ("metadata not readable", picture.conversion)))
     return Picture(picture.image, picture.size, words)
+
+
+def reason_of(error: Exception) -> str:
+    """Returns one line that says why a file cannot be read. Pillow's text has the address of an object."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if text.startswith("cannot identify image file"):
+        return "not an image that Pillow can read"
+    return printable(text.splitlines()[0])
 
 
 def center_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import os
 import time
 import unicodedata
 import warnings
@@ -17,7 +16,8 @@ import numpy as np
 from common.copies import joined_groups, near_copies, near_copies_in, thumbnail
 from common.errors import UserError
 from common.folders import ClassFiles, list_classes, printable
-from common.image_file import center_box, decode, read_file, stored_size
+from common.image_file import center_box, decode, read_file, reason_of, stored_size
+from common.machine import available_cores
 from common.progress import progress
 
 NAMED = 20  # skipped files that are named one by one
@@ -315,8 +315,7 @@ def _read_files(files: list[tuple[Path, int]], size: tuple[int, int]) -> tuple[n
 
 def _pool() -> ThreadPoolExecutor:
     """One thread for each core that this process may use, because each holds a decoded image."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(cores or 1)
+    return ThreadPoolExecutor(available_cores())
 
 
 def _size_or_none(path: Path) -> tuple[int, int] | None:
@@ -346,14 +345,6 @@ def _read_file(path: Path, label: int, pixels: np.ndarray) -> _Photo | str:
     digest.update(pixels.data)
     sha256 = hashlib.sha256(data).digest()
     return _Photo(path, label, picture.size, picture.conversion, sha256, digest.digest(), thumbnail(picture.image))
-
-
-def reason_of(error: Exception) -> str:
-    """Returns one line that says why a file cannot be read. Pillow's text has the address of an object."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if text.startswith("cannot identify image file"):
-        return "not an image that Pillow can read"
-    return printable(text.splitlines()[0])
 
 
 def _check_readable(photos: list[_Photo], names: tuple[str, ...], results: list[tuple[int, _Photo | str]]) -> None:

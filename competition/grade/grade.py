@@ -22,7 +22,7 @@ from common.errors import DISK_ERRORS, UserError
 from common.files import atomically, no_space, require_space, write_json
 from common.images import Images, load_images
 from common.labels import LabelledFolder
-from common.memory import free_memory
+from common.machine import free_memory
 from competition.grade.journal import (
     JOURNAL,
     STEPS,

@@ -7,8 +7,7 @@ from PIL import Image, ImageDraw
 
 from common.errors import UserError
 from common.folders import printable
-from common.image_file import read_image
-from common.images import reason_of
+from common.image_file import read_image, reason_of
 from competition.host.files import as_png
 
 LOGO_SIDE = 600  # pixels, the longest side of an organizer's logo

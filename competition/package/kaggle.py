@@ -9,8 +9,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomically
 from common.folders import printable
-from common.image_file import read_image
-from common.images import reason_of
+from common.image_file import read_image, reason_of
 from common.progress import progress
 from competition.package.image_ids import ImageIds
 from competition.package.kaggle_kernel import write_answers

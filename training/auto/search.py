@@ -83,6 +83,7 @@ class Search:
 
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan, self.trials = plan, Trials(plan, inputs)
+        self.trials.prepare()
 
     def quick(self) -> None:
         """Selects layers and a head on held-out images, then trains the head on all images."""

@@ -14,7 +14,7 @@ from common.files import digest
 from common.folders import ClassFiles
 from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
-from common.memory import free_memory
+from common.machine import free_memory
 from training.auto import choices
 from training.auto.heldout import accuracy, clearly_worse, held_out_probabilities, held_out_share, similar_groups
 from training.auto.plan import QUICK, Plan
@@ -45,7 +45,7 @@ _Candidate = TypeVar("_Candidate")
 
 
 class Trials:
-    """The images of one search, and heads on features of the pretrained backbone.
+    """The images of one search, and heads on features of the pretrained backbone. `prepare` comes first.
 
     Attributes:
         inputs: what each run reads.
@@ -75,12 +75,20 @@ class Trials:
         self.base, self.size = choices.base_recipe(repeats, precision), choices.INPUT_SIZE
         self._describe()
         self.features = self._features(choices.MIRRORED)
+
+    def prepare(self) -> None:
+        """Decides which images are held out, and whether images are mirrored, or as the interrupted search did.
+
+        Raises:
+            UserError: the interrupted search had other images.
+        """
+        quick = self.plan.recipe(QUICK)
         if quick and "--data" in self._differences(quick):  # before the groups, which are those of other images
             self._refuse("--data")
         self._hold_out()
         if quick:
             self._continue(quick)
-            plan.confirm()
+            self.plan.confirm()
         else:
             self._choose_mirroring()
 

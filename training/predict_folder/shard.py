@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -15,7 +14,8 @@ from PIL import UnidentifiedImageError
 
 from common.errors import UserError
 from common.folders import printable
-from common.image_file import decode, read_file
+from common.image_file import decode, read_file, reason_of
+from common.machine import available_cores
 from training.predict_folder.submitted import FLOAT32, image_size, load
 from training.predict_folder.table import columns, encode
 
@@ -137,9 +137,8 @@ def _decode_ahead(
     data: Path, paths: Sequence[str], size: tuple[int, int]
 ) -> Generator[tuple[str, np.ndarray | str], None, None]:
     """Yields each path with its pixels, uint8 [h, w, 3], or with the reason why it has none, in order."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     waiting: deque[tuple[str, Future]] = deque()
-    pool = ThreadPoolExecutor(cores or 1)
+    pool = ThreadPoolExecutor(available_cores())
     try:
         for path in paths:
             waiting.append((path, pool.submit(_read, data / path, size)))
@@ -158,15 +157,11 @@ def _read(path: Path, size: tuple[int, int]) -> np.ndarray | str:
         data = read_file(path)
     except FileNotFoundError as error:
         return Missing(error.strerror or type(error).__name__)
-    except PermissionError as error:  # any other error is of the disk or the network
-        return error.strerror or type(error).__name__
-    except UnidentifiedImageError as error:
-        return str(error)
+    except (PermissionError, UnidentifiedImageError) as error:  # any other error is of the disk or the network
+        return reason_of(error)
     try:
         return np.asarray(decode(data, size).image)
     except MemoryError:
         raise
-    except UnidentifiedImageError:  # its text has the address of an object
-        return "not an image of a format that Pillow reads"
     except Exception as error:  # each of Pillow's decoders raises its own
-        return printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        return reason_of(error)

@@ -11,7 +11,7 @@ from helpers import ROOT, load_module, stub, stub_zip
 import grade_submission
 from common.images import Images
 from common.labels import LabelledFolder
-from common.memory import free_memory
+from common.machine import free_memory
 from competition.grade import grade as grade_module
 from competition.grade import worker
 from competition.grade.grade import Rules, grade

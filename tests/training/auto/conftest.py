@@ -16,7 +16,7 @@ def tiny_backbone(monkeypatch):
     monkeypatch.setattr(choices, "BACKBONE", tiny_mixed)
     monkeypatch.setattr(choices, "FROZEN_BACKBONE", tiny_mixed)
     monkeypatch.setattr(choices, "INPUT_SIZE", 75)
-    monkeypatch.setattr(search, "AGAIN", np.inf)  # nothing is trained a second time
+    monkeypatch.setattr(search, "REPEAT_FACTOR", np.inf)  # nothing is trained a second time
     base = choices.base_recipe
     # Few epochs of the quasi-SVMs, of which each search tries several.
     monkeypatch.setattr(choices, "base_recipe", lambda *arguments: change(base(*arguments), {"head.epochs": 5}))

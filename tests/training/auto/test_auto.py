@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import digest
 from common.folders import list_classes
 from common.images import Images, cost_of_reading, load_folder
-from common.memory import free_memory
+from common.machine import free_memory
 from competition.synthetic import draw_folder
 from training.__main__ import main
 from training.auto import choices, heldout, search, trials
@@ -609,7 +609,7 @@ def test_images_are_read_once(auto_data, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_fine_tuning_is_repeated_on_all_images_if_there_is_time(auto_data, tmp_path, monkeypatch, one_epoch, capsys):
-    monkeypatch.setattr(search, "AGAIN", 1.3)
+    monkeypatch.setattr(search, "REPEAT_FACTOR", 1.3)
     monkeypatch.setattr(search, "clearly_worse", lambda *rest: False)
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)
     recipes = [read_record(tmp_path / "out" / name).recipe for name in ("best", "all")]
@@ -651,7 +651,7 @@ def test_a_fine_tuning_that_diverges_leaves_the_quick_model(
 def test_a_repetition_that_diverges_leaves_the_fine_tuning(
     auto_data, tmp_path, monkeypatch, one_epoch, diverging, capsys
 ):
-    monkeypatch.setattr(search, "AGAIN", 1.3)
+    monkeypatch.setattr(search, "REPEAT_FACTOR", 1.3)
     monkeypatch.setattr(search, "clearly_worse", lambda *rest: False)
     diverging(lambda recipe: not recipe.data.validation_split)
     auto(Inputs(auto_data, "none"), tmp_path / "out", minutes=20)

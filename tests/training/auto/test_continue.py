@@ -152,7 +152,7 @@ def test_another_split_is_refused(interrupted):
 
 @pytest.mark.slow
 def test_the_training_on_all_images_is_continued_without_other_heads(interrupted, trained, monkeypatch):
-    monkeypatch.setattr(search, "AGAIN", 0.0)
+    monkeypatch.setattr(search, "REPEAT_FACTOR", 0.0)
     inputs, out = interrupted(finetune, "_one_epoch", allowed=3)
     before = saved(out)
     assert "all" not in before["steps"] and (out / "all" / "checkpoint.npz").is_file()

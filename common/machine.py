@@ -1,6 +1,7 @@
-"""How much memory is free."""
+"""How much memory is free, and how many cores a process may use."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import psutil
@@ -15,3 +16,8 @@ def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
         cached = int(statistics["inactive_file"]) + int(statistics["active_file"])  # given back when it is needed
         free = min(free, limit - used + cached)
     return free
+
+
+def available_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
