@@ -45,7 +45,7 @@ class Images:
     digests: a hash of the content of each image; empty if the images are not from files.
     file_hashes: the first 8 bytes of the SHA-256 of each file; empty if the images are not from files.
     thumbnails: uint8 [n, 8, 9], by which near copies are found; None if the images are not from files.
-    group_names: names of the groups that the user gave, see `common.groups`; "" is no group. Empty if there are none.
+    group_names: names of the groups that the user gave, "" is no group. Empty if there are none.
     held_out: which images are the validation part that the user gave; empty if a split is drawn.
     teacher: float32 [n, classes], probabilities of another model that are trained on as soft targets; None without.
     """

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.folders import ClassFiles, printable
-from common.groups import warnings_of_groups, with_groups
 from common.images import Images, load_images
 from common.labels import LabelledFolder
+from training.data.groups import warnings_of_groups, with_groups
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Inputs:
     reuse: folders of finished runs, or for `crossval` of cross-validations, whose fine-tuning is taken over if it made
         the same choices.
     require_reuse: whether it is an error if none of them did.
-    groups: CSV file of images that a split keeps together, see `common.groups`, or None.
+    groups: CSV file of images that a split keeps together, see `training.data.groups`, or None.
     size: (height, width) in pixels at which the images are read; None takes that of `load_images`.
     labels: CSV file with the labels of the images in `data`, see `common.labels`, or None.
     label_columns: the columns of files and of labels, also of the next two files; None: they are recognized.

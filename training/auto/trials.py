@@ -12,7 +12,6 @@ import numpy as np
 from common.errors import UserError
 from common.files import digest
 from common.folders import ClassFiles
-from common.groups import with_groups, write_groups
 from common.images import cost_of_reading
 from common.machine import free_memory
 from training.auto import choices
@@ -20,6 +19,7 @@ from training.auto.heldout import accuracy, clearly_worse, held_out_probabilitie
 from training.auto.plan import QUICK, Plan
 from training.config.override import change
 from training.config.recipe import Head, Recipe
+from training.data.groups import with_groups, write_groups
 from training.data.split import split_rows, split_warnings
 from training.fit.features import FeatureSpec, extract_features, tta_features
 from training.fit.finetune import make_backbone

@@ -31,7 +31,7 @@ def _add_split(commands: argparse._SubParsersAction) -> None:
 
 
 def _split(options: argparse.Namespace) -> None:
-    from training.data.split import copy_split
+    from training.data.copy_split import copy_split
 
     print("\n".join(copy_split(inputs_of(options), Path(options.out), options.validation_split, options.seed)))
 

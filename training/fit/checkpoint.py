@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +82,35 @@ def restore(model: keras.Model, arrays: list | None) -> None:
         return
     for variable, array in zip(_variables(model), arrays, strict=True):
         variable.assign(array)
+
+
+def history_row(epoch: int, logs: dict, began: float, lower: str) -> dict:
+    """One epoch's line of the history.
+
+    Args:
+        epoch: from 0.
+        logs: what `fit` returned.
+        began: when the epoch began, of `time.monotonic`.
+        lower: the setting of a lower learning rate, for the error.
+
+    Raises:
+        Diverged: a value is NaN or infinite.
+    """
+    values = {name: float(value[-1]) for name, value in logs.items()}
+    row = {"epoch": epoch + 1, **values, "seconds": round(time.monotonic() - began, 1)}
+    if not all(math.isfinite(value) for value in row.values()):
+        raise Diverged(
+            f"the loss must be finite, and is not in epoch {epoch + 1}; "
+            f"start again with --set {lower} and another --out"
+        )
+    return row
+
+
+def is_kept(checkpoint: str, history: list[dict]) -> bool:
+    """Whether the weights of the latest epoch are kept: with "last" always, else if its loss is the lowest."""
+    if checkpoint == "last" or "val_loss" not in history[-1]:
+        return True
+    return history[-1]["val_loss"] <= min(row["val_loss"] for row in history)
 
 
 def write_history(path: Path, history: list[dict]) -> None:

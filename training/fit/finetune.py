@@ -20,10 +20,10 @@ from training.config.recipe import Finetune, Recipe
 from training.data.balance import class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches
 from training.data.split import TrainVal
-from training.fit.checkpoint import TrainState, require_finite, restore, snapshot, write_history
+from training.fit.checkpoint import TrainState, history_row, is_kept, require_finite, restore, snapshot, write_history
 from training.fit.distribute import require_same_progress, scope, synchronize
 from training.fit.features import FeatureSpec, cached_features
-from training.fit.head import Features, HeadSchedule, fit_on_features, history_row, is_kept
+from training.fit.head import Features, HeadSchedule, fit_on_features
 from training.fit.optimizer import adamw
 from training.fit.swa import add_to_mean, update_batch_norm
 from training.model.backbones import pooled_layers

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from common.errors import Diverged, UserError
+from common.errors import UserError
 from common.progress import progress
 from training.config.recipe import LINEAR, Recipe
 from training.data.balance import check_classes, class_weights, repeat_classes
 from training.data.pipeline import one_hot, plain_batches, soft_targets
-from training.fit.checkpoint import write_history
+from training.fit.checkpoint import history_row, is_kept, write_history
 from training.model.build import compile_classifier
 from training.model.heads import linear_head, quasi_svm_head
 
@@ -22,9 +22,8 @@ HEAD_HISTORY = "head_history.csv"
 LINEAR_STEPS = 200  # of L-BFGS
 MIN_VARIANCE = 0.01  # of a feature, in units of the median, for logistic regression
 SAMPLED_PAIRS = 20_000  # of images, for the median distance
-MIN_RELATIVE_VARIANCE = (
-    1e-10  # a feature with a lower variance, in units of the mean variance, is constant but for rounding
-)
+# In units of the mean variance; a feature with a lower one is constant but for rounding.
+MIN_RELATIVE_VARIANCE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -210,35 +209,6 @@ def fit_on_features(head: keras.Model, schedule: HeadSchedule, recipe: Recipe, f
             best = head.get_weights()
     head.set_weights(best)
     return history
-
-
-def history_row(epoch: int, logs: dict, began: float, lower: str) -> dict:
-    """One epoch's line of the history.
-
-    Args:
-        epoch: from 0.
-        logs: what `fit` returned.
-        began: when the epoch began, of `time.monotonic`.
-        lower: the setting of a lower learning rate, for the error.
-
-    Raises:
-        Diverged: a value is NaN or infinite.
-    """
-    values = {name: float(value[-1]) for name, value in logs.items()}
-    row = {"epoch": epoch + 1, **values, "seconds": round(time.monotonic() - began, 1)}
-    if not all(math.isfinite(value) for value in row.values()):
-        raise Diverged(
-            f"the loss must be finite, and is not in epoch {epoch + 1}; "
-            f"start again with --set {lower} and another --out"
-        )
-    return row
-
-
-def is_kept(checkpoint: str, history: list[dict]) -> bool:
-    """Whether the weights of the latest epoch are kept: with "last" always, else if its loss is the lowest."""
-    if checkpoint == "last" or "val_loss" not in history[-1]:
-        return True
-    return history[-1]["val_loss"] <= min(row["val_loss"] for row in history)
 
 
 def adjust_logits(head: keras.Model, labels: np.ndarray, classes: int, strength: float) -> None:

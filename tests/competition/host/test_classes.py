@@ -11,7 +11,7 @@ from common.images import load_folder
 from competition import __main__ as command_line
 from competition.host.classes import require_training_classes, with_classes_of
 from competition.synthetic import draw_folder
-from training.data.split import copy_split
+from training.data.copy_split import copy_split
 from training.inputs import Inputs
 
 pytestmark = pytest.mark.unit

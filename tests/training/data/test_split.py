@@ -11,7 +11,8 @@ import pytest
 from common.errors import UserError
 from common.images import Images, load_folder
 from training.config.recipe import Data
-from training.data.split import copy_split, split, split_fold, split_rows, split_warnings
+from training.data.copy_split import copy_split
+from training.data.split import split, split_fold, split_rows, split_warnings
 from training.inputs import Inputs
 
 pytestmark = pytest.mark.unit
@@ -386,7 +387,7 @@ def test_copy_split_leaves_nothing_when_copying_fails(leaf_folder, tmp_path, mon
     def fail(source, target):
         raise OSError(28, "No space left on device", str(source), None, str(target))
 
-    monkeypatch.setattr("training.data.split.shutil", SimpleNamespace(copy2=fail))
+    monkeypatch.setattr("training.data.copy_split.shutil", SimpleNamespace(copy2=fail))
     with pytest.raises(OSError, match="No space") as error:
         copy_split(Inputs(leaf_folder), tmp_path / "split", 0.25, 0)
     assert error.value.filename == str(tmp_path / "split")

@@ -11,18 +11,17 @@ from helpers import change, tiny
 
 from common.errors import InUse, UserError
 from common.files import locked
-from common.groups import write_groups
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training import __main__ as cli
 from training.commands import train as train_commands
 from training.config.recipe import Data, Finetune, Head, Recipe
+from training.data.groups import write_groups
 from training.data.split import split_fold
 from training.evaluate import crossval as module
 from training.evaluate.crossval import crossval
 from training.evaluate.metrics import calibration_error
-from training.fit.checkpoint import read_history
-from training.fit.head import is_kept
+from training.fit.checkpoint import is_kept, read_history
 from training.predict import predict_proba
 from training.run import Inputs
 from training.run_folder import LOCK, VAL, read_metrics, read_record

@@ -9,8 +9,8 @@ from scipy.spatial.distance import pdist
 
 from common.errors import UserError
 from training.config.recipe import Head, Recipe
-from training.fit.checkpoint import read_history
-from training.fit.head import Features, fit_head, history_row, is_kept, median_distance
+from training.fit.checkpoint import history_row, is_kept, read_history
+from training.fit.head import Features, fit_head, median_distance
 
 NAMES = ("in", "out")
 

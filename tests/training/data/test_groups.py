@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.groups import warnings_of_groups, with_groups, write_groups
 from common.images import load_folder
 from competition.synthetic import draw_folder
+from training.data.groups import warnings_of_groups, with_groups, write_groups
 from training.data.split import split, split_fold
 
 pytestmark = pytest.mark.unit
