@@ -23,6 +23,12 @@ PART = re.compile(
     r"([ _-]?(images?|imgs?|set|data))?[ _-]?\d*",
     re.I,
 )
+# Names of folders beside the images of a data set, which are not classes either.
+BESIDE = re.compile(
+    r"((images?|imgs?|seg)[ _-])?(masks?|annotations?|segmentations?|unlabell?ed)([ _-]?images?)?", re.I
+)
+ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"))  # extensions
+ARRAYS = frozenset((".npz", ".npy", ".h5", ".hdf5", ".pkl", ".mat", ".parquet", ".tfrecord"))
 MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
 READ_BY_JPEG = frozenset(("MPO",))
 NOT_READ = frozenset(("HDF5", "GRIB", "BUFR", "MPEG"))  # formats that Pillow only recognizes
@@ -113,12 +119,15 @@ def list_classes(folder: Path | str) -> ClassFiles:
     """
     folder = Path(folder)
     if folder.is_file():
-        raise UserError(f"class folders must be in a folder, {printable(folder)} is a file; if it is a zip, unpack it")
+        fix = "save each image as a PNG file" if folder.suffix.lower() in ARRAYS else "if it is a zip, unpack it"
+        raise UserError(f"class folders must be in a folder, {printable(folder)} is a file; {fix}")
     if not folder.is_dir():
         raise UserError(
             f"the folder of class folders must exist; there is no folder {printable(folder)}, check the path"
         )
-    every = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name))
+    entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    _require_no_broken_links(entries)
+    every = [path for path in entries if path.is_dir()]
     skipped = [file for path in every if is_hidden(path.name) for file in walk_files(path)[0]]
     classes = []
     for path in every:
@@ -130,11 +139,24 @@ def list_classes(folder: Path | str) -> ClassFiles:
     notes = _check_level(folder, classes)
     _check_names(folder, classes)
     notes += warnings_of_names([name for name, _ in classes], printable(folder))
-    loose = [path for path in folder.iterdir() if path.is_file() and has_image_extension(path)]
-    loose = sorted((path for path in loose if not is_hidden(path.name)), key=lambda path: natural_key(path.name))
-    if loose:
-        notes.append(f"skipped {len(loose)} images that are in no class folder, for example {printable(loose[0])}")
+    loose = [path for path in entries if path.is_file() and not is_hidden(path.name)]
+    for kind, chosen in (
+        ("images that are in no class folder", [path for path in loose if has_image_extension(path)]),
+        ("archives that are not unpacked", [path for path in loose if path.suffix.lower() in ARCHIVES]),
+    ):
+        if chosen:
+            notes.append(f"skipped {len(chosen)} {kind}, for example {printable(chosen[0])}")
     return ClassFiles(tuple(classes), tuple(skipped), tuple(notes))
+
+
+def _require_no_broken_links(entries: Sequence[Path]) -> None:
+    """Raises a UserError for a link to nothing: it may be a class on a disk that is not mounted."""
+    for path in entries:
+        if path.is_symlink() and not path.exists() and not is_hidden(path.name):
+            raise UserError(
+                f"class folders must exist, {printable(path)} is a link to {printable(path.readlink())}, which does "
+                "not; mount its disk, or remove the link"
+            )
 
 
 def warnings_of_names(names: Sequence[str], where: str) -> Iterator[str]:
@@ -198,8 +220,12 @@ def _check_count(folder: Path, names: list[str]) -> None:
     fix = "add one folder for each class"
     if not names and any(path.is_file() and not is_hidden(path.name) for path in folder.iterdir()):
         fix = "move its images there, or give a CSV file of their labels (--labels)"
-    if names and len(_subfolders(folder / names[0])) >= 2:
-        fix = f"give {printable(folder / names[0])}"
+    if names:
+        inside = folder / names[0]
+        while len(subfolders := _subfolders(inside)) == 1:
+            inside /= subfolders.pop()
+        if subfolders:
+            fix = f"give {printable(inside)}"
     raise UserError(f"{printable(folder)} must contain at least two class folders, got {got}; {fix}")
 
 
@@ -224,16 +250,38 @@ def _check_level(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> l
                 f"{printable(folder)} must contain class folders, got {printable(name)} among them, which holds "
                 f"folders of the same names; give {printable(folder / name)}, or move it elsewhere"
             )
-    if any(name.lower() != "train" for name in parts):  # a train is also a vehicle
-        names = ", ".join(map(printable, parts))
-        return [
-            f"warning: the folders {names} are taken as classes, but are called as parts of a data set; if they are, "
-            "give the folder of one part, with --labels if it has no class folders"
-        ]
-    if len(shared) > 1:
-        names = ", ".join(map(printable, sorted(shared, key=natural_key)[:3]))
-        return [f"several classes have the subfolders {names}; if these are the classes, give a folder that holds them"]
-    return []
+    if any(name in parts for name in holders) and not all(inner.values()):
+        best = next(name for name in holders if name in parts)
+        raise UserError(
+            f"{printable(folder)} must contain class folders, got {printable(best)} among them, which holds folders "
+            f"itself; give {printable(folder / best)}, or rename it if it is a class"
+        )
+    return list(_notes_of_level([*inner], parts, shared))
+
+
+def _notes_of_level(names: list[str], parts: list[str], shared: set[str]) -> Iterator[str]:
+    """At most one note, of class folders or of subfolders of theirs that are called as something else.
+
+    Args:
+        names: of the class folders.
+        parts: those that are called as parts of a data set.
+        shared: names of subfolders that several classes have.
+    """
+    beside = [name for name in names if BESIDE.fullmatch(name)]
+    used_too = sorted((name for name in shared if PART.fullmatch(name) or BESIDE.fullmatch(name)), key=natural_key)
+    if beside or any(name.lower() != "train" for name in parts):  # a train is also a vehicle
+        yield (
+            f"warning: the folders {', '.join(map(printable, [*parts, *beside]))} are taken as classes, but are called "
+            "as parts of a data set; if they are, give the folder of one part, with --labels if it has no class folders"
+        )
+    elif used_too:
+        yield (
+            f"warning: the images in the subfolders {', '.join(map(printable, used_too[:3]))} of the classes are used "
+            "like the others; if they are masks or test images, move them elsewhere"
+        )
+    elif len(shared) > 1:
+        listed = ", ".join(map(printable, sorted(shared, key=natural_key)[:3]))
+        yield f"several classes have the subfolders {listed}; if these are the classes, give a folder that holds them"
 
 
 def _check_names(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> None:

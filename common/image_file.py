@@ -33,6 +33,7 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks that decide what is shown
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 HEAD_BYTES = 16
+SEVERAL_PICTURES = ("GIF", "PNG", "TIFF", "WEBP")  # formats that may have them; an MPO file's are those of two lenses
 VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"FLV\x01")  # Matroska and WebM, MPEG, Flash
 VIDEO_ATOMS = (b"moov", b"mdat", b"wide", b"pnot")  # the first atom of an old QuickTime file
 VIDEO_BRANDS = (b"qt", b"mp4", b"iso", b"M4", b"3g", b"avc", b"MSNV", b"dash", b"f4v", b"mmp4", b"XAVC")
@@ -169,12 +170,24 @@ def _decode(data: bytes, size: tuple[int, int] | None) -> Picture:
         stored.load()
         turn, damaged = orientation(stored)
         image, words = _to_rgb(stored)
+        words += ["the first of several pictures"] * _has_more_pictures(data, stored.format or "")
     image = image.transpose(TRANSPOSE[turn]) if turn > 1 else image
     full = image.height, image.width
     if size is not None and full != size:
         image = image.resize(size[::-1], Image.Resampling.BICUBIC, center_box(image.size, size[::-1]))
     image = image.copy() if image is stored else image  # without the file
     return Picture(image, full, _words(turn, damaged, words))
+
+
+def _has_more_pictures(data: bytes, kind: str) -> bool:
+    """Whether a file has further pages or frames. It is opened again, because looking for them may change the first."""
+    if kind not in SEVERAL_PICTURES:
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as stored:
+            return bool(getattr(stored, "is_animated", False))
+    except Exception:  # of a damaged second picture
+        return False
 
 
 def _decode_large(stored: ImageFile.ImageFile, size: tuple[int, int]) -> Picture:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import statistics
 import time
 import unicodedata
 import warnings
@@ -248,24 +249,31 @@ def cost_of_reading(listed: ClassFiles, size: tuple[int, int] | None = None) -> 
     return (time.monotonic() - began) / max(1, len(some)), images[0].nbytes if len(images) else 0
 
 
+def stored_sizes(listed: ClassFiles) -> set[tuple[int, int]]:
+    """Returns the different sizes, (height, width) upright, of the readable files, from their heads alone."""
+    with _pool() as pool:
+        sizes = pool.map(_size_or_none, [path for _, paths in listed.classes for path in paths])
+        return {size for size in sizes if size}
+
+
 def working_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """Returns the size, (height, width), at which images of several sizes are read.
 
-    It is the most frequent size, or the median height and width if less than a tenth of the images have that size. It
-    is a square of the shorter side if more than a tenth of the images have another aspect: a center crop to a square
-    loses least. Of the median size, it is the median of the shorter sides. It is reduced to `REDUCED_SIDE` if a side is
-    above `MAX_SIDE`.
+    It is the most frequent size, or the median height and width if less than a tenth of the images have that size, or
+    less than half of them and it is less than half of the median. It is a square of the shorter side if more than a
+    tenth of the images have another aspect: a center crop to a square loses least. Of the median size, it is the median
+    of the shorter sides. It is reduced to `REDUCED_SIDE` if a side is above `MAX_SIDE`.
 
     Args:
         sizes: (height, width) of each image, in pixels; at least one.
     """
     counts = Counter(sizes)
     (height, width), most = counts.most_common(1)[0]
-    shorter = min(height, width)
-    if most < MIN_SHARE * counts.total():
-        every = np.array(list(counts.elements()))
-        height, width = (int(side) for side in np.median(every, axis=0))
-        shorter = int(np.median(every.min(axis=1)))
+    shorter, share = min(height, width), most / counts.total()
+    median = int(statistics.median(min(size) for size in counts.elements()))
+    if share < MIN_SHARE or (share < 0.5 and 2 * shorter < median):  # the latter are thumbnails among photographs
+        height, width = (int(statistics.median(sides)) for sides in zip(*counts.elements(), strict=True))
+        shorter = median
     other = sum(count for (h, w), count in counts.items() if abs(h * width - w * height) > SAME_ASPECT * w * height)
     if other > OTHER_ASPECTS * counts.total():
         height = width = shorter

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +30,12 @@ LABEL_COLUMNS = frozenset(
     ("label", "labels", "class", "class_name", "classname", "species", "category", "target", "breed", "y")
 )
 DELIMITERS = ",;\t"
+SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?\r?\n', re.I)  # the first line for Excel
 MISSING = frozenset(("nan", "na", "n/a", "none", "null", "?", "-"))  # labels that may stand for no label
+PART_COLUMNS = frozenset(("split", "subset", "partition", "usage"))
+PART_FLAGS = frozenset(
+    ("is_train", "is_training", "is_training_image", "is_test", "is_val", "is_valid", "is_validation", "train", "test")
+)
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 ONES, ZEROS = frozenset(("1", "1.0", "true")), frozenset(("0", "0.0", "false"))  # of a one-hot table
 SHOWN = 10  # columns in a note
@@ -112,9 +118,12 @@ def _unused_columns(rows: "_Rows", used: set[int]) -> Iterator[str]:
     """Warnings of columns that divide the rows into parts such as train and test, which are all read."""
     for number in set(range(len(rows.columns))) - used:
         parts = {cell.lower() for cell in rows.column(number)} - {""}
-        if len(parts) > 1 and parts <= PARTS:
+        key = _key(rows.columns[number])
+        called = key in PART_COLUMNS or (key in PART_FLAGS and parts <= ONES | ZEROS)
+        if len(parts) > 1 and (called or parts <= PARTS):
+            listed = ", ".join(sorted(parts)[:SHOWN])
             yield (
-                f"warning: column {rows.called([number])} of {rows.name} has the parts {', '.join(sorted(parts))}, and "
+                f"warning: column {rows.called([number])} of {rows.name} has the parts {listed}, and "
                 "all rows are read; write a file of labels for each part"
             )
 
@@ -194,7 +203,10 @@ def _read(table: Path) -> _Rows:
         raise UserError(f"the file of labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{printable(table)} must be UTF-8; save it as CSV UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True, strict=True)
+    told = SEPARATOR_LINE.match(text)
+    delimiter = told[1] if told else delimiter_of(text)
+    text = text[told.end() :] if told else text
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         rows = [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
     except csv.Error as error:
@@ -258,10 +270,13 @@ def _label_columns(rows: _Rows, file: int) -> list[int]:
     rest = [number for number, name in enumerate(rows.columns) if number != file and _key(name)]
     keys = [_key(name) for name in rows.columns]
     named = [number for number in rest if keys[number] in LABEL_COLUMNS and not (keys[number] == "y" and "x" in keys)]
+    binary = [number for number in rest if {cell.lower() for cell in rows.column(number)} <= ONES | ZEROS]
+    # A class may be called target or label: a table of three or more columns with one 1 in each row is one-hot.
+    if len(binary) > 2 and binary == rest and _have_one_each(rows, binary):
+        named = []
     for candidates in (named, rest):
         if len(candidates) == 1:
             return candidates
-    binary = [number for number in rest if {cell.lower() for cell in rows.column(number)} <= ONES | ZEROS]
     if not named and len(binary) > 1 and binary == rest:
         if len({_normal(rows.columns[number]) for number in binary}) < len(binary):
             raise UserError(f"{rows.name} must have one column for each class, two of its columns have the same name")
@@ -271,6 +286,11 @@ def _label_columns(rows: _Rows, file: int) -> list[int]:
         f"{rows.name}: cannot recognize which of {rows.called(named or rest)} has the labels; give --label-columns "
         f"{rows.columns[file]},NAME{one_hot}"
     )
+
+
+def _have_one_each(rows: _Rows, numbers: Sequence[int]) -> bool:
+    """Whether each row has exactly one 1 in these columns."""
+    return all(sum(cells[number].lower() in ONES for number in numbers) == 1 for _, cells in rows.rows)
 
 
 def _chosen(rows: _Rows, files: _Files, columns: Sequence[str]) -> tuple[_Rows, int, list[int]]:

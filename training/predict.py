@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from common.errors import UserError
 from training.data.pipeline import plain_batches
 from training.fit.precision import precision
 
@@ -54,6 +55,9 @@ def predict_proba(model: keras.Model, images: np.ndarray, prediction: "Predictio
 
     Returns:
         float32 [n, classes].
+
+    Raises:
+        UserError: a probability is NaN or infinite.
     """
     first, *others = prediction.tta_transforms
     with precision(prediction.precision):
@@ -62,6 +66,8 @@ def predict_proba(model: keras.Model, images: np.ndarray, prediction: "Predictio
         if len(rows) and others:
             more = [_predict(model, transform(images[rows], name)) for name in others]
             probabilities[rows] = np.mean([probabilities[rows], *more], axis=0)
+    if not np.isfinite(probabilities).all():  # the class of NaN would be 0
+        raise UserError("the model's probabilities must be finite, and some are NaN; train it again")
     return probabilities
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import atomically, write_json
+from common.files import atomically, digest, write_json
 from training.fit.checkpoint import read_history
 from training.fit.finetune import CHECKPOINT, FINETUNED_WEIGHTS, HISTORY, WARMUP_HISTORY, init_recipe
 from training.fit.soup import soup_parts
@@ -50,7 +50,7 @@ def reuse_finetuning(out: Path, record: Record, runs: list[Path], val_rows: np.n
         UserError: a folder without a run, or its fine-tuning is not finished.
     """
     records = {run: _finished(run, record) for run in runs}
-    sources = [_finetunings(there, run) for run, there in records.items() if _holds_out(run, val_rows)]
+    sources = [_finetunings(there, run) for run, there in records.items() if _holds_out(run, there, val_rows)]
     if any(out.rglob(CHECKPOINT)):
         return True
     wanted = _finetunings(record, out)
@@ -86,11 +86,15 @@ def _finished(run: Path, wanted: Record) -> Record:
     return replace(record, backbone_sha256=wanted.backbone_sha256)
 
 
-def _holds_out(run: Path, val_rows: np.ndarray | None) -> bool:
+def _holds_out(run: Path, record: Record, val_rows: np.ndarray | None) -> bool:
     """Whether a run held out these images, as far as its files tell."""
     path = run_file(run, VAL)
-    if val_rows is None or not path.is_file():
+    if val_rows is None:
         return True
+    if record.val_sha256:
+        return record.val_sha256 == digest(val_rows)
+    if not path.is_file():  # of an earlier version, and not finished
+        return not len(val_rows)
     with np.load(path) as file:
         return "rows" not in file.files or np.array_equal(file["rows"], val_rows)
 

@@ -4,6 +4,7 @@ A run that was interrupted continues when its command is repeated.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -80,6 +81,7 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded |
         given = Path(inputs.backbone_weights).name
         print(f"{recipe.finetune.backbone.__name__} starts from random weights; --backbone-weights {given} is not used")
     record = make_record(name, recipe, images, weights, inputs.max_images)
+    record = replace(record, val_sha256=digest(split_rows(recipe.data, images)[1]))
     with open_run(out, record):
         data = split_and_balance(recipe, images)
         if (

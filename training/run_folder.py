@@ -89,6 +89,7 @@ class Record:
     backbone_weights: imagenet, none, or the name of a file.
     backbone_sha256: of that file; "" without one, and in runs of earlier versions.
     max_images: maximum number of images that were read; None: all.
+    val_sha256: of the rows that are held out; "" in runs of earlier versions.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Record:
     teacher_sha256: str = ""
     backbone_sha256: str = ""
     max_images: int | None = None
+    val_sha256: str = ""
 
     def differences(self, other: "Record") -> list[str]:
         """Names what another run chose differently, in words or as options of the command."""
@@ -190,6 +192,7 @@ def read_record(folder: Path) -> Record:
             teacher_sha256=str(fields.get("teacher_sha256", "")),
             backbone_sha256=str(fields.get("backbone_sha256", "")),
             max_images=None if fields.get("max_images") is None else int(fields["max_images"]),
+            val_sha256=str(fields.get("val_sha256", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); train the run again") from error
@@ -262,6 +265,11 @@ def _claim(out: Path, record: Record) -> None:
         raise UserError(
             f"{out} holds an unfinished run with another {field}; repeat its own command, or give another --out, with "
             f"--reuse {out} if its fine-tuning is finished and the same"
+        )
+    if there.val_sha256 and there.val_sha256 != record.val_sha256:
+        raise UserError(
+            f"{out} holds an unfinished run that holds out other images, drawn by another version of scikit-learn or "
+            "of this project, so it may have trained on those of now; give another --out"
         )
     if keras.backend.backend() not in there.versions:  # random states cannot be moved between backends
         backend = ", ".join(set(there.versions) - {"python", "keras"})

@@ -33,6 +33,7 @@ from competition.grade.journal import (
 )
 from competition.grade.labels import by_class_name
 from competition.grade.sandbox import NOT_STARTED, Isolation, interpreter_path, isolation
+from competition.grade.size import size_of_mixed
 from competition.grade.status import Steps
 from competition.grade.worker import Limits, Outcome, run, walk
 from competition.host.bundle import CLASSES, contract, program_files, shuffled, write_input, write_reference
@@ -120,7 +121,8 @@ class Rules:
     time_limit: seconds for all predictions.
     memory_limit_mb: memory of the whole process tree, in MB of 1,000,000 bytes.
     layout: a key of `LAYOUTS`.
-    size: (height, width) of the images in pixels; None: that of `load_images`, and 96×96 of synthetic images.
+    size: (height, width) of the images in pixels. None: that of `load_images`, of images of several sizes that of the
+        model's training images, and 96×96 of synthetic images.
     classes: number of classes of synthetic images, if the zip does not name its classes; None: 8.
     """
 
@@ -183,7 +185,8 @@ def grade(
     checks = inspect(path, rules.limit_mb)
     show("")
     labelled = data if isinstance(data, LabelledFolder) else LabelledFolder(data) if data else None
-    images = load_images(labelled.files(), rules.size) if labelled else _synthetic_images(rules)
+    passed = all(check.passed for check in checks)
+    images = _labelled_images(labelled, rules, Path(path) if passed else None) if labelled else _synthetic_images(rules)
     job = _Job(
         zip=Path(path),
         data=labelled,
@@ -239,6 +242,17 @@ def _synthetic_images(rules: Rules) -> Images:
     names = tuple(f"Species{number + 1}" for number in range(rules.classes or SYNTHETIC_CLASSES))
     images = draw_images(SYNTHETIC_IMAGES, len(names), side=max(height, width))[:, :height, :width]
     return Images(np.ascontiguousarray(images), np.zeros(SYNTHETIC_IMAGES, np.int64), names, ())
+
+
+def _labelled_images(labelled: LabelledFolder, rules: Rules, zip: Path | None) -> Images:
+    """The images with their labels, at the server's size if that is given. `zip` is None if its checks failed."""
+    listed = labelled.files()
+    mixed = size_of_mixed(zip, listed) if zip and not rules.size else None
+    images = load_images(listed, rules.size or mixed)
+    if not mixed:
+        return images
+    note = f"the images have several sizes and are read at the model's, {mixed[0]}×{mixed[1]}; if the server has others"
+    return replace(images, notes=(*images.notes, f"{note}, --size reads them as there"))
 
 
 def _missing_protection(isolated: Isolation) -> Iterator[str]:

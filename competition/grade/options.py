@@ -32,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         type=image_size,
-        help="N or HxW, of the images (default: the most frequent size, or the median; 96 for synthetic ones)",
+        help="N or HxW, of the server's images (default: that of --data; if these have several sizes, that of the "
+        "model's training images, or else the most frequent one; 96 for synthetic images)",
     )
     parser.add_argument(
         "--classes", type=whole_number, help="number of classes, without --data and if the zip does not name them"

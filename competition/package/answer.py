@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import UserError
+from common.labels import MISSING
 from competition.package.class_names import shortened
 
 KINDS = ("names", "positions", "one-based", "probability")  # the values of --answer; also probability:CLASS
@@ -26,6 +27,8 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: name.replace(" ", "_"),
     lambda name: re.sub(r"^([0-9]+)\.0+$", r"\1", name),  # 2.0, as a table with empty cells has it
 )
+# Values that stand for no answer, in lower case.
+PLACEHOLDERS = frozenset((*MISSING, "-1", "-1.0", "0.0", "unknown", "unlabeled", "placeholder", "dummy", "todo", "tbd"))
 
 
 @dataclass(frozen=True)
@@ -158,9 +161,10 @@ def _match_labels(values: set[str], column: str, names: Sequence[str], kind: str
         required = "must all be classes, or all be numbers"
         raise UserError(f"the values of {_called(column)} {required}, {both}; repair the sample")
     other = min(others)
+    told = "give --answer, or " if len(values) == 1 and other.lower() in PLACEHOLDERS else ""
     raise UserError(
         f"the values of {_called(column)} must be the model's classes or numbers from 0 to {last}, got {other!r}; "
-        f"{_fix(values, names)}"
+        f"{told}{_fix(values, names)}"
     )
 
 
@@ -319,8 +323,13 @@ def _told_probability(values: set[str], column: str, names: Sequence[str], named
 
 
 def _as_told(values: set[str], names: Sequence[str], kind: str) -> Answer:
-    """What --answer says, unless the sample contradicts it. Empty cells are placeholders."""
+    """What --answer says, unless the sample contradicts it. Empty cells are placeholders.
+
+    So is one of `PLACEHOLDERS` in all cells.
+    """
     values = values - {""}
+    if len(values) == 1 and not values <= set(names) and next(iter(values)).lower() in PLACEHOLDERS:
+        values = set()
     if kind == "names":
         other = sorted(value for value in values - set(names) if not is_number(value))
         if other:

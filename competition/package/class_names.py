@@ -1,6 +1,6 @@
-"""Reads a model's class names from its SavedModel, without TensorFlow and safely also from an untrusted file.
+"""Reads a model's class names and image size from its SavedModel, without TensorFlow and safely from untrusted files.
 
-The names are a constant that the SavedModel's signature `about` returns, see training/export.py. Only what leads to it
+They are constants that the SavedModel's signature `about` returns, see training/export.py. Only what leads to it
 is parsed: https://protobuf.dev/programming-guides/encoding describes the format, TensorFlow's .proto files the fields.
 """
 
@@ -15,6 +15,7 @@ MAX_FIELDS = 2_000_000  # that are read in all; the committed model needs 331
 MAX_STEPS = 20  # from the signature to the constant
 MAX_CLASSES = 10_000
 MAX_NAME = 255  # bytes, as of a folder
+MAX_SIDE = 4096  # pixels
 LISTED = 10  # of many classes, in a text
 VARINT, LENGTH_DELIMITED = 0, 2  # wire types
 FIXED_SIZES = {1: 8, 5: 4}  # wire type → bytes
@@ -31,10 +32,22 @@ def class_names(path: Path | str) -> tuple[str, ...] | None:
         equal, or one is too long or cannot be printed.
     """
     try:
-        names = _Reader(MAX_FIELDS).constant(np.memmap(path, mode="r").data, b"about", b"names")
+        names = _Reader(MAX_FIELDS).strings(np.memmap(path, mode="r").data, b"about", b"names")
     except (OSError, ValueError, IndexError, KeyError):
         return None
     return names if _are_usable(names) else None
+
+
+def model_size(path: Path | str) -> tuple[int, int] | None:
+    """Returns the (height, width) in pixels of the images that a model in a `saved_model.pb` was trained on.
+
+    None if the file is missing, damaged or without a size.
+    """
+    try:
+        height, width = _Reader(MAX_FIELDS).integers(np.memmap(path, mode="r").data, b"about", b"size")
+    except (OSError, ValueError, IndexError, KeyError):
+        return None
+    return (height, width) if min(height, width) > 0 and max(height, width) <= MAX_SIDE else None
 
 
 def listed_names(path: Path) -> tuple[str, ...] | None:
@@ -98,8 +111,27 @@ class _Reader:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def constant(self, saved_model: memoryview, signature: bytes, output: bytes) -> tuple[str, ...]:
-        """Follows an output of a signature through function calls and Identity nodes to its constant of strings."""
+    def strings(self, saved_model: memoryview, signature: bytes, output: bytes) -> tuple[str, ...]:
+        """The strings of a constant that a signature returns."""
+        values = list(self._values(self._constant(saved_model, signature, output), 8))
+        if max(map(len, values), default=0) > MAX_NAME:
+            raise ValueError("a name is too long")
+        return tuple(bytes(value).decode() for value in values)
+
+    def integers(self, saved_model: memoryview, signature: bytes, output: bytes) -> tuple[int, int]:
+        """The two integers of a constant that a signature returns; TensorFlow may store equal ones once."""
+        tensor = self._constant(saved_model, signature, output)
+        for number, value in self._fields(tensor):
+            if number == 4:  # the content as bytes
+                first, second = np.frombuffer(value, {8: "<i4", 16: "<i8"}.get(len(value), "<i1")).tolist()
+                return first, second
+            if number in (7, 10):  # int_val, int64_val
+                first, place = _varint(value, 0)
+                return first, _varint(value, place)[0] if place < len(value) else first
+        raise ValueError("the constant has no integers")
+
+    def _constant(self, saved_model: memoryview, signature: bytes, output: bytes) -> memoryview:
+        """Follows an output of a signature through function calls and Identity nodes to its constant, a TensorProto."""
         meta_graph = self._first(saved_model, 2)
         graph = self._first(meta_graph, 2)
         functions = {self._text(self._first(f, 1), 1): f for f in self._values(self._first(graph, 2), 1)}
@@ -110,10 +142,7 @@ class _Reader:
             node = nodes[name]
             attributes = self._map(node, 5)
             if b"value" in attributes:  # a Const
-                values = list(self._values(self._first(attributes[b"value"], 8), 8))
-                if max(map(len, values), default=0) > MAX_NAME:
-                    raise ValueError("a name is too long")
-                return tuple(bytes(value).decode() for value in values)
+                return self._first(attributes[b"value"], 8)
             if b"f" in attributes:  # a call of a function
                 function = functions[self._text(self._first(attributes[b"f"], 10), 1)]
                 returned = list(self._values(self._first(function, 1), 3))[int(index.rpartition(b":")[2] or 0)]

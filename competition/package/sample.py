@@ -138,7 +138,9 @@ def _read_rows(path: Path | str) -> tuple[list[list[str]], str]:
     try:
         delimiter = delimiter_of(Path(path).read_text("utf-8-sig"))
         rows = read_rows(Path(path), delimiter)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UserError("it must be UTF-8; give the competition's sample_submission.csv as it is") from error
+    except (OSError, csv.Error) as error:
         raise UserError(f"{error}; give the competition's sample_submission.csv") from error
     if not rows or len(rows[0]) < 2:
         raise UserError(

@@ -189,12 +189,53 @@ def test_classes_with_such_names_or_subfolders_are_listed_without_a_note(tmp_pat
         (("seg_train/1.jpg", "seg_test/1.jpg"), "seg_test, seg_train"),
         (("train/images/1.jpg", "test/images/1.jpg"), "train, test"),
         (("cat/1.jpg", "dog/1.jpg", "test/1.jpg"), "test"),
+        (("train/1.jpg", "unlabeled/1.jpg"), "train, unlabeled"),
+        (("images/1.jpg", "masks/1.jpg"), "masks"),
     ],
 )
 def test_folders_that_are_likely_parts_are_warned_of(tmp_path, paths, named):
     (note,) = list_classes(make(tmp_path, *paths)).notes
     found = re.match("warning: the folders (.*) are taken as classes, but are called as parts of a data set", note)
     assert set(found[1].split(", ")) == set(named.split(", "))
+
+
+@pytest.mark.parametrize("inner", ["masks", "test"])
+def test_subfolders_of_masks_or_test_images_are_warned_of(tmp_path, inner):
+    paths = [f"{name}/{sub}/1.jpg" for name in ("cat", "dog") for sub in ("images", inner)]
+    (note,) = list_classes(make(tmp_path, *paths)).notes
+    assert note.startswith(f"warning: the images in the subfolders {inner} of the classes are used like the others")
+
+
+def test_a_part_with_class_folders_beside_a_folder_without_is_refused(tmp_path):
+    make(tmp_path, "train/ant/1.png", "train/bee/1.png", "unlabeled/1.png")
+    with pytest.raises(UserError, match="got train among them, .* give .*/train, or rename it if it is a class$"):
+        list_classes(tmp_path)
+
+
+def test_class_folders_far_below_are_named(tmp_path):
+    make(tmp_path, "archive/data/ant/1.png", "archive/data/bee/1.png")
+    with pytest.raises(UserError, match="got only archive; give .*/archive/data$"):
+        list_classes(tmp_path)
+
+
+def test_a_class_that_is_a_broken_link_is_refused(tmp_path):
+    make(tmp_path, "ant/1.png", "bee/1.png")
+    (tmp_path / "cat").symlink_to("/mnt/not_mounted/cat")
+    with pytest.raises(UserError, match="cat is a link to /mnt/not_mounted/cat, which does not; mount its disk, or"):
+        list_classes(tmp_path)
+    (tmp_path / "cat").rename(tmp_path / ".cat")
+    assert [name for name, _ in list_classes(tmp_path).classes] == ["ant", "bee"]
+
+
+def test_archives_beside_the_classes_are_noted(tmp_path):
+    (note,) = list_classes(make(tmp_path, "ant/1.png", "bee/1.png", "cat.zip", "dog.tar.gz", ".old.zip")).notes
+    assert note == f"skipped 2 archives that are not unpacked, for example {tmp_path / 'cat.zip'}"
+
+
+@pytest.mark.parametrize(("name", "fix"), [("train.npz", "save each image as a PNG file"), ("train.zip", "unpack it")])
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path, name, fix):
+    with pytest.raises(UserError, match=f"{name} is a file; .*{fix}$"):
+        list_classes(make(tmp_path, name) / name)
 
 
 def test_a_part_beside_the_classes_that_it_holds_is_refused(tmp_path):

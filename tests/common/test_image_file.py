@@ -166,3 +166,13 @@ def test_a_video_is_not_read_into_memory(tmp_path, kind):
 def test_no_image_is_taken_for_a_video(tmp_path, name):
     Image.new("RGB", (32, 32), "green").save(tmp_path / "image", name)
     assert read_file(tmp_path / "image") == (tmp_path / "image").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_first_of_several_pictures_is_read_with_a_word(tmp_path, kind, count):
+    pictures = [Image.new("RGB", (8, 8), (40 * number, 0, 0)) for number in range(count)]
+    pictures[0].save(tmp_path / "image", kind, save_all=count > 1, append_images=pictures[1:])
+    image, words = read_image(tmp_path / "image")
+    assert np.asarray(image).max() < 8
+    assert ("the first of several pictures" in words) == (count > 1)

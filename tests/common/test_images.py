@@ -327,6 +327,9 @@ def test_unknown_classes_are_refused_and_both_sides_are_named():
         ([(20, 30)] * 8 + [(30, 20)], (20, 20)),
         ([(333, 500), (500, 333), (400, 600)], (333, 333)),
         ([(600, 900), (900, 600)], (384, 384)),
+        ([(16, 16)] * 12 + [(400 + row, 400 + row) for row in range(88)], (437, 437)),  # thumbnails
+        ([(16, 16)] * 12 + [(30 + row % 2, 30 + row % 2) for row in range(18)], (16, 16)),
+        ([(16, 16)] * 60 + [(400 + row, 400 + row) for row in range(40)], (16, 16)),
     ],
 )
 def test_most_frequent_size_is_taken_if_it_is_small(sizes, expected):

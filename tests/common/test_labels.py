@@ -107,6 +107,27 @@ def test_flags_beside_other_columns_are_no_classes(listed, names):
         listed(table)
 
 
+@pytest.mark.parametrize("name", ["target", "label", "species", "class"])
+def test_a_one_hot_table_may_have_a_class_that_is_called_as_labels(listed, name):
+    table = f"image,oak,ash,{name}\na,1,0,0\nb,0,1,0\nc,0,0,1\nd,1,0,0\n"
+    classes, notes = listed(table)
+    assert classes == {"ash": ["b.jpg"], "oak": ["a.jpg", "sub/d.jpg"], name: ["c.jpg"]}
+    assert f"3 columns are one-hot (oak, ash, {name})" in notes[0]
+
+
+def test_a_column_of_labels_beside_flags_is_used(listed):
+    classes, _ = listed("image,is_new,is_old,label\na,1,0,0\nb,0,1,1\nc,1,0,0\nd,1,0,0\n")
+    assert list(classes) == ["0", "1"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("line", ["sep={}", '"sep={}"', "SEP={}"])
+def test_the_line_of_excels_separator_is_no_header(listed, separator, line):
+    table = (line.format(separator) + "\r\n" + HEAD + ROWS).replace("\r\nimage,", f"\r\nimage{separator}")
+    first, _, rest = table.partition("\r\n")
+    assert listed(first + "\r\n" + rest.replace(",", separator))[0] == EXPECTED
+
+
 def test_the_columns_of_a_one_hot_table_are_named(listed):
     assert "; 2 classes" in listed(ONE_HOT)[1][0] and "2 columns are one-hot (oak, ash)" in listed(ONE_HOT)[1][0]
 
@@ -249,6 +270,25 @@ def test_a_column_of_parts_is_warned_of(tmp_path, values, warned):
     notes = list_labelled(tmp_path, tmp_path / "all.csv").notes
     warning = "warning: column data set of all.csv has the parts test, train, and all rows are read"
     assert any(note.startswith(warning) for note in notes) == warned
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "warned"),
+    [
+        ("is_train", "1010", True),
+        ("is_training_image", "0110", True),
+        ("Is-Test", ("True", "False", "True", "True"), True),
+        ("split", "abba", True),
+        ("is_train", "1111", False),
+        ("is_train", "1234", False),
+        ("is_new", "1010", False),
+        ("fold", "0123", False),
+    ],
+)
+def test_a_column_that_is_called_as_parts_is_warned_of(listed, column, values, warned):
+    rows = "".join(f"{row},{value}\n" for row, value in zip(ROWS.split(), values, strict=True))
+    _, notes = listed(f"image,label,{column}\n{rows}")
+    assert any(f"column {column} of train.csv has the parts" in note for note in notes) == warned
 
 
 def test_a_column_of_parts_with_an_empty_cell_is_warned_of(listed):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import NAMES, ROOT, load_module, tiny_network, tiny_submission
 
+from common.errors import UserError
 from competition.synthetic import draw_images
 from training.config.recipe import Prediction
 from training.predict import TTA_TRANSFORMS, needs_square, predict_proba, transform
@@ -118,3 +119,11 @@ def test_threshold_averages_some_images_and_not_others(trained_network):
     assert 0 < uncertain.sum() < len(IMAGES)
     np.testing.assert_allclose(mixed, np.where(uncertain[:, None], averaged, first), atol=1e-5)
     assert np.abs(averaged - first).max() > 0.05
+
+
+def test_probabilities_that_are_nan_are_refused():
+    """Their class would be 0."""
+    pixels = keras.Input((4, 4, 3))
+    output = keras.layers.Lambda(lambda x: keras.ops.mean(x, axis=(1, 2)) * np.nan)(pixels)
+    with pytest.raises(UserError, match="probabilities must be finite, and some are NaN"):
+        predict_proba(keras.Model(pixels, output), np.zeros((2, 4, 4, 3), np.uint8), Prediction())

@@ -371,6 +371,21 @@ def test_bad_input_is_one_line(photos, tmp_path, monkeypatch, capsys, options, w
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_call_that_was_stopped_before_its_plan_is_repeated(photos, tmp_path, monkeypatch, capsys):
+    """For example because the disk was full."""
+
+    def full(path, value):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    out = tmp_path / "p.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr("training.predict_folder.command.write_json", full)
+        assert predict(photos, out) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert predict(photos, out) == 0
+    assert len(rows_of(out)) == 6
+
+
 @pytest.mark.parametrize("package", ["pyarrow", "ray"])
 def test_missing_optional_package_is_named(photos, tmp_path, monkeypatch, capsys, package):
     for name in (package, "pyarrow.parquet"):  # the latter may have been imported before

@@ -12,7 +12,7 @@ import pytest
 from helpers import change, shrunk, tiny
 
 from common.errors import InUse, UserError
-from common.files import locked
+from common.files import digest, locked
 from common.images import load_folder
 from competition.synthetic import draw_folder
 from training.commands.train import in_precision
@@ -99,6 +99,12 @@ def reusing(folder, *runs, require=False):
     return Inputs(folder / "train", "none", None, runs, require)
 
 
+def with_split(folder, sha256):
+    """Changes the hash of the images that a run holds out; earlier versions have none."""
+    record = saved(folder)
+    (folder / "run.json").write_text(json.dumps({**record, "val_sha256": sha256}), "utf-8")
+
+
 def saved(folder):
     """What `run.json` says."""
     return json.loads((folder / "run.json").read_text("utf-8"))
@@ -114,6 +120,19 @@ def test_a_finished_fine_tuning_is_reused_though_the_head_failed(
         train(change(BASE, views=3), "base", Inputs(reuse_data / "train", "none"), unfinished)
     train(BASE, "base", reusing(reuse_data, unfinished, require=True), tmp_path / "again")
     assert saved(tmp_path / "again")["finetuning_of"] == str(unfinished)
+
+
+def test_an_unfinished_run_with_another_split_is_not_continued(reuse_data, base_run, tmp_path, no_epochs):
+    """Its epochs trained on images that are held out now."""
+    unfinished = shutil.copytree(base_run, tmp_path / "unfinished")
+    (unfinished / "metrics.json").unlink()
+    inputs = Inputs(reuse_data / "train", "none")
+    with_split(unfinished, "0" * 64)
+    with pytest.raises(UserError, match="unfinished run that holds out other images, drawn by another version"):
+        train(BASE, "base", inputs, unfinished)
+    with_split(unfinished, "")  # of an earlier version
+    train(BASE, "base", inputs, unfinished)
+    assert (unfinished / "metrics.json").is_file()
 
 
 # The lock
@@ -205,11 +224,16 @@ def test_an_unfinished_run_cannot_be_reused(reuse_data, base_run, tmp_path, no_e
         train(SVM, "svm", reusing(reuse_data, unfinished), tmp_path / "svm")
 
 
-def test_a_run_that_held_out_other_images_is_not_reused(reuse_data, base_run, tmp_path, no_epochs):
+@pytest.mark.parametrize("version", ["now", "earlier", "earlier, unfinished"])
+def test_a_run_that_held_out_other_images_is_not_reused(reuse_data, base_run, tmp_path, no_epochs, version):
+    """Another version of scikit-learn may draw other folds of groups."""
     other = shutil.copytree(base_run, tmp_path / "other")
     with np.load(other / "val.npz") as file:
         arrays = dict(file)
     np.savez(other / "val.npz", **{**arrays, "rows": arrays["rows"][::-1] + 1})
+    with_split(other, digest(arrays["rows"][::-1] + 1) if version == "now" else "")
+    if "unfinished" in version:
+        (other / "val.npz").unlink()
     with pytest.raises(UserError, match="--reuse: no run among .*other has the fine-tuning"):
         train(SVM, "svm", reusing(reuse_data, other, require=True), tmp_path / "svm")
 

@@ -125,7 +125,7 @@ def clearly_worse(after: np.ndarray, before: np.ndarray, labels: np.ndarray) -> 
     """Whether a model is worse than another by more than chance: a one-sided sign test on the images they differ in.
 
     Held-out images are often few: of 87, two models that are equally good differ by several images. Of fewer than 8,
-    the test could not tell the worst model from the best, so any difference counts.
+    even a model that loses three of them could be kept, so any difference counts.
 
     Args:
         after: probabilities [n, classes] of the model.

@@ -27,6 +27,7 @@ from training.run_folder import (
     package_versions,
     read_metrics,
     read_record,
+    saved_probabilities,
 )
 from training.trained import finetuned_model
 
@@ -67,7 +68,9 @@ def auto(inputs: Inputs, out: Path, minutes: float) -> float | None:
         search.finetune()
         search.train_on_all()
         search.draw_confusion()
-        held_out = "" if plan.accuracy is None else f"{plan.accuracy:.1%} on the held-out images; "
+        held_out = (
+            "" if plan.accuracy is None else f"{plan.accuracy:.1%} on the held-out images, which also selected it; "
+        )
         plan.finished = True
         plan.say(f"best: {held_out}see {out / BEST}")
     return plan.accuracy
@@ -254,7 +257,7 @@ class Search:
 def _held_out(folder: Path) -> np.ndarray:
     """The saved probabilities of the held-out images."""
     with np.load(folder / VAL) as file:
-        return file["probabilities"]
+        return saved_probabilities(file, folder / VAL)
 
 
 def _described(head: Head) -> str:

@@ -148,12 +148,20 @@ def _with_copies(images: Images, source: Images, views: Views) -> Images:
 
 
 def rand_augment(seed: int) -> keras.Layer:
-    """Two random color or geometric operations (E. D. Cubuk et al., "RandAugment", CVPR workshops 2020)."""
+    """Two random color or geometric operations, as Keras' `RandAugment` draws them.
+
+    Unlike E. D. Cubuk et al. ("RandAugment", CVPR workshops 2020), the operations are the same for all images of a
+    batch, and their strengths have one sign: images are rotated by 0 to 108 degrees in one direction, for example.
+    """
     return keras.layers.RandAugment(value_range=(0, 255), num_ops=2, factor=0.3, seed=seed)
 
 
 def cut_mix(seed: int) -> keras.Layer:
-    """A rectangle of another image, labels mixed by area (S. Yun et al., "CutMix", ICCV 2019)."""
+    """A rectangle of another image, labels mixed by area (S. Yun et al., "CutMix", ICCV 2019).
+
+    Keras draws the parameter of the Beta distribution from 0 to `factor` for each batch, where the paper has 1. So more
+    of the rectangles are very small or very large.
+    """
     return keras.layers.CutMix(factor=1.0, seed=seed)
 
 

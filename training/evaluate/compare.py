@@ -18,8 +18,9 @@ from training.evaluate.plots import plot_ranges
 from training.evaluate.rows import Row, by_recipe, class_f1, epochs_text, read_rows, reported, seeds_text, write_rows
 from training.model.backbones import PRETRAINED
 from training.recipes import RENAMED, load_recipe, recipe_names, recipe_summary
-from training.run_folder import Record, read_metrics, read_record
+from training.run_folder import Record, best_of, read_metrics, read_record
 
+OF_AUTO = "auto: "  # before the folder's name, because each of its models has a recipe of its own
 RARE = ("Species1", "Species6")  # the classes that the report watched
 HEADER = """# Experiments
 
@@ -68,9 +69,9 @@ def compare(folders: list[Path], table: Path, out: Path) -> list[str]:
 
 
 def collect(folder: Path) -> Row:
-    """The row of a finished run. Raises a UserError for anything else."""
-    record, metrics = read_record(folder), read_metrics(folder)
-    name = RENAMED.get(record.name, record.name)
+    """The row of a finished run, or of the best one of `auto`. Raises a UserError for anything else."""
+    record, metrics = read_record(best_of(folder)), read_metrics(best_of(folder))
+    name = RENAMED.get(record.name, record.name) if best_of(folder) == folder else f"{OF_AUTO}{folder.name}"
     planned = load_recipe(name) if name in recipe_names() else record.recipe
     test = metrics.get("test")
     try:
@@ -145,7 +146,10 @@ def _order(groups: dict[str, list[Row]]) -> dict[str, list[str]]:
     return {
         "The report's experiments": sum(of_report, []) if set(recipes.values()) & set(report) else [],
         "Our own": [name for name in groups if recipes[name] in known and recipes[name] not in report],
-        "Recipes of earlier versions": [name for name in groups if recipes[name] not in {*known, *report}],
+        "Models of auto": [name for name in groups if recipes[name].startswith(OF_AUTO)],
+        "Recipes of earlier versions": [
+            name for name in groups if recipes[name] not in {*known, *report} and not recipes[name].startswith(OF_AUTO)
+        ],
     }
 
 

@@ -28,6 +28,8 @@ from training.run_folder import (
     saved_probabilities,
 )
 
+SCORES = "crossval.json"
+
 
 def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 5, seeds: int = 1) -> dict | None:
     """Trains the missing folds and gathers the predictions of all.
@@ -74,6 +76,8 @@ def crossval(recipe: Recipe, name: str, inputs: Inputs, out: Path, folds: int = 
             if (folder / METRICS).is_file():
                 print(f"{folder}: finished")
                 continue
+            for stale in (OUT_OF_FOLD, SCORES) if seed == 0 else ():  # of folds that were removed
+                (out / stale).unlink(missing_ok=True)
             try:
                 train(_of_fold(recipe, seed, fold), name, _reusing(inputs, folder.name), folder, (images, test))
             except Finished:  # by another process, in the meantime
@@ -139,7 +143,7 @@ def gather(recipe: Recipe, name: str, images: Images, out: Path, seeds: int) -> 
     _plot_calibration(
         calibration(images.labels, probabilities[0]), result["calibration_error"], out / "calibration.png"
     )
-    write_json(out / "crossval.json", result)
+    write_json(out / SCORES, result)
     return result
 
 

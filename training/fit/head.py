@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,7 +159,10 @@ def fit_linear(recipe: Recipe, features: Features) -> keras.Model:
     x = keras.ops.convert_to_numpy(scaler(features.train[:, rows].reshape(-1, width)))
     y = np.tile(labels[rows], len(features.train))
     weights = "balanced" if recipe.data.class_weights else None
-    model = LogisticRegression(C=recipe.head.c, class_weight=weights, max_iter=LINEAR_STEPS, tol=1e-3).fit(x, y)
+    model = LogisticRegression(C=recipe.head.c, class_weight=weights, max_iter=LINEAR_STEPS, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # half as many images are enough
+        model.fit(x, y)
     kernel, bias = model.coef_.T, model.intercept_
     if len(features.names) == 2:  # scikit-learn has one logit for two classes
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.array([-bias[0], bias[0]]) / 2

@@ -143,8 +143,9 @@ def _check(job: Job) -> None:
 def _opened(job: Job, model: str) -> Iterator[Listing]:
     """Creates the folder of the parts, or opens that of an unfinished call. Deletes it after success."""
     parts = job.parts
-    visible = [path for path in parts.iterdir() if not path.name.startswith(".")] if parts.is_dir() else []
-    if visible and not (parts / PLAN).is_file():
+    names = [path.name for path in parts.iterdir()] if parts.is_dir() else []
+    # A call that was stopped before it wrote its plan leaves the list of files.
+    if any(not name.startswith(".") and name != FILES for name in names) and not (parts / PLAN).is_file():
         raise UserError(f"{printable(parts)} holds other files; remove it, or give another --out")
     parts.mkdir(parents=True, exist_ok=True)
     with locked(parts / LOCK, f"the folder {parts}"):

@@ -4,11 +4,12 @@ import zipfile
 
 import pytest
 from helpers import stub, stub_zip
+from PIL import Image
 
 from common.errors import UserError
 from competition.grade.grade import Rules, grade
 from competition.package.build import build
-from competition.synthetic import draw_folder
+from competition.synthetic import draw_folder, draw_images
 from training.config.recipe import Prediction
 from training.export import export
 from training.trained import TrainedModel
@@ -79,3 +80,51 @@ def test_an_interpreter_without_the_packages_is_not_blamed_on_the_zip(tmp_path, 
     python.chmod(0o755)
     with pytest.raises(UserError, match=f"--python .*has numpy.*does not find {missing}.*environment"):
         grade(stub_zip(tmp_path / "own.zip", stub()), rules=Rules(layout="an2dl2024"), python=python)
+
+
+@pytest.fixture
+def several_sizes(tmp_path):
+    """Images of two classes, most of them 40×128 and some 64×128."""
+    for label in range(2):
+        folder = tmp_path / "test" / f"class {label}"
+        folder.mkdir(parents=True)
+        for number, height in enumerate((40, 40, 40, 64)):
+            leaf = draw_images(1, seed=4 * label + number, side=128)[0]
+            Image.fromarray(leaf[:height]).save(folder / f"{number}.png")
+    return tmp_path / "test"
+
+
+def graded_at(expected, folder, tmp_path, size=None):
+    """The notes on images that a submission, whose model was trained at 64×128, is given at the expected size."""
+    import keras
+
+    pixels = keras.Input((64, 128, 3))
+    output = keras.layers.Dense(2, activation="softmax")(keras.layers.GlobalAveragePooling2D()(pixels))
+    export(
+        TrainedModel(keras.Model(pixels, output), ("class 0", "class 1"), Prediction()), tmp_path / "SubmissionModel"
+    )
+    path = stub_zip(tmp_path / "own.zip", stub(f"good % 2 if x.shape[1:3] == {expected} else 1 / 0"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.write(tmp_path / "SubmissionModel" / "saved_model.pb", "SubmissionModel/saved_model.pb")
+    result = grade(path, folder, Rules(layout="an2dl2024", size=size))
+    assert result.passed, [check for check in result.checks if not check.passed]
+    return " ".join(result.notes)
+
+
+def test_images_of_several_sizes_are_read_at_the_models(several_sizes, tmp_path):
+    """As by `predict`. At the most frequent size, other parts of them could be cropped."""
+    notes = graded_at((64, 128), several_sizes, tmp_path)
+    assert "several sizes and are read at the model's, 64×128; if the server has others, --size" in notes
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_other_images_are_read_at_the_given_size_or_at_their_own(several_sizes, tmp_path, given):
+    if not given:
+        for path in several_sizes.glob("*/3.png"):
+            path.unlink()
+    assert "several sizes" not in graded_at((40, 128), several_sizes, tmp_path, (40, 128) if given else None)
+
+
+def test_images_of_several_sizes_are_read_at_the_most_frequent_if_the_zip_names_none(several_sizes, tmp_path):
+    path = stub_zip(tmp_path / "own.zip", stub("good % 2 if x.shape[1:3] == (40, 40) else 1 / 0"))
+    assert grade(path, several_sizes, Rules(layout="an2dl2024")).passed

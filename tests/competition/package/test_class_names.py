@@ -14,7 +14,7 @@ from competition.grade.grade import Rules, grade
 from competition.grade.report import report
 from competition.package import class_names as module
 from competition.package.build import describe
-from competition.package.class_names import class_names, listed_names, order_note
+from competition.package.class_names import class_names, listed_names, model_size, order_note
 
 pytestmark = pytest.mark.integration
 
@@ -48,6 +48,30 @@ def test_names_keep_their_order_and_encoding(tmp_path, names):
 )
 def test_names_that_no_class_folders_can_have_are_not_used(tmp_path, names):
     assert class_names(export(tmp_path, names)) is None
+
+
+@pytest.mark.parametrize("kind", [tf.int32, tf.int64])
+@pytest.mark.parametrize("size", [(96, 96), (64, 128), (1, 4096)])
+def test_size_of_the_training_images(tmp_path, size, kind):
+    about = tf.function(lambda: {"size": tf.constant(size, kind)}, input_signature=[])
+    module = tf.Module()
+    module.about = about
+    tf.saved_model.save(module, str(tmp_path), {"about": about})
+    assert model_size(tmp_path / GRAPH) == size
+
+
+def test_size_of_the_committed_model():
+    assert model_size(ROOT / "submission" / "SubmissionModel" / GRAPH) == (96, 96)
+
+
+@pytest.mark.parametrize("size", [(0, 96), (-1, 5), (96, 4097)])
+def test_size_that_no_images_have_is_not_used(tmp_path, size):
+    about = tf.function(lambda: {"size": tf.constant(size)}, input_signature=[])
+    module = tf.Module()
+    module.about = about
+    tf.saved_model.save(module, str(tmp_path), {"about": about})
+    assert model_size(tmp_path / GRAPH) is None
+    assert model_size(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize(

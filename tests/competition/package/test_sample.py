@@ -280,6 +280,16 @@ def test_numbers_in_names_do_not_matter_if_the_user_says_what_the_answers_are(to
     assert match_values({"1"}, "label", ANIMALS, told).kind == told
 
 
+@pytest.mark.parametrize("placeholder", ["-1", "0.0", "unknown", "?", "NaN"])
+@pytest.mark.parametrize("told", ["names", "positions", "one-based"])
+def test_one_value_in_all_rows_is_a_placeholder_if_the_user_says_what_the_answers_are(placeholder, told):
+    assert match_values({placeholder}, "label", ANIMALS, told) == match_values({""}, "label", ANIMALS, told)
+    with pytest.raises(UserError, match="give --answer"):
+        match_values({placeholder}, "label", ANIMALS)
+    with pytest.raises(UserError, match=f"--answer {told} needs"):
+        match_values({placeholder, "also"}, "label", ANIMALS, told)
+
+
 PROBABILITY = {
     "column of a class": (BINARY, {"0.5"}, "cat", 0),
     "the other column": (BINARY, {"0.0"}, "dog", 1),

@@ -190,3 +190,18 @@ def test_the_command_line_takes_a_teacher(taught, tmp_path, monkeypatch, capsys)
     assert run.teacher_sha256 == fold.teacher_sha256 != ""
     assert cli.main(["run", "small", *arguments[:-2], "--out", str(tmp_path / "other")]) == 2
     assert "give --teacher" in capsys.readouterr().err
+
+
+def test_predictions_of_removed_folds_are_no_teacher(taught, tmp_path, monkeypatch):
+    """A cross-validation that begins anew in a folder removes what was gathered there."""
+    folder = shutil.copytree(taught / "folds", tmp_path / "folds")
+    for fold in folder.glob("seed0-fold*"):
+        shutil.rmtree(fold)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.evaluate.crossval.train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        crossval(change(RECIPE), "small", Inputs(taught / "leaves", "none"), folder, 2)
+    assert not (folder / OUT_OF_FOLD).exists() and not (folder / "crossval.json").exists()

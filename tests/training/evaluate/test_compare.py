@@ -194,6 +194,15 @@ def test_rows_are_replaced_and_those_of_other_runs_are_kept(tested_runs, compare
     assert table(out)["class_weights"]["accuracy"] != "–"
 
 
+def test_runs_of_auto_are_rows_of_their_own(compared_runs, tmp_path):
+    for name in ("mine", "yours"):
+        shutil.copytree(compared_runs / "online", tmp_path / name / "best")
+    assert compare([tmp_path / "mine", tmp_path / "yours"], tmp_path / "rows.csv", tmp_path / "table.md") == []
+    assert [row.recipe for row in read_rows(tmp_path / "rows.csv")] == ["auto: mine", "auto: yours"]
+    text = (tmp_path / "table.md").read_text("utf-8")
+    assert "## Models of auto\n" in text and "| `auto: mine` |" in text and "Recipes of earlier" not in text
+
+
 def test_another_csv_file_is_refused_and_not_changed(tested_runs, tmp_path, capsys):
     (tmp_path / "rows.csv").write_text("name,marks\nAda,30\n")
     assert run_compare(tmp_path / "table.md", *tested_runs) == 2
