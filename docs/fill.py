@@ -54,10 +54,17 @@ STEPS = (
     ("+ 30 epochs in a second cycle, logit adjustment", "released", "released_full with head.views=4"),
     ("Head trained on flips and rotations", "released_full", "released_full"),
 )
-# Cross-validations: text, folder in results/folds, recipe and settings. Each is compared with the one before.
+# Cross-validations: text, folder in results/folds, recipe and settings. The second one is compared with the first, the
+# others with the second.
 FOLD_STEPS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("Head trained on random views (`head.views=4`)", "augmented_head", "released", {"head.views": 4}),
     ("Head trained on flips and rotations: the released recipe", "released", "released", {}),
+    (
+        "Second cycle and head distilled (`teacher_share=0.5`)",
+        "distilled",
+        "released",
+        {"finetune.teacher_share": 0.5, "head.teacher_share": 0.5},
+    ),
     ("Third cycle: 12 epochs at 224×224, CutMix or MixUp (`third_cycle`)", "third_cycle", "third_cycle", {}),
 )
 FOLDS = 5
@@ -152,18 +159,17 @@ def _folds() -> dict[str, str]:
     }
     heads = ("step", "folds", "images", "out of fold", "paired difference", "p", "log loss", "minutes per fold")
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-    last = None
     for step, name, *_ in FOLD_STEPS:
         folder = RESULTS / "folds" / name
+        compared = None if folder == before else before if folder == released else released
         scores, runs, minutes = _out_of_fold(folder), finished_folds(folder), _minutes(folder)
-        reused = last is not None and minutes.items() <= _minutes(last).items()
+        reused = compared is not None and minutes.items() <= _minutes(compared).items()
         took = "reused" if reused else f"{sum(minutes.values()) / len(minutes):.0f}"
         each = ", ".join(percent(_run_metrics(run)["accuracy"]) for run in runs)
         interval = " to ".join(map(percent, scores["interval95"]))
         cells = [each, f"{scores['images']:,}", f"{percent(scores['accuracy'])} ({interval})"]
-        cells += [*_difference(last, folder), f"{_log_loss(folder):.3f}", took]
+        cells += [*_difference(compared, folder), f"{_log_loss(folder):.3f}", took]
         lines.append(f"| {step} | {' | '.join(cells)} |")
-        last = folder
     found["folds.steps"] = "\n" + "\n".join(lines) + "\n"
     return found
 
