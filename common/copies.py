@@ -60,7 +60,7 @@ def near_copies(thumbnails: np.ndarray, labels: np.ndarray) -> np.ndarray:
     earlier = np.full(len(labels), -1, np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        for later, before in _near_pairs(thumbnails[rows], thumbnails[rows]):
+        for later, before in _near_pairs(thumbnails[rows], thumbnails[rows], earlier=True):
             in_order = before < later
             earlier[rows[later[in_order]]] = rows[before[in_order]]
     return earlier
@@ -88,12 +88,16 @@ def near_copies_in(
     return found
 
 
-def _near_pairs(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (rows of `one`, rows of `other`) of thumbnails that look nearly the same, some at once."""
+def _near_pairs(one: np.ndarray, other: np.ndarray, earlier: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (rows of `one`, rows of `other`) of thumbnails that look nearly the same, some at once.
+
+    With `earlier`, rows of `other` that come after those of `one` are mostly left out, which saves half of the time.
+    """
     (hashes, levels), (other_hashes, other_levels) = (_hashed(thumbnails) for thumbnails in (one, other))
     step = max(1, BLOCK // len(other))
     for start in range(0, len(one), step):
-        bits = _count_bits(hashes[start : start + step, None] ^ other_hashes[None])
+        compared = other_hashes[: start + step] if earlier else other_hashes
+        bits = _count_bits(hashes[start : start + step, None] ^ compared[None])
         rows, other_rows = np.nonzero(bits <= MAX_BITS)
         alike = np.abs(levels[start + rows] - other_levels[other_rows]).mean(axis=1) <= MAX_DIFFERENCE
         yield start + rows[alike], other_rows[alike]

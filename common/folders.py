@@ -126,7 +126,7 @@ def list_classes(folder: Path | str) -> ClassFiles:
             f"the folder of class folders must exist; there is no folder {printable(folder)}, check the path"
         )
     entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
-    _require_no_broken_links(entries)
+    broken = _broken_links(entries)
     every = [path for path in entries if path.is_dir()]
     skipped = [file for path in every if is_hidden(path.name) for file in walk_files(path)[0]]
     classes = []
@@ -142,6 +142,7 @@ def list_classes(folder: Path | str) -> ClassFiles:
     loose = [path for path in entries if path.is_file() and not is_hidden(path.name)]
     for kind, chosen in (
         ("images that are in no class folder", [path for path in loose if has_image_extension(path)]),
+        ("broken links", broken),
         ("archives that are not unpacked", [path for path in loose if path.suffix.lower() in ARCHIVES]),
     ):
         if chosen:
@@ -149,14 +150,16 @@ def list_classes(folder: Path | str) -> ClassFiles:
     return ClassFiles(tuple(classes), tuple(skipped), tuple(notes))
 
 
-def _require_no_broken_links(entries: Sequence[Path]) -> None:
-    """Raises a UserError for a link to nothing: it may be a class on a disk that is not mounted."""
-    for path in entries:
-        if path.is_symlink() and not path.exists() and not is_hidden(path.name):
+def _broken_links(entries: Sequence[Path]) -> list[Path]:
+    """The links to nothing. Raises a UserError for one that may be a class on a disk that is not mounted."""
+    broken = [path for path in entries if path.is_symlink() and not path.exists() and not is_hidden(path.name)]
+    for path in broken:
+        if not path.suffix and not path.readlink().suffix:  # else it is the link of a file
             raise UserError(
                 f"class folders must exist, {printable(path)} is a link to {printable(path.readlink())}, which does "
                 "not; mount its disk, or remove the link"
             )
+    return broken
 
 
 def warnings_of_names(names: Sequence[str], where: str) -> Iterator[str]:
@@ -206,8 +209,8 @@ def walk_files(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(files, key=lambda path: natural_key(str(path))), sorted(hidden)
 
 
-def _subfolders(folder: Path) -> set[str]:
-    """The names of the visible folders in a folder that contain a visible file."""
+def subfolders(folder: Path) -> set[str]:
+    """Returns the names of the visible folders in a folder that contain a visible file."""
     return {
         path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name) and walk_files(path)[0]
     }
@@ -222,9 +225,9 @@ def _check_count(folder: Path, names: list[str]) -> None:
         fix = "move its images there, or give a CSV file of their labels (--labels)"
     if names:
         inside = folder / names[0]
-        while len(subfolders := _subfolders(inside)) == 1:
-            inside /= subfolders.pop()
-        if subfolders:
+        while len(inner := subfolders(inside)) == 1:
+            inside /= inner.pop()
+        if inner:
             fix = f"give {printable(inside)}"
     raise UserError(f"{printable(folder)} must contain at least two class folders, got {got}; {fix}")
 
@@ -250,7 +253,8 @@ def _check_level(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> l
                 f"{printable(folder)} must contain class folders, got {printable(name)} among them, which holds "
                 f"folders of the same names; give {printable(folder / name)}, or move it elsewhere"
             )
-    if any(name in parts for name in holders) and not all(inner.values()):
+    others = [name for name in inner if name not in parts and not BESIDE.fullmatch(name)]
+    if not others and any(name in parts for name in holders):
         best = next(name for name in holders if name in parts)
         raise UserError(
             f"{printable(folder)} must contain class folders, got {printable(best)} among them, which holds folders "
@@ -260,21 +264,28 @@ def _check_level(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> l
 
 
 def _notes_of_level(names: list[str], parts: list[str], shared: set[str]) -> Iterator[str]:
-    """At most one note, of class folders or of subfolders of theirs that are called as something else.
+    """Notes of class folders, or of subfolders of theirs, that are called as something else.
 
     Args:
         names: of the class folders.
         parts: those that are called as parts of a data set.
         shared: names of subfolders that several classes have.
     """
-    beside = [name for name in names if BESIDE.fullmatch(name)]
+    # The classes mask and no_mask, for example, are about masks.
+    folded = [name.lower() for name in names]
+    beside = [name for name in names if BESIDE.fullmatch(name) and sum(name.lower()[:4] in one for one in folded) == 1]
     used_too = sorted((name for name in shared if PART.fullmatch(name) or BESIDE.fullmatch(name)), key=natural_key)
-    if beside or any(name.lower() != "train" for name in parts):  # a train is also a vehicle
+    if any(name.lower() != "train" for name in parts):  # a train is also a vehicle
         yield (
-            f"warning: the folders {', '.join(map(printable, [*parts, *beside]))} are taken as classes, but are called "
-            "as parts of a data set; if they are, give the folder of one part, with --labels if it has no class folders"
+            f"warning: the folders {', '.join(map(printable, parts))} are taken as classes, but are called as parts of "
+            "a data set; if they are, give the folder of one part, with --labels if it has no class folders"
         )
-    elif used_too:
+    if beside:
+        yield (
+            f"warning: the folders {', '.join(map(printable, beside))} are taken as classes, but are called as masks, "
+            "annotations or images without labels; if they are, move them elsewhere"
+        )
+    if used_too:
         yield (
             f"warning: the images in the subfolders {', '.join(map(printable, used_too[:3]))} of the classes are used "
             "like the others; if they are masks or test images, move them elsewhere"

@@ -165,12 +165,13 @@ def orientation(image: Image.Image) -> tuple[int, bool]:
 
 def _decode(data: bytes, size: tuple[int, int] | None) -> Picture:
     with Image.open(io.BytesIO(data)) as stored:
+        several = ["the first of several pictures"] * _has_more_pictures(data, stored.format or "")
         if size is not None and stored.width * stored.height > LARGE:
-            return _decode_large(stored, size)
+            return _decode_large(stored, size, several)
         stored.load()
         turn, damaged = orientation(stored)
         image, words = _to_rgb(stored)
-        words += ["the first of several pictures"] * _has_more_pictures(data, stored.format or "")
+        words += several
     image = image.transpose(TRANSPOSE[turn]) if turn > 1 else image
     full = image.height, image.width
     if size is not None and full != size:
@@ -190,7 +191,7 @@ def _has_more_pictures(data: bytes, kind: str) -> bool:
         return False
 
 
-def _decode_large(stored: ImageFile.ImageFile, size: tuple[int, int]) -> Picture:
+def _decode_large(stored: ImageFile.ImageFile, size: tuple[int, int], several: list[str]) -> Picture:
     """Decodes an open file at a scale between its own and `size`, resizes it, and only then rotates it."""
     full = stored.size
     sides = size if orientation(stored)[0] >= 5 else size[::-1]
@@ -210,7 +211,7 @@ def _decode_large(stored: ImageFile.ImageFile, size: tuple[int, int]) -> Picture
     box = tuple(np.multiply(center_box(full, sides), np.tile(scale, 2)).tolist())
     image = image.resize(sides, Image.Resampling.BICUBIC, box, REDUCING_GAP)
     image = image.transpose(TRANSPOSE[turn]) if turn > 1 else image
-    return Picture(image, full if turn >= 5 else full[::-1], _words(turn, damaged, words))
+    return Picture(image, full if turn >= 5 else full[::-1], _words(turn, damaged, words + several))
 
 
 def _words(turn: int, damaged: bool, words: list[str]) -> str:

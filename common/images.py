@@ -416,6 +416,11 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], automatic: bool) -
             f"no size is that of a tenth of the images, so they are read at the median size, {size[0]}×{size[1]}; "
             "training takes another with --size"
         )
+    elif automatic and (height, width) != size and max(height, width) <= MAX_SIDE:
+        yield (
+            f"the most frequent size {height}×{width} is that of thumbnails, so the images are read at the median "
+            f"size, {size[0]}×{size[1]}; training takes another with --size"
+        )
     elif automatic and (height, width) != size:
         yield (
             f"the most frequent size {height}×{width} is reduced, because a side is longer than {MAX_SIDE} pixels; "

@@ -119,7 +119,8 @@ def _unused_columns(rows: "_Rows", used: set[int]) -> Iterator[str]:
     for number in set(range(len(rows.columns))) - used:
         parts = {cell.lower() for cell in rows.column(number)} - {""}
         key = _key(rows.columns[number])
-        called = key in PART_COLUMNS or (key in PART_FLAGS and parts <= ONES | ZEROS)
+        named = key in PART_COLUMNS and any(word in part for part in parts for word in ("train", "val", "test"))
+        called = named or (key in PART_FLAGS and parts <= ONES | ZEROS)
         if len(parts) > 1 and (called or parts <= PARTS):
             listed = ", ".join(sorted(parts)[:SHOWN])
             yield (
@@ -203,14 +204,14 @@ def _read(table: Path) -> _Rows:
         raise UserError(f"the file of labels must be a CSV file, got {printable(table)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{printable(table)} must be UTF-8; save it as CSV UTF-8") from error
-    told = SEPARATOR_LINE.match(text)
-    delimiter = told[1] if told else delimiter_of(text)
-    text = text[told.end() :] if told else text
+    text, delimiter, skipped = without_separator_line(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        rows = [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
+        rows = [(reader.line_num + skipped, tuple(cell.strip() for cell in cells)) for cells in reader if any(cells)]
     except csv.Error as error:
-        raise UserError(f"{printable(table)} is damaged in line {reader.line_num}: {error}; repair it") from error
+        raise UserError(
+            f"{printable(table)} is damaged in line {reader.line_num + skipped}: {error}; repair it"
+        ) from error
     if len(rows) < 2 or len(rows[0][1]) < 2:
         raise UserError(
             f"{printable(table)} must have a header, rows, and a column each for files and labels, got {len(rows)} "
@@ -224,6 +225,12 @@ def _read(table: Path) -> _Rows:
                 "repair the line"
             )
     return _Rows(printable(table.name), tuple(map(printable, columns)), tuple(rows[1:]))
+
+
+def without_separator_line(text: str) -> tuple[str, str, int]:
+    """(a CSV text without Excel's line sep=;, its delimiter, the number of lines that were removed)."""
+    told = SEPARATOR_LINE.match(text)
+    return (text[told.end() :], told[1], 1) if told else (text, delimiter_of(text), 0)
 
 
 def delimiter_of(text: str) -> str:

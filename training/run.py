@@ -81,9 +81,10 @@ def train(recipe: Recipe, name: str, inputs: Inputs, out: Path, loaded: Loaded |
         given = Path(inputs.backbone_weights).name
         print(f"{recipe.finetune.backbone.__name__} starts from random weights; --backbone-weights {given} is not used")
     record = make_record(name, recipe, images, weights, inputs.max_images)
-    record = replace(record, val_sha256=digest(split_rows(recipe.data, images)[1]))
+    rows = split_rows(recipe.data, images)
+    record = replace(record, val_sha256=digest(rows[1]))
     with open_run(out, record):
-        data = split_and_balance(recipe, images)
+        data = split_and_balance(recipe, images, rows)
         if (
             inputs.reuse
             and not reuse_finetuning(out, record, [Path(run) for run in inputs.reuse], data.val_rows)
@@ -117,9 +118,15 @@ def _check_names(recipe: Recipe, names: tuple) -> None:
         check_classes("augmentation.precomputed", classes, names)
 
 
-def split_and_balance(recipe: Recipe, images: Images) -> TrainVal:
-    """Splits first, then balances and augments the training part only, as a run of the recipe does."""
-    train_rows, val_rows = split_rows(recipe.data, images)
+def split_and_balance(recipe: Recipe, images: Images, rows: tuple[np.ndarray, np.ndarray] | None = None) -> TrainVal:
+    """Splits first, then balances and augments the training part only, as a run of the recipe does.
+
+    Args:
+        recipe: its `data` and `augmentation` are used.
+        images: all of them.
+        rows: what `split_rows` returns for them; None: it is called.
+    """
+    train_rows, val_rows = rows or split_rows(recipe.data, images)
     if not images.held_out:
         share = 1 / recipe.data.folds if recipe.data.folds else recipe.data.validation_split
         for warning in split_warnings(images.labels, images.names, train_rows, val_rows, share):
@@ -146,8 +153,7 @@ def _finetuned(recipe: Recipe, data: TrainVal, weights: str, folder: Path, cache
 
 
 def _with_head(recipe: Recipe, data: TrainVal, out: Path) -> keras.Model:
-    """The model that ships, in float32: with the softmax head, or another one that is trained now on cached "
-    "features."""
+    """The model that ships, in float32: with the softmax head, or one that is trained now on cached features."""
     train, val, size = data.train, data.val, recipe.finetune.input_size
     model = finetuned_model(recipe, train.names, train.images.shape[1:3], out)
     if recipe.head.kind == SOFTMAX:

@@ -20,6 +20,7 @@ COUNTS_HEAD = "  predicted as"
 TIME_REASON = "ran longer"  # of the limits, the server has that of time
 # Errors of a submission that wants to write to its program's folder, or the network: the server may allow that.
 ISOLATED = re.compile("Read-only file system|Network is unreachable|name resolution|Name or service not known")
+EXCEPTION = re.compile(r"^[\w.]{0,200}(?:Error|Exception)\b.*$", re.M)  # a line of a traceback, also of a cause
 EXCEPTION_FIX = "the traceback is"  # of runner.py, for an exception of the submission
 WARNING = re.compile(r"\b\w{0,40}Warning: .{1,200}")
 WARNINGS = 3  # of the submission that are shown
@@ -175,7 +176,8 @@ def _is_stopped_here(grade: Grade) -> bool:
     stopped = failed.get("limits", TIME_REASON)
     if TIME_REASON not in stopped:
         return all(stopped in reason for reason in causes.values())
-    said = {name: f"{reason}\n{grade.log if name in raised else ''}" for name, reason in causes.items()}
+    exceptions = "\n".join(EXCEPTION.findall(grade.log))
+    said = {name: f"{reason}\n{exceptions if name in raised else ''}" for name, reason in causes.items()}
     return bool(causes) and all(ISOLATED.search(text) for text in said.values())
 
 

@@ -1,11 +1,10 @@
-"""The classes of a competition: those of the participants' training images, also if a hidden image of one is "
-"missing."""
+"""The classes of a competition: those of the training images, also if one has no hidden image."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.folders import list_classes, printable
+from common.folders import list_classes, natural_key, printable, subfolders
 from common.images import Images
 from competition.package.class_names import listed_names
 
@@ -46,10 +45,7 @@ def require_training_classes(images: Images, folder: Path) -> None:
         folder: their class folders.
     """
     training = folder.resolve().parent / TRAINING
-    try:
-        names = [name for name, _ in list_classes(training).classes]
-    except UserError:  # there are none
-        return
+    names = sorted(subfolders(training), key=natural_key) if training.is_dir() else []
     missing = [name for name in names if name not in images.names]
     if missing and set(images.names) < set(names):
         raise UserError(

@@ -1,11 +1,14 @@
 """The hidden images as files of a bundle: all JPEG as they came, but without metadata, or all PNG."""
 
+import functools
+import io
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from common.errors import UserError
 from common.folders import printable
@@ -18,7 +21,7 @@ JPEG_START = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
 # Segments that decide what is shown: frames and Huffman tables, scans, quantization tables, restart intervals.
 KEPT = (*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDD)
-SCAN = 0xDA
+HUFFMAN, SCAN = 0xC4, 0xDA
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the next segment; restart markers belong to the scan
 EQUAL_EVERYWHERE = ("", "L to RGB")  # conversions that the decoders of the server make in the same way
 
@@ -82,11 +85,23 @@ def _segments(data: bytes) -> list[tuple[int, bytes]] | None:
 
 
 def _settings(path: str) -> tuple | None:
-    """What a JPEG file tells of how it was saved: all segments but the scans. None if it is not a whole JPEG file."""
+    """What a JPEG file tells of how it was saved: all segments but the scans. None if it is not a whole JPEG file.
+
+    Huffman tables are the standard's, or computed for each image: only this is told.
+    """
     segments = _segments(Path(path).read_bytes())
     if segments is None:
         return None
-    return tuple((marker, b"" if marker == SCAN else segment) for marker, segment in segments)
+    shown = {SCAN: lambda segment: b"", HUFFMAN: lambda segment: segment if segment in _standard_tables() else b"own"}
+    return tuple((marker, shown.get(marker, bytes)(segment)) for marker, segment in segments)
+
+
+@functools.cache
+def _standard_tables() -> frozenset[bytes]:
+    """The segments of Huffman tables of a JPEG file that is not optimized."""
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(data, "JPEG")
+    return frozenset(segment for marker, segment in _segments(data.getvalue()) or () if marker == HUFFMAN)
 
 
 def _are_all_jpeg(paths: Sequence[str]) -> bool:

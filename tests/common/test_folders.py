@@ -189,14 +189,29 @@ def test_classes_with_such_names_or_subfolders_are_listed_without_a_note(tmp_pat
         (("seg_train/1.jpg", "seg_test/1.jpg"), "seg_test, seg_train"),
         (("train/images/1.jpg", "test/images/1.jpg"), "train, test"),
         (("cat/1.jpg", "dog/1.jpg", "test/1.jpg"), "test"),
-        (("train/1.jpg", "unlabeled/1.jpg"), "train, unlabeled"),
-        (("images/1.jpg", "masks/1.jpg"), "masks"),
     ],
 )
 def test_folders_that_are_likely_parts_are_warned_of(tmp_path, paths, named):
     (note,) = list_classes(make(tmp_path, *paths)).notes
     found = re.match("warning: the folders (.*) are taken as classes, but are called as parts of a data set", note)
     assert set(found[1].split(", ")) == set(named.split(", "))
+
+
+@pytest.mark.parametrize(("names", "named"), [(("images", "masks"), "masks"), (("train", "unlabeled"), "unlabeled")])
+def test_folders_of_masks_or_unlabelled_images_are_warned_of(tmp_path, names, named):
+    (note,) = list_classes(make(tmp_path, *(f"{name}/1.jpg" for name in names))).notes
+    assert note.startswith(f"warning: the folders {named} are taken as classes, but are called as masks")
+
+
+@pytest.mark.parametrize("names", [("mask", "no_mask"), ("Masks", "without masks"), ("unlabeled", "unlabeled_other")])
+def test_classes_that_are_about_masks_need_no_word(tmp_path, names):
+    assert list_classes(make(tmp_path, *(f"{name}/1.jpg" for name in names))).notes == ()
+
+
+def test_a_class_train_may_have_subfolders(tmp_path):
+    paths = ("bus/1.png", "car/1.png", "train/steam/1.png", "train/electric/1.png")
+    listed = list_classes(make(tmp_path, *paths))
+    assert [name for name, _ in listed.classes] == ["bus", "car", "train"] and listed.notes == ()
 
 
 @pytest.mark.parametrize("inner", ["masks", "test"])
@@ -224,7 +239,11 @@ def test_a_class_that_is_a_broken_link_is_refused(tmp_path):
     with pytest.raises(UserError, match="cat is a link to /mnt/not_mounted/cat, which does not; mount its disk, or"):
         list_classes(tmp_path)
     (tmp_path / "cat").rename(tmp_path / ".cat")
-    assert [name for name, _ in list_classes(tmp_path).classes] == ["ant", "bee"]
+    (tmp_path / "README.md").symlink_to("/nowhere/README.md")
+    (tmp_path / "labels").symlink_to("/nowhere/labels.csv")
+    listed = list_classes(tmp_path)
+    assert [name for name, _ in listed.classes] == ["ant", "bee"]
+    assert listed.notes == (f"skipped 2 broken links, for example {tmp_path / 'labels'}",)
 
 
 def test_archives_beside_the_classes_are_noted(tmp_path):

@@ -170,9 +170,10 @@ def test_no_image_is_taken_for_a_video(tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_first_of_several_pictures_is_read_with_a_word(tmp_path, kind, count):
-    pictures = [Image.new("RGB", (8, 8), (40 * number, 0, 0)) for number in range(count)]
+@pytest.mark.parametrize("side", [8, 2100])
+def test_the_first_of_several_pictures_is_read_with_a_word(tmp_path, kind, count, side):
+    pictures = [Image.new("RGB", (side, side), (40 * number, 0, 0)) for number in range(count)]
     pictures[0].save(tmp_path / "image", kind, save_all=count > 1, append_images=pictures[1:])
-    image, words = read_image(tmp_path / "image")
+    image, words = read_image(tmp_path / "image", (8, 8))
     assert np.asarray(image).max() < 8
     assert ("the first of several pictures" in words) == (count > 1)

@@ -432,3 +432,14 @@ def test_few_of_many_pairs_with_two_labels_are_named(tmp_path):
     with pytest.raises(UserError, match="remove one of each pair: .*; and 2 more pairs$") as caught:
         load_folder(tmp_path / "leaves")
     assert str(caught.value).count(" = ") == 3
+
+
+def test_thumbnails_among_photographs_are_noted(tmp_path):
+    for name, sides in (("a", [30] * 4 + [200, 201, 202]), ("b", [203, 204, 205])):
+        (tmp_path / name).mkdir()
+        for number, side in enumerate(sides):
+            Image.fromarray(np.full((side, side, 3), 20 * number, np.uint8)).save(tmp_path / name / f"{number}.png")
+    images = load_folder(tmp_path)
+    assert images.images.shape[1:3] == (200, 200)
+    note = "the most frequent size 30×30 is that of thumbnails, so the images are read at the median size, 200×200;"
+    assert any(one.startswith(note) for one in images.notes), images.notes

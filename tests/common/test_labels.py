@@ -128,6 +128,11 @@ def test_the_line_of_excels_separator_is_no_header(listed, separator, line):
     assert listed(first + "\r\n" + rest.replace(",", separator))[0] == EXPECTED
 
 
+def test_lines_are_counted_with_that_of_excels_separator(listed):
+    with pytest.raises(UserError, match="the first is line 4; complete"):
+        listed("sep=,\n" + HEAD + ROWS.replace("b.jpg,ash", "b.jpg,"))
+
+
 def test_the_columns_of_a_one_hot_table_are_named(listed):
     assert "; 2 classes" in listed(ONE_HOT)[1][0] and "2 columns are one-hot (oak, ash)" in listed(ONE_HOT)[1][0]
 
@@ -278,7 +283,9 @@ def test_a_column_of_parts_is_warned_of(tmp_path, values, warned):
         ("is_train", "1010", True),
         ("is_training_image", "0110", True),
         ("Is-Test", ("True", "False", "True", "True"), True),
-        ("split", "abba", True),
+        ("split", ("train1", "test", "train2", "test"), True),
+        ("split", "0121", False),
+        ("subset", ("web", "own", "web", "own"), False),
         ("is_train", "1111", False),
         ("is_train", "1234", False),
         ("is_new", "1010", False),

@@ -87,7 +87,7 @@ def test_every_example_is_understood(capsys, monkeypatch):
         ["mistakes", "run"],
         ["mistakes", "run", "--data", "x", "--count", "0"],
         ["split", "--data", "x", "--out", "y", "--seed", "-1"],
-        ["split", "--data", "x", "--out", "y", "--seed", "2147483648"],
+        ["split", "--data", "x", "--out", "y", "--seed", "4294967296"],
         ["run", "online", "--data", "x", "--seeds", "0"],
         ["crossval", "online", "--data", "x", "--seeds", "0"],
         ["predict", "--data", "x", "--out", "y", "--shard-size", "0"],
@@ -212,7 +212,7 @@ def test_an_unknown_recipe_is_one_line_on_stderr(tmp_path):
         (["split"], "nowhere"),
         (["split", "--validation-split", "2"], "nowhere"),
         (["split", "--validation", "2"], "nowhere"),  # the earlier name
-        (["run", "inception_svm", "--set", "seed=2147483648"], "seed must be a whole number from 0 to 2147483647"),
+        (["run", "inception_svm", "--set", "seed=4294967296"], "seed must be a whole number from 0 to 4294967295"),
         (["run", "inception_svm", "--set", "data.split_seed=-1"], "split_seed must be a whole number from 0"),
     ],
 )

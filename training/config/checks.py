@@ -5,7 +5,7 @@ from typing import Any
 
 from common.errors import UserError
 
-MAX_SEED = 2**31 - 1  # numpy and scikit-learn take twice as much; folds and soups add to the seed
+MAX_SEED = 2**32 - 1  # that NumPy, scikit-learn and Keras take
 
 
 class Check:

@@ -33,9 +33,7 @@ class Data:
 
     validation_split: float = 0.2  # share of each class held out; 0 trains on all images
     split_seed: int = 0
-    folds: int = (
-        0  # if not 0, the validation part is the `fold`th of this number of stratified folds, not `validation_split`
-    )
+    folds: int = 0  # if not 0, the `fold`th of this number of stratified folds is held out, not `validation_split`
     fold: int = 0
     resampling: Callable = natural  # a function of data/balance.py, applied to the training part
     class_repeats: dict = field(default_factory=dict)  # class name → how often each of its images occurs in an epoch

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import write_csv
 from common.images import Images
-from common.labels import MISSING, delimiter_of
+from common.labels import MISSING, without_separator_line
 
 COLUMNS = ("path", "group")
 
@@ -49,7 +49,8 @@ def _read_groups(table: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     try:
         text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True)
+        text, delimiter, _ = without_separator_line(text)
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
         head = [cell.strip() for cell in next(rows, [])]
         if not set(COLUMNS) <= set(head):
             got = ", ".join(head) or "no header"

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,14 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 
 from common.errors import UserError
 from common.images import Images
+from training.config.checks import MAX_SEED
 
 if TYPE_CHECKING:
     from training.config.recipe import Data
 
 LISTED = 10  # classes that a warning names
 MAX_HELD_OUT = 0.5  # of a class's images, above which a warning is printed
+MAX_FOLDS = 100  # that a small share of groups is one of
 ATTEMPTS, SEED_STEP = 20, 1000  # seeds that are tried until each part of mixed groups has each class
 
 
@@ -224,17 +226,30 @@ def _grouped_part(
             "a split needs two groups of images of at least two classes; give smaller groups, or hold nothing out "
             "(--set data.validation_split=0)"
         )
-    folds = min(len(np.unique(groups[rows])), 10 if 0.1 <= share <= 0.9 else 100)  # few folds are more even
-    part = Fraction(min(max(share, 1 / folds), 1 - 1 / folds)).limit_denominator(folds)
-    for attempt in range(ATTEMPTS):  # scikit-learn does not see to it that each part has each class
-        own_seed = seed + SEED_STEP * attempt
-        held_out = _folds(labels[rows], groups[rows], part.denominator, range(part.numerator), own_seed)
-        val = rows[held_out]
-        train = np.setdiff1d(np.arange(len(labels)), val)
-        lacking = np.append(np.setdiff1d(labels, labels[train]), np.setdiff1d(several, labels[val]))
-        if not len(lacking):
-            return train, val
+    for part, attempts in _fractions(share, min(len(np.unique(groups[rows])), np.bincount(labels[rows]).max())):
+        for attempt in range(attempts):  # scikit-learn does not see to it that each part has each class
+            own_seed = (seed + SEED_STEP * attempt) % (MAX_SEED + 1)
+            held_out = _folds(labels[rows], groups[rows], part.denominator, range(part.numerator), own_seed)
+            val = rows[held_out]
+            train = np.setdiff1d(np.arange(len(labels)), val)
+            lacking = np.append(np.setdiff1d(labels, labels[train]), np.setdiff1d(several, labels[val]))
+            if not len(lacking):
+                return train, val
     raise _no_image_of(lacking[0], names, part.denominator)
+
+
+def _fractions(share: float, most: int) -> Iterator[tuple[Fraction, int]]:
+    """The parts of folds that are about a share, and how often each is tried with another seed.
+
+    Args:
+        share: above 0 and below 1.
+        most: folds that scikit-learn can make, at least 2.
+    """
+    least = min(share, 1 - share)
+    if least < 0.1 and most > 10:  # many folds take long, and may lack a class
+        small = Fraction(1, min(most, MAX_FOLDS, round(1 / least)))
+        yield (small if share < 0.5 else 1 - small), 2
+    yield Fraction(min(max(share, 0.1), 0.9)).limit_denominator(min(10, most)), ATTEMPTS
 
 
 def _grouped_folds(

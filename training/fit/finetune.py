@@ -36,11 +36,7 @@ CHECKPOINT = "checkpoint.npz"
 FINETUNED_WEIGHTS = "finetuned.weights.h5"
 HISTORY = "history.csv"
 WARMUP_HISTORY = "head_warmup_history.csv"
-MAX_TIMED_STEPS, MIN_TIMED_STEPS, MIN_TIMED_SECONDS = (
-    60,
-    4,
-    2.0,
-)  # of measuring the speed of training, after its first step
+MAX_TIMED_STEPS, MIN_TIMED_STEPS, MIN_TIMED_SECONDS = 60, 4, 2.0  # on which the speed is measured, after the first step
 LINKS = ".links"  # a pipeline that reads files puts links to an epoch's images there
 
 

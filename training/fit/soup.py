@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.files import atomically
+from training.config.checks import MAX_SEED
 from training.config.recipe import Recipe
 from training.data.split import TrainVal
 from training.fit.checkpoint import read_history, write_history
@@ -32,7 +33,8 @@ def soup_parts(recipe: Recipe, folder: Path) -> Iterator[tuple[Recipe, Path]]:
     count = recipe.finetune.soup
     for number in range(count if count > 1 else 0):
         one = replace(recipe.finetune, soup=1)
-        yield replace(recipe, finetune=one, seed=recipe.seed + SEED_STEP * number), folder / SOUP / str(number)
+        seed = (recipe.seed + SEED_STEP * number) % (MAX_SEED + 1)
+        yield replace(recipe, finetune=one, seed=seed), folder / SOUP / str(number)
 
 
 def finetune_soup(

@@ -155,6 +155,12 @@ def test_the_log_tells_the_cause_of_an_exception_only(fix):
     assert verdict(Grade("a.zip", 8, True, checks=checks, log=log)) == f"{expected}import and constructor"
 
 
+def test_a_warning_in_the_log_is_no_cause():
+    log = "fontconfig: cannot write cache: Read-only file system\nTraceback (most recent call last):\nAttributeError: x"
+    checks = [Check("all images", False, "AttributeError: x", "the traceback is at the end of the log")]
+    assert verdict(Grade("a.zip", 8, True, checks=checks, log=log)) == f"{REFUSED}all images"
+
+
 @pytest.mark.parametrize("count", [10, 255, 10**6])
 def test_a_long_class_name_is_shortened(count):
     text = report(confused(("a" * count, "b" * (count // 2) + "楓" * (count // 2))))

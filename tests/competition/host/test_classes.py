@@ -61,6 +61,13 @@ def test_fewer_hidden_classes_than_training_classes_beside_them_are_refused(part
     assert built([own, "--classes", own], tmp_path) == (["Species1", "Species3", "Species4"], {0, 1, 2})
 
 
+def test_training_images_that_cannot_be_listed_are_compared_all_the_same(parts):
+    (parts / "train" / "Species9").mkdir()  # an empty class folder is an error of the training
+    (parts / "train" / "Species8").symlink_to("/nowhere/Species8")
+    with pytest.raises(UserError, match="has no image of Species2, which"):
+        require_training_classes(load_folder(parts / "validation"), parts / "validation")
+
+
 def test_other_classes_beside_the_hidden_images_are_no_error(parts):
     images = load_folder(parts / "validation")
     shutil.rmtree(parts / "train")

@@ -75,7 +75,10 @@ def test_no_whole_jpeg_is_not_stripped(length):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 1}, {"subsampling": 2, "quality": 30}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"restart_marker_blocks": 1}, {"subsampling": 2, "quality": 30}, {"optimize": True}, {"progressive": True}],
+)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_jpeg_files_of_the_same_settings_are_stored_as_they_came(tmp_path, options, mode):
     files = {

@@ -166,6 +166,17 @@ def test_a_small_or_large_share_of_many_mixed_groups_is_held_out(share, held_out
     assert len(split(np.tile([0, 0, 1, 1], 250), share, 0, None, groups)[1]) == held_out
 
 
+@pytest.mark.parametrize(("classes", "each", "groups"), [(20, 60, 200), (10, 99, 1000), (3, 15, 12)])
+@pytest.mark.parametrize("share", [0.03, 0.07, 0.95])
+def test_small_and_large_shares_of_mixed_groups_of_any_number_can_be_held_out(classes, each, groups, share):
+    labels = np.repeat(np.arange(classes), each)
+    mixed = np.random.default_rng(0).integers(groups, size=len(labels))
+    train, val = split(labels, share, 0, None, mixed)
+    check_partition(train, val, len(labels))
+    assert set(labels[train]) == set(range(classes))
+    assert abs(len(val) / len(labels) - share) < 2 / min(groups, 100) + 0.03
+
+
 def test_an_eighth_of_eight_mixed_groups_can_be_held_out():
     labels, groups = np.tile([0, 0, 0, 1, 1, 2], 8), np.repeat(np.arange(8), 6)
     assert len(split(labels, 0.1, 0, None, groups)[1]) == 6
