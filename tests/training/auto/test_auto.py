@@ -21,6 +21,8 @@ from training.auto.plan import Plan
 from training.auto.search import auto
 from training.config.override import change
 from training.config.record import from_json
+from training.data.groups import with_groups
+from training.data.split import split_rows
 from training.inputs import Inputs
 from training.run_folder import read_metrics, read_record
 from training.trained import load_run
@@ -213,7 +215,7 @@ def test_an_accuracy_of_zero_is_printed(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_groups_that_allow_no_small_part_hold_out_a_larger_one(auto_data, tmp_path, monkeypatch, one_epoch, recipes):
+def test_one_of_few_groups_is_held_out_whatever_the_share(auto_data, tmp_path, monkeypatch, one_epoch, recipes):
     """Four patients with images of each class."""
     table, files = tmp_path / "mine.csv", sorted(auto_data.rglob("*.jpg"))
     lines = [f"{path.relative_to(auto_data).as_posix()},{int(path.stem) % 4}" for path in files]
@@ -221,7 +223,9 @@ def test_groups_that_allow_no_small_part_hold_out_a_larger_one(auto_data, tmp_pa
     monkeypatch.setattr(trials, "held_out_share", lambda images: 1 / 10)  # fewer patients than parts
     with pytest.raises(Reached):
         auto(Inputs(auto_data, "none", groups=table), tmp_path / "out", minutes=20)
-    assert recipes["auto-finetuned"].data.validation_split == 0.25
+    images = with_groups(load_folder(auto_data), table, auto_data)
+    _, val = split_rows(recipes["auto-finetuned"].data, images)
+    assert len({images.group_names[row] for row in val}) == 1 and len(val) == len(images) / 4
 
 
 @pytest.mark.slow
