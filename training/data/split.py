@@ -249,7 +249,8 @@ def _fractions(share: float, most: int) -> Iterator[tuple[Fraction, int]]:
     if least < 0.1 and most > 10:  # many folds take long, and may lack a class
         small = Fraction(1, min(most, MAX_FOLDS, round(1 / least)))
         yield (small if share < 0.5 else 1 - small), 2
-    yield Fraction(min(max(share, 0.1), 0.9)).limit_denominator(min(10, most)), ATTEMPTS
+    folds = min(10, most)
+    yield Fraction(min(max(share, 1 / folds), 1 - 1 / folds)).limit_denominator(folds), ATTEMPTS
 
 
 def _grouped_folds(

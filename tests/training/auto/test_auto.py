@@ -225,7 +225,7 @@ def test_one_of_few_groups_is_held_out_whatever_the_share(auto_data, tmp_path, m
         auto(Inputs(auto_data, "none", groups=table), tmp_path / "out", minutes=20)
     images = with_groups(load_folder(auto_data), table, auto_data)
     _, val = split_rows(recipes["auto-finetuned"].data, images)
-    assert len({images.group_names[row] for row in val}) == 1 and len(val) == len(images) / 4
+    assert len({images.group_names[row] for row in val}) == 1
 
 
 @pytest.mark.slow

@@ -177,9 +177,14 @@ def test_small_and_large_shares_of_mixed_groups_of_any_number_can_be_held_out(cl
     assert abs(len(val) / len(labels) - share) < 2 / min(groups, 100) + 0.03
 
 
-def test_an_eighth_of_eight_mixed_groups_can_be_held_out():
-    labels, groups = np.tile([0, 0, 0, 1, 1, 2], 8), np.repeat(np.arange(8), 6)
-    assert len(split(labels, 0.1, 0, None, groups)[1]) == 6
+@pytest.mark.parametrize("count", range(2, 12))
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.99])
+def test_at_least_one_of_few_mixed_groups_is_in_each_part(count, share):
+    labels, groups = np.tile([0, 0, 0, 1, 1, 2], count), np.repeat(np.arange(count), 6)
+    train, val = split(labels, share, 0, None, groups)
+    check_partition(train, val, len(labels))
+    wanted = min(max(round(share * count), 1), count - 1)
+    assert abs(len(val) / 6 - wanted) <= 1 and min(len(train), len(val)) >= 6
 
 
 @pytest.mark.parametrize("count", [6, 9, 20, 51])
