@@ -166,14 +166,6 @@ def test_each_seed_has_a_folder_and_all_have_one_split(run_recipes, runs_folder)
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize("seeds", [0, -1])
-def test_fewer_than_one_seed_is_refused(run_recipes, runs_folder, seeds):
-    code, _, error = run_recipes("one", "--seeds", seeds)
-    assert code == 2
-    assert "--seeds" in error
-    assert not runs_folder.exists()
-
-
 def test_one_run_has_the_folder_of_its_name_and_takes_settings(run_recipes, runs_folder):
     settings = ("finetune.batch_size=4", "finetune.dropout=0.0", "finetune.precision=float32")
     code, out, _ = run_recipes("one", *(word for setting in settings for word in ("--set", setting)))

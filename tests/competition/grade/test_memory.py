@@ -9,6 +9,7 @@ import pytest
 from helpers import ROOT, load_module, stub, stub_zip
 
 import grade_submission
+from common.folders import ClassFiles
 from common.images import Images
 from common.labels import LabelledFolder
 from common.machine import free_memory
@@ -44,7 +45,7 @@ def test_a_call_has_all_images_or_as_many_as_fit(shape, calls):
     ("limit_mb", "free", "word"), [(1.0, 10**12, "--memory-limit-mb"), (8000.0, 1000, "end other programs")]
 )
 def test_too_little_memory_is_refused_before_the_submission_runs(tmp_path, monkeypatch, capsys, limit_mb, free, word):
-    monkeypatch.setattr(LabelledFolder, "files", lambda self: None)
+    monkeypatch.setattr(LabelledFolder, "files", lambda self: ClassFiles((), ()))
     monkeypatch.setattr(grade_module, "load_images", lambda listed, size: large(40, 96))
     monkeypatch.setattr(grade_module, "free_memory", lambda: free)
     monkeypatch.setattr(grade_module, "run", None)  # is not called
@@ -70,7 +71,7 @@ def test_free_memory_is_that_of_the_control_group_without_its_cache(tmp_path):
 def test_the_grader_has_released_the_images_when_the_submission_runs(tmp_path, monkeypatch, html):
     images, alive = [large()], []
     pixels = weakref.ref(images[0].images)
-    monkeypatch.setattr(LabelledFolder, "files", lambda self: None)
+    monkeypatch.setattr(LabelledFolder, "files", lambda self: ClassFiles((), ()))
     monkeypatch.setattr(grade_module, "load_images", lambda listed, size: images.pop())
 
     def watched(*arguments):

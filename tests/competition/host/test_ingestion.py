@@ -132,7 +132,9 @@ sys.path[0] = sys.argv[1]
 import ingestion
 images = np.ones((300, 1000, 1000), np.uint8)
 submission = ingestion.Submission.__new__(ingestion.Submission)
-submission.process = subprocess.Popen([sys.executable, "-c", "print(input())"], stdin=-1, start_new_session=True)
+code = "print(1, flush=True); input()"
+submission.process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, start_new_session=True)
+submission.process.stdout.readline()  # it has started
 print(submission.peak_mb())
 submission.end()
 print(submission.peak_mb(), submission.process.wait())
