@@ -139,6 +139,12 @@ def list_classes(folder: Path | str) -> ClassFiles:
     notes = _check_level(folder, classes)
     _check_names(folder, classes)
     notes += warnings_of_names([name for name, _ in classes], printable(folder))
+    notes += _notes_of_files(entries, broken)
+    return ClassFiles(tuple(classes), tuple(skipped), tuple(notes))
+
+
+def _notes_of_files(entries: Sequence[Path], broken: Sequence[Path]) -> Iterator[str]:
+    """Notes of what is beside the class folders and is not read."""
     loose = [path for path in entries if path.is_file() and not is_hidden(path.name)]
     for kind, chosen in (
         ("images that are in no class folder", [path for path in loose if has_image_extension(path)]),
@@ -146,8 +152,7 @@ def list_classes(folder: Path | str) -> ClassFiles:
         ("archives that are not unpacked", [path for path in loose if path.suffix.lower() in ARCHIVES]),
     ):
         if chosen:
-            notes.append(f"skipped {len(chosen)} {kind}, for example {printable(chosen[0])}")
-    return ClassFiles(tuple(classes), tuple(skipped), tuple(notes))
+            yield f"skipped {len(chosen)} {kind}, for example {printable(chosen[0])}"
 
 
 def _broken_links(entries: Sequence[Path]) -> list[Path]:

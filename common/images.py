@@ -452,7 +452,7 @@ def _copies(photos: list[_Photo], labels: np.ndarray, names: tuple[str, ...], th
         one, other = (printable(photos[first[row]].path) for row in (earlier[near[0]], near[0]))
         yield (
             f"{len(near)} images look nearly the same as another of their class, for example {one} and {other}; "
-            "a split may put them in both parts; if they show the same thing, keep one of them"
+            "if they show the same thing, keep one of them"
         )
 
 
