@@ -45,6 +45,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--title", default=Settings.title, help="title of the competition (default: %(default)s)")
     parser.add_argument("--text", metavar="FILE.md", help="first text of the page Overview (default: a neutral one)")
     parser.add_argument("--logo", metavar="FILE.png", help="PNG or JPEG picture (default: a neutral one)")
+    _add_phase(parser)
+    parser.add_argument(
+        "--show-mistakes",
+        action="store_true",
+        help="show participants hidden images that they got wrong, with their labels (default: no image, no label)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _add_phase(parser: argparse.ArgumentParser) -> None:
+    """The options of the phase, in which submissions are made."""
     parser.add_argument(
         "--start",
         default="",
@@ -63,12 +74,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Settings.docker_image,
         help="Docker image with TensorFlow and NumPy, in which submissions run (default: %(default)s)",
     )
-    parser.add_argument(
-        "--show-mistakes",
-        action="store_true",
-        help="show participants hidden images that they got wrong, with their labels (default: no image, no label)",
-    )
-    return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace) -> None:

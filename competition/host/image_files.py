@@ -90,10 +90,16 @@ def _settings(path: str) -> tuple | None:
     Huffman tables are the standard's, or computed for each image: only this is told.
     """
     segments = _segments(Path(path).read_bytes())
-    if segments is None:
-        return None
-    shown = {SCAN: lambda segment: b"", HUFFMAN: lambda segment: segment if segment in _standard_tables() else b"own"}
-    return tuple((marker, shown.get(marker, bytes)(segment)) for marker, segment in segments)
+    return None if segments is None else tuple((marker, _setting(marker, segment)) for marker, segment in segments)
+
+
+def _setting(marker: int, segment: bytes) -> bytes:
+    """What a segment tells of how the file was saved."""
+    if marker == SCAN:
+        return b""
+    if marker == HUFFMAN and segment not in _standard_tables():
+        return b"own"
+    return segment
 
 
 @functools.cache
