@@ -1,6 +1,6 @@
 """Fills in a competition's sample_submission.csv with the model's predictions for a folder of test images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from common.folders import printable
 from common.image_file import read_image, reason_of
 from common.progress import progress
 from competition.package.image_ids import ImageIds
-from competition.package.kaggle_kernel import write_answers
+from competition.package.kaggle_kernel import fill_unreadable, predict_batch, write_answers
 from competition.package.sample import Sample, read_sample
 
 BATCH_SIZE = 32  # images that are read and predicted at once
@@ -54,19 +54,18 @@ def write_csv(
         model: instance of the submission's `model` class, with `names` and `predict_proba`.
         folder: the test images.
         sample_path: the competition's sample_submission.csv.
-        out: the CSV file; an existing file is replaced only if all images could be predicted.
+        out: the CSV file; an existing file is replaced only at the end.
         told: see `plan`.
 
     Returns:
         (path of the CSV file, notes for the user; the first says which answer stands for which class).
 
     Raises:
-        UserError: see `plan`; or an image cannot be read.
+        UserError: see `plan`; or too many images cannot be read, see `fill_unreadable`.
     """
     out = Path(out)
     sample, paths, notes = plan(folder, sample_path, model.names, told)
-    starts = progress(range(0, len(paths), BATCH_SIZE), "predicting", unit="batch")
-    probabilities = np.concatenate([_predict(model, paths[start : start + BATCH_SIZE]) for start in starts])
+    probabilities = _predict(_FileReader(model), [str(path) for path in paths])
     if not np.isfinite(probabilities).all():
         raise UserError("the model must return probabilities, got NaN or infinity; train it again")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,17 +73,45 @@ def write_csv(
     return out, notes
 
 
-def _predict(model: Any, paths: Sequence[Path]) -> np.ndarray:
-    """Returns probabilities [n, classes]. One image is in memory at a time."""
-    return model.predict_proba(_read_pixels(path) for path in paths)
+class _FileReader:
+    """A model that reads its images as training does, so that it also takes HEIC files and very large photographs."""
+
+    def __init__(self, model: Any) -> None:
+        self.names, self._model = model.names, model
+
+    def predict_proba(self, paths: Iterable[str]) -> np.ndarray:
+        """Returns probabilities [n, classes]. One image is in memory at a time."""
+        return self._model.predict_proba(map(_read_pixels, paths))
 
 
-def _read_pixels(path: Path) -> np.ndarray:
+def _predict(reader: _FileReader, paths: Sequence[str]) -> np.ndarray:
+    """Returns probabilities [n, classes]; those of unreadable images are the mean of the others, as in the notebook."""
+    unreadable: dict[str, str] = {}
+    starts = progress(range(0, len(paths), BATCH_SIZE), "predicting", unit="batch")
+    parts = [predict_batch(reader, paths[start : start + BATCH_SIZE], unreadable) for start in starts]
+    probabilities = np.concatenate(parts)
+    if unreadable:
+        try:
+            fill_unreadable(probabilities, paths, unreadable, len(paths))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    return probabilities
+
+
+def _read_pixels(path: str) -> np.ndarray:
+    """Returns uint8 [h, w, 3].
+
+    Raises:
+        ValueError: the image is damaged, or no image.
+        UserError, MemoryError: this computer cannot read the file; the image may be good.
+    """
     try:
         return np.asarray(read_image(path)[0])
     except MemoryError:
         raise
     except Exception as error:  # each decoder of Pillow raises exceptions of its own
-        raise UserError(
-            f"{printable(path)} cannot be read ({reason_of(error)}); replace it, every id needs an answer"
-        ) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(
+                f"cannot read {printable(path)}: {error.strerror}; repair the disk or the permissions"
+            ) from error
+        raise ValueError(reason_of(error)) from error

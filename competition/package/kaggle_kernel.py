@@ -210,7 +210,7 @@ def predict(network: Any, paths: Sequence[str]) -> np.ndarray:
     unreadable: dict[str, str] = {}
     shown = start
     for place in range(0, len(paths), BATCH_SIZE):
-        parts.append(_predict_batch(network, paths[place : place + BATCH_SIZE], unreadable))
+        parts.append(predict_batch(network, paths[place : place + BATCH_SIZE], unreadable))
         if len(unreadable) > max(1, MAX_UNREADABLE * len(paths)):
             break
         now, done = time.monotonic(), min(place + BATCH_SIZE, len(paths))
@@ -219,11 +219,11 @@ def predict(network: Any, paths: Sequence[str]) -> np.ndarray:
             print(f"{done} of {len(paths)} images, {left / 60:.0f} minutes left", flush=True)
     probabilities = np.concatenate(parts)
     if unreadable:
-        _fill_unreadable(probabilities, paths[: len(probabilities)], unreadable, len(paths))
+        fill_unreadable(probabilities, paths[: len(probabilities)], unreadable, len(paths))
     return probabilities
 
 
-def _predict_batch(network: Any, paths: Sequence[str], unreadable: dict[str, str]) -> np.ndarray:
+def predict_batch(network: Any, paths: Sequence[str], unreadable: dict[str, str]) -> np.ndarray:
     """Returns the probabilities [n, classes] of image files, and notes those that cannot be read: {path: reason}."""
     try:
         return network.predict_proba(iter(paths))
@@ -231,10 +231,10 @@ def _predict_batch(network: Any, paths: Sequence[str], unreadable: dict[str, str
         if len(paths) == 1:
             unreadable[paths[0]] = str(error).split("\n")[0]
             return np.zeros((1, len(network.names)), np.float32)
-    return np.concatenate([_predict_batch(network, [path], unreadable) for path in paths])
+    return np.concatenate([predict_batch(network, [path], unreadable) for path in paths])
 
 
-def _fill_unreadable(probabilities: np.ndarray, paths: Sequence[str], unreadable: dict[str, str], count: int) -> None:
+def fill_unreadable(probabilities: np.ndarray, paths: Sequence[str], unreadable: dict[str, str], count: int) -> None:
     """Sets the rows of images that cannot be read to the mean of the others. Raises ValueError if they are too many.
 
     Args:

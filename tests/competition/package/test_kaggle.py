@@ -1,6 +1,7 @@
 """The Kaggle layout: sample_submission.csv is filled in id by id with the model's own predictions."""
 
 import csv
+import errno
 import re
 import shlex
 import shutil
@@ -48,6 +49,16 @@ def by_id(submitted_model, image_folder):
     probabilities = submitted_model.predict_proba(np.stack([np.asarray(Image.open(path)) for path in paths]))
     assert len(set(probabilities.argmax(1))) > 3
     return {path.stem: row for path, row in zip(paths, probabilities, strict=True)}
+
+
+def damaged_copy(image_folder, folder, names, damage):
+    """A copy of the images in which some files are damaged."""
+    shutil.copytree(image_folder, folder)
+    for name in names:
+        path = folder / f"{name}.png"
+        data = path.read_bytes()
+        path.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "text": b"not an image"}[damage])
+    return folder
 
 
 def write_sample(path, ids, header="id,label", value="Species1", end="\n", bom=""):
@@ -374,17 +385,42 @@ def test_sample_with_an_id_without_image_fails(run_kaggle, image_folder, old_csv
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_damaged_image_is_named(run_kaggle, image_folder, old_csv, tmp_path, damage):
-    folder = tmp_path / "images"
-    shutil.copytree(image_folder, folder)
-    data = (folder / "105.png").read_bytes()
-    damaged = {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not an image"}[damage]
-    (folder / "105.png").write_bytes(damaged)
+def test_damaged_image_gets_the_mean_of_the_others(run_kaggle, image_folder, by_id, tmp_path, damage):
+    """As in the notebook: the competition's images cannot be repaired, and every id needs an answer."""
+    folder = damaged_copy(image_folder, tmp_path / "images", ["105"], damage)
+    out = tmp_path / "out.csv"
+    ids = sorted(by_id)
+    sample = write_sample(
+        tmp_path / "s.csv", [f"{name},1" for name in ids], header="id," + ",".join(NAMES), value="0,0,0,0,0,0,0"
+    )
+    code, printed, _ = run_kaggle("--images", folder, "--sample", sample, "--out", out)
+    assert code == 0
+    assert f"warning: 1 of {COUNT} images cannot be read, {folder / '105.png'} first" in printed
+    assert "object at" not in printed
+    written = {row[0]: np.array(row[1:], float) for row in table(out)[1:]}
+    others = [by_id[name] for name in ids if name != "105"]
+    np.testing.assert_allclose(written["105"], np.mean(others, axis=0), atol=1e-4)
+    for name in ("104", "106"):
+        np.testing.assert_allclose(written[name], by_id[name], atol=1e-4)
+
+
+def test_many_damaged_images_are_an_error(run_kaggle, image_folder, old_csv, tmp_path):
+    folder = damaged_copy(image_folder, tmp_path / "images", ["101", "105", "110"], "empty")
     sample = write_sample(tmp_path / "s.csv", [path.name for path in sorted(folder.iterdir())])
     error = error_of(run_kaggle, old_csv, "--images", folder, "--sample", sample)
-    assert f"{folder / '105.png'} cannot be read" in error
-    assert "object at" not in error
-    assert "replace it, every id needs an answer" in error
+    assert f"3 of {COUNT} images cannot be read, {folder / '101.png'} first" in error
+
+
+def test_file_that_this_computer_cannot_read_is_no_damaged_image(
+    run_kaggle, image_folder, old_csv, monkeypatch, tmp_path
+):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("competition.package.kaggle.read_image", fail)
+    sample = write_sample(tmp_path / "s.csv", ["105"])
+    error = error_of(run_kaggle, old_csv, "--images", image_folder, "--sample", sample)
+    assert f"error: cannot read {image_folder / '105.png'}: Input/output error" in error
 
 
 @pytest.mark.parametrize("case", [("garbage", "cannot load"), ("removed", "no model at")], ids=lambda case: case[0])
