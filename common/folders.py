@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,11 +23,15 @@ PART = re.compile(
     r"([ _-]?(images?|imgs?|set|data))?[ _-]?\d*",
     re.I,
 )
+# The same anywhere in a name, as in test_stg1 and asl_alphabet_train.
+TRAIN_PART = re.compile(r"(.*[^a-z])?train(ing)?([^a-z].*)?", re.I | re.S)
+OTHER_PART = re.compile(r"(.*[^a-z])?(test(ing)?|val|valid|validation|eval|dev)([^a-z].*)?", re.I | re.S)
 # Names of folders beside the images of a data set, which are not classes either.
 BESIDE = re.compile(
     r"((images?|imgs?|seg)[ _-])?(masks?|annotations?|segmentations?|unlabell?ed)([ _-]?images?)?", re.I
 )
 ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"))  # extensions
+TABLES = frozenset((".csv", ".tsv"))
 ARRAYS = frozenset((".npz", ".npy", ".h5", ".hdf5", ".pkl", ".mat", ".parquet", ".tfrecord"))
 MORE_IMAGES = frozenset((".heic", ".heif"))  # extensions of images that Pillow reads with a plug-in only
 READ_BY_JPEG = frozenset(("MPO",))
@@ -119,7 +123,11 @@ def list_classes(folder: Path | str) -> ClassFiles:
     """
     folder = Path(folder)
     if folder.is_file():
-        fix = "save each image as a PNG file" if folder.suffix.lower() in ARRAYS else "if it is a zip, unpack it"
+        suffix, fix = folder.suffix.lower(), "if it is a zip, unpack it"
+        if suffix in ARRAYS:
+            fix = "save each image as a PNG file"
+        elif suffix in TABLES:
+            fix = "give the folder of its images, and this file with --labels"
         raise UserError(f"class folders must be in a folder, {printable(folder)} is a file; {fix}")
     if not folder.is_dir():
         raise UserError(
@@ -252,6 +260,7 @@ def _check_level(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> l
             f"{printable(folder)} must contain class folders, got {', '.join(map(printable, inner))}, which hold class "
             f"folders themselves; give {printable(folder / best)}"
         )
+    _check_parts(folder, inner)
     for name in inner:
         if len(inner[name] & set(inner)) > 1:
             raise UserError(
@@ -266,6 +275,21 @@ def _check_level(folder: Path, classes: list[tuple[str, tuple[Path, ...]]]) -> l
             f"itself; give {printable(folder / best)}, or rename it if it is a class"
         )
     return list(_notes_of_level([*inner], parts, shared))
+
+
+def _check_parts(folder: Path, inner: Mapping[str, set[str]]) -> None:
+    """Raises a UserError if all folders are called as parts of a data set, some for training and some for testing."""
+    train = [name for name in inner if TRAIN_PART.fullmatch(name)]
+    others = [name for name in inner if name not in train and OTHER_PART.fullmatch(name)]
+    if not train or not others or len(train) + len(others) < len(inner):
+        return
+    fix = f"give {printable(folder / train[0])}"
+    if not inner[train[0]]:
+        fix += ", with a CSV file of the labels of its images (--labels)"
+    raise UserError(
+        f"{printable(folder)} must contain class folders, got {', '.join(map(printable, inner))}, which are called as "
+        f"parts of a data set; {fix}"
+    )
 
 
 def _notes_of_level(names: list[str], parts: list[str], shared: set[str]) -> Iterator[str]:

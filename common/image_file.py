@@ -112,6 +112,8 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> Picture:
 
 def reason_of(error: Exception) -> str:
     """Returns one line that says why a file cannot be read. Pillow's text has the address of an object."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels; save it smaller"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if text.startswith("cannot identify image file"):
         return "not an image that Pillow can read"

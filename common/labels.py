@@ -38,6 +38,7 @@ PART_FLAGS = frozenset(
 )
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 ONES, ZEROS = frozenset(("1", "1.0", "true")), frozenset(("0", "0.0", "false"))  # of a one-hot table
+MANY_COLUMNS = 50  # of a table without a column of files: they may be pixels
 SHOWN = 10  # columns in a note
 SAMPLE = 100  # rows that are looked at to recognize the column of files
 
@@ -136,10 +137,22 @@ def _unusual(rows: "_Rows", names: Sequence[str], repeated: int, unused: Sequenc
     if missing:
         told = ", ".join(missing)
         yield f"warning: the class {told} of {rows.name} may stand for a missing label; if so, remove its rows"
+    combined = next((name for name in names if _is_combined(name, names)), None)
+    if combined:
+        yield (
+            f"warning: the class {combined} of {rows.name} is a combination of others; if an image has several labels, "
+            "each combination is learned as a class of its own"
+        )
     if repeated:
         yield f"{rows.name} names {repeated} files more than once, with the same label"
     if unused:
         yield f"skipped {len(unused)} images that are not in {rows.name}, for example {printable(unused[0])}"
+
+
+def _is_combined(name: str, names: Sequence[str]) -> bool:
+    """Whether a class name lists several others, or several numbers."""
+    words = [word for word in re.split(r"[\s|,;]+", name) if word]
+    return len(words) > 1 and (set(words) <= set(names) or all(word.isdecimal() for word in words))
 
 
 @dataclass(frozen=True)
@@ -255,6 +268,11 @@ def _recognize(rows: _Rows, files: _Files) -> tuple[_Rows, int, list[int]]:
     if len(candidates) != 1:
         names = rows.called(candidates or likely)
         what = f"which of {names} names the files" if max(found) else f"a column of files of {printable(files.folder)}"
+        if not max(found) and len(columns) > MANY_COLUMNS:
+            raise UserError(
+                f"{rows.name} must name files of images, got {len(columns)} columns; if they are the pixels, save each "
+                "row as a PNG file called as its id, and write a file of their labels"
+            )
         raise UserError(f"{rows.name}: cannot recognize {what}; give --label-columns FILES,LABELS, or another --data")
     (file,) = candidates
     head = rows.columns[file]

@@ -25,6 +25,7 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: unicodedata.normalize("NFC", name),
     lambda name: unicodedata.normalize("NFD", name),
     lambda name: name.replace(" ", "_"),
+    lambda name: name.replace("_", " "),
     lambda name: re.sub(r"^([0-9]+)\.0+$", r"\1", name),  # 2.0, as a table with empty cells has it
 )
 # Values that stand for no answer, in lower case.
@@ -124,6 +125,11 @@ def match_values(values: set[str], column: str, names: Sequence[str], told: str 
     if kind == "probability":
         return _told_probability(values, column, names, named)
     cells = [[value] if value in names else value.split() for value in values]
+    combined = [name for name in names if len(name.split()) > 1 and _are_numbers(name.split())]
+    if combined and any(len(cell) > 1 and _are_numbers(cell) for cell in cells):
+        raise UserError(
+            f"its cells list several right labels, as the class {combined[0]!r} does; a classifier gives each image one"
+        )
     if any(len(cell) > 1 for cell in cells):
         words = {word for cell in cells for word in cell}
         if words <= set(_spelled(words, names)) or _are_numbers(words):
@@ -161,10 +167,12 @@ def _match_labels(values: set[str], column: str, names: Sequence[str], kind: str
         required = "must all be classes, or all be numbers"
         raise UserError(f"the values of {_called(column)} {required}, {both}; repair the sample")
     other = min(others)
-    told = "give --answer, or " if len(values) == 1 and other.lower() in PLACEHOLDERS else ""
+    fix = _fix(values, names)
+    if len(values) == 1 and other.lower() in PLACEHOLDERS:
+        given = " or ".join(f"--answer {option}" for option in KINDS[:3])
+        fix = f"if it is a placeholder, give {given}; else {fix}"
     raise UserError(
-        f"the values of {_called(column)} must be the model's classes or numbers from 0 to {last}, got {other!r}; "
-        f"{told}{_fix(values, names)}"
+        f"the values of {_called(column)} must be the model's classes or numbers from 0 to {last}, got {other!r}; {fix}"
     )
 
 
@@ -226,9 +234,10 @@ def _numbered(values: set[str], column: str, names: Sequence[str]) -> Answer:
             return Answer("names", written)
         what = "are none of the class names: they may be placeholders or positions"
         raise _undecided(values, column, what, ("names", "positions", "one-based"))
-    own = _own_numbers(names)
-    if numbers == {0} and own and own != list(range(count)):
-        what = "may be placeholders, and the class names have other numbers, or the same in another order"
+    own = own_numbers(names)
+    if numbers == {0} and own != list(range(count)):
+        names_have = "other numbers, or the same in another order" if own else "no numbers that say which class is 0"
+        what = f"may be placeholders, and the class names have {names_have}"
         raise _undecided(values, column, what, ("names", "positions", "one-based"))
     if min(numbers) == 0 and max(numbers) < count:
         return _in_order("positions", values, column, names)
@@ -265,7 +274,7 @@ def _in_order(kind: str, values: set[str], column: str, names: Sequence[str]) ->
     return Answer(kind, _written(range(first, first + len(names)), values))
 
 
-def _own_numbers(names: Sequence[str]) -> list[int]:
+def own_numbers(names: Sequence[str]) -> list[int]:
     """The numbers that the class names start or end with, in their order; [] if they are not all different."""
     for pattern in (r"^[0-9]{1,9}(?![0-9])", r"(?<![0-9])[0-9]{1,9}$"):
         found = [re.search(pattern, name) for name in names]
@@ -277,7 +286,7 @@ def _own_numbers(names: Sequence[str]) -> list[int]:
 
 def _are_out_of_order(names: Sequence[str]) -> bool:
     """Whether the class names have the numbers from 0 or 1 in another order, such as ant_1, bee_2, zebra_0."""
-    own = _own_numbers(names)
+    own = own_numbers(names)
     return own != sorted(own) and sorted(own) in [list(range(first, first + len(names))) for first in (0, 1)]
 
 

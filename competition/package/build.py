@@ -107,7 +107,7 @@ def predict_csv(
     if names:  # TensorFlow needs seconds to load the model, a wrong sample is found at once
         plan(images, sample, names, told)
     try:
-        return write_csv(_load(folder), images, sample, out, told)
+        return write_csv(_load(folder), images, sample, out, told, folder)
     except OSError as error:
         raise _not_writable(out, error) from error
 

@@ -1,5 +1,6 @@
 """Fills in a competition's sample_submission.csv with the model's predictions for a folder of test images."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomically
 from common.folders import printable
-from common.image_file import read_image, reason_of
+from common.image_file import decode, read_file, reason_of
 from common.progress import progress
 from competition.package.image_ids import ImageIds
 from competition.package.kaggle_kernel import fill_unreadable, predict_batch, write_answers
 from competition.package.sample import Sample, read_sample
+from competition.package.trained_on import HASH_BYTES, count_trained_on
 
 BATCH_SIZE = 32  # images that are read and predicted at once
 
@@ -46,7 +48,12 @@ def plan(
 
 
 def write_csv(
-    model: Any, folder: Path | str, sample_path: Path | str, out: Path | str, told: str | None = None
+    model: Any,
+    folder: Path | str,
+    sample_path: Path | str,
+    out: Path | str,
+    told: str | None = None,
+    model_folder: Path | None = None,
 ) -> tuple[Path, list[str]]:
     """Predicts every image of a sample and writes the answers in the sample's format and order.
 
@@ -56,6 +63,7 @@ def write_csv(
         sample_path: the competition's sample_submission.csv.
         out: the CSV file; an existing file is replaced only at the end.
         told: see `plan`.
+        model_folder: folder of the model's SavedModel, which may tell what it was trained on.
 
     Returns:
         (path of the CSV file, notes for the user; the first says which answer stands for which class).
@@ -65,23 +73,50 @@ def write_csv(
     """
     out = Path(out)
     sample, paths, notes = plan(folder, sample_path, model.names, told)
-    probabilities = _predict(_FileReader(model), [str(path) for path in paths])
+    reader = _FileReader(model)
+    probabilities = _predict(reader, [str(path) for path in paths])
     if not np.isfinite(probabilities).all():
         raise UserError("the model must return probabilities, got NaN or infinity; train it again")
     out.parent.mkdir(parents=True, exist_ok=True)
     atomically(out, lambda temporary: write_answers(temporary, sample.ids, probabilities, sample.form()))
+    seen = count_trained_on(model_folder, reader.hashes.values()) if model_folder else 0
+    if seen:
+        notes.append(f"warning: the model was trained on {seen} of these {len(paths)} images; check --images")
     return out, notes
 
 
 class _FileReader:
-    """A model that reads its images as training does, so that it also takes HEIC files and very large photographs."""
+    """A model that reads its images as training does, so that it also takes HEIC files and very large photographs.
+
+    hashes: path → hash of the file, as `trained_on` has it, of the images that were read.
+    """
 
     def __init__(self, model: Any) -> None:
         self.names, self._model = model.names, model
+        self.hashes: dict[str, bytes] = {}
 
     def predict_proba(self, paths: Iterable[str]) -> np.ndarray:
         """Returns probabilities [n, classes]. One image is in memory at a time."""
-        return self._model.predict_proba(map(_read_pixels, paths))
+        return self._model.predict_proba(map(self._read_pixels, paths))
+
+    def _read_pixels(self, path: str) -> np.ndarray:
+        """Returns uint8 [h, w, 3].
+
+        Raises:
+            ValueError: the image is damaged, or no image.
+            UserError, MemoryError: this computer cannot read the file; the image may be good.
+        """
+        try:
+            data = read_file(Path(path))
+            self.hashes[path] = hashlib.sha256(data).digest()[:HASH_BYTES]
+            return np.asarray(decode(data).image)
+        except MemoryError:
+            raise
+        except Exception as error:  # each decoder of Pillow raises exceptions of its own
+            if isinstance(error, OSError) and error.errno is not None:
+                fix = "repair the disk or the permissions"
+                raise UserError(f"cannot read {printable(path)}: {error.strerror}; {fix}") from error
+            raise ValueError(reason_of(error)) from error
 
 
 def _predict(reader: _FileReader, paths: Sequence[str]) -> np.ndarray:
@@ -96,22 +131,3 @@ def _predict(reader: _FileReader, paths: Sequence[str]) -> np.ndarray:
         except ValueError as error:
             raise UserError(str(error)) from error
     return probabilities
-
-
-def _read_pixels(path: str) -> np.ndarray:
-    """Returns uint8 [h, w, 3].
-
-    Raises:
-        ValueError: the image is damaged, or no image.
-        UserError, MemoryError: this computer cannot read the file; the image may be good.
-    """
-    try:
-        return np.asarray(read_image(path)[0])
-    except MemoryError:
-        raise
-    except Exception as error:  # each decoder of Pillow raises exceptions of its own
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(
-                f"cannot read {printable(path)}: {error.strerror}; repair the disk or the permissions"
-            ) from error
-        raise ValueError(reason_of(error)) from error

@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import UserError
 from common.folders import printable
 from common.labels import FILE_COLUMNS, delimiter_of
-from competition.package.answer import Answer, is_number, match_columns, match_values, parse_told
+from competition.package.answer import Answer, is_number, match_columns, match_values, own_numbers, parse_told
 from competition.package.class_names import order_note, shortened
 from competition.package.image_ids import ImageIds
 from competition.package.kaggle_kernel import read_rows
@@ -64,6 +64,8 @@ class Sample:
         ]
         is_named = answer.kind == "names" or all(name in label for label, name in spelled)
         note = "" if is_named else order_note(names)
+        if not is_named and not note and not own_numbers(names):
+            note = "the order of the class names is assumed, compare it with the competition's numbers"
         return f"{text}; {note}" if note else text
 
 
@@ -108,10 +110,10 @@ def _match(
     header: Sequence[str], body: Sequence[Sequence[str]], id_column: int, names: Sequence[str], told: str | None
 ) -> Answer:
     """Decides what the columns beside that of the ids take."""
-    columns = [cell for place, cell in enumerate(header) if place != id_column]
+    columns = [cell.strip() for place, cell in enumerate(header) if place != id_column]
     if len(body[0]) > 2:
         return match_columns(columns, names, told)
-    values, column = {row[1 - id_column] for row in body}, columns[0] if columns else ""
+    values, column = {row[1 - id_column].strip() for row in body}, columns[0] if columns else ""
     if header and re.sub("[ -]", "_", header[id_column].lower()) not in FILE_COLUMNS:
         _require_header(column, values, names)
     return match_values(values, column, names, told)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 TRAINED_ON = "assets.extra/trained_on.bin"  # TensorFlow keeps this folder for files that it does not use
+HASH_BYTES = 8  # the first ones of the SHA-256 of an image's file
 MAX_BYTES = 80_000_000  # of ten million images
 
 
@@ -36,6 +37,6 @@ def count_trained_on(model_folder: Path, hashes: Iterable[bytes]) -> int:
             content = file.read(MAX_BYTES)
     except OSError:  # not there, or not a file
         return 0
-    known = np.frombuffer(content[: len(content) // 8 * 8], np.uint64)
+    known = np.frombuffer(content[: len(content) // HASH_BYTES * HASH_BYTES], np.uint64)
     asked = np.frombuffer(b"".join(hashes), np.uint64)
     return int(np.isin(asked, known).sum())

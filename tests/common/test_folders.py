@@ -184,10 +184,8 @@ def test_classes_with_such_names_or_subfolders_are_listed_without_a_note(tmp_pat
 @pytest.mark.parametrize(
     ("paths", "named"),
     [
-        (("train/1.jpg", "test/1.jpg"), "train, test"),
-        (("train_images/1.jpg", "test_images/1.jpg"), "test_images, train_images"),
-        (("seg_train/1.jpg", "seg_test/1.jpg"), "seg_test, seg_train"),
-        (("train/images/1.jpg", "test/images/1.jpg"), "train, test"),
+        (("phase1/1.jpg", "phase2/1.jpg"), "phase1, phase2"),
+        (("val/1.jpg", "test/1.jpg"), "test, val"),
         (("cat/1.jpg", "dog/1.jpg", "test/1.jpg"), "test"),
     ],
 )
@@ -195,6 +193,35 @@ def test_folders_that_are_likely_parts_are_warned_of(tmp_path, paths, named):
     (note,) = list_classes(make(tmp_path, *paths)).notes
     found = re.match("warning: the folders (.*) are taken as classes, but are called as parts of a data set", note)
     assert set(found[1].split(", ")) == set(named.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (("train/1.jpg", "test/1.jpg"), "train, with"),
+        (("train_images/1.jpg", "test_images/1.jpg"), "train_images, with"),
+        (("seg_train/1.jpg", "seg_test/1.jpg", "seg_pred-test/1.jpg"), "seg_train, with"),
+        (("train/images/1.jpg", "test/images/1.jpg"), "train$"),
+        (("test_stg1/1.jpg", "test_stg2/1.jpg", "Train/1.jpg"), "Train, with"),
+        (("asl_alphabet_train/asl/A/1.jpg", "asl_alphabet_test/1.jpg"), "asl_alphabet_train$"),
+    ],
+)
+def test_folders_for_training_and_testing_are_no_classes(tmp_path, paths, named):
+    with pytest.raises(UserError, match=f"are called as parts of a data set; give .*/{named}"):
+        list_classes(make(tmp_path, *paths))
+
+
+@pytest.mark.parametrize("names", [("trainer", "tester"), ("steam train", "car"), ("constrained", "latest")])
+def test_words_that_only_contain_train_or_test_are_no_parts(tmp_path, names):
+    assert list_classes(make(tmp_path, *(f"{name}/1.jpg" for name in names))).notes == ()
+
+
+def test_table_in_place_of_a_folder_is_told_how_to_be_given(tmp_path):
+    make(tmp_path, "train.csv")
+    with pytest.raises(
+        UserError, match="train.csv is a file; give the folder of its images, and this file with --labels"
+    ):
+        list_classes(tmp_path / "train.csv")
 
 
 @pytest.mark.parametrize(("names", "named"), [(("images", "masks"), "masks"), (("train", "unlabeled"), "unlabeled")])

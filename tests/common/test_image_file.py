@@ -9,7 +9,7 @@ import pytest
 from pictures import COLOR, DAMAGED_METADATA, PICTURES, REFUSED, encoded, exif
 from PIL import Image, UnidentifiedImageError
 
-from common.image_file import LARGE, decode, read_file, read_image, stored_size
+from common.image_file import LARGE, decode, read_file, read_image, reason_of, stored_size
 
 pytestmark = pytest.mark.unit
 
@@ -28,6 +28,13 @@ def test_every_mode_is_read_as_a_viewer_shows_it(name):
         assert picture.size == expected.shape[:2]
         difference = np.abs(np.asarray(picture.image).astype(int) - np.asarray(expected).astype(int))
         assert difference.max() <= max(tolerance, 1 if "A" in name.split(".")[0] else 0)
+
+
+def test_reason_names_the_largest_size_in_megapixels(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_500_000)
+    with pytest.raises(Image.DecompressionBombError) as caught:
+        decode(encoded(Image.new("L", (2000, 2000)), "png"))
+    assert reason_of(caught.value) == "more than 3 megapixels; save it smaller"
 
 
 @pytest.mark.parametrize("name", PICTURES)

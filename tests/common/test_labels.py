@@ -148,11 +148,31 @@ def test_the_columns_of_a_one_hot_table_are_named(listed):
             ("oak", "NA", "ash", "oak"),
             "warning: the class NA of train.csv may stand for a missing label; if so, remove its rows",
         ),
+        *(
+            (
+                labels,
+                f"warning: the class {labels[1]} of train.csv is a combination of others; if an image has several "
+                "labels, each combination is learned as a class of its own",
+            )
+            for labels in (("rust", "rust scab", "scab", "rust"), ("7", "147 616", "7", "8"), ("a", "b|a", "b", "a"))
+        ),
     ],
 )
 def test_labels_that_are_likely_no_classes_are_warned_of(listed, labels, warning):
     table = HEAD + "".join(f"{name},{label}\n" for name, label in zip("abcd", labels, strict=True))
     assert warning in listed(table)[1]
+
+
+def test_a_table_of_pixels_is_told_how_to_become_files(listed):
+    head = "label," + ",".join(f"pixel{number}" for number in range(784))
+    with pytest.raises(UserError, match="must name files of images, got 785 columns; if they are the pixels, save"):
+        listed(head + "\n1" + ",0" * 784 + "\n")
+
+
+@pytest.mark.parametrize("label", ["hot dog", "common wheat", "no scab", "1 of 2"])
+def test_a_class_of_several_words_is_no_combination(listed, label):
+    table = HEAD + f"a,{label}\nb,dog\nc,scab\nd,wheat\n"
+    assert not any("combination" in note for note in listed(table)[1])
 
 
 def test_a_first_line_with_an_image_is_no_header(listed):

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from common.files import write_json
 from common.images import Images
 from competition.package import build
 from competition.package.kaggle import write_csv
+from competition.package.trained_on import write_trained_on
 from competition.synthetic import draw_images, draw_leaf
 from training.recipes.released_full import recipe
 from training.run_folder import RECORD, make_record
@@ -404,6 +406,17 @@ def test_damaged_image_gets_the_mean_of_the_others(run_kaggle, image_folder, by_
         np.testing.assert_allclose(written[name], by_id[name], atol=1e-4)
 
 
+def test_images_that_the_model_was_trained_on_are_counted(submitted_model, image_folder, tmp_path):
+    paths = sorted(image_folder.iterdir())
+    hashes = [hashlib.sha256(path.read_bytes()).digest()[:8] for path in paths[:3]]
+    write_trained_on(tmp_path, [*hashes, b"8 bytes."])
+    sample = write_sample(tmp_path / "s.csv", [path.stem for path in paths])
+    for model_folder, seen in ((tmp_path, True), (None, False)):
+        notes = write_csv(submitted_model, image_folder, sample, tmp_path / "a.csv", None, model_folder)[1]
+        warning = f"warning: the model was trained on 3 of these {COUNT} images; check --images"
+        assert (warning in notes) == seen
+
+
 def test_many_damaged_images_are_an_error(run_kaggle, image_folder, old_csv, tmp_path):
     folder = damaged_copy(image_folder, tmp_path / "images", ["101", "105", "110"], "empty")
     sample = write_sample(tmp_path / "s.csv", [path.name for path in sorted(folder.iterdir())])
@@ -417,7 +430,7 @@ def test_file_that_this_computer_cannot_read_is_no_damaged_image(
     def fail(path):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("competition.package.kaggle.read_image", fail)
+    monkeypatch.setattr("competition.package.kaggle.read_file", fail)
     sample = write_sample(tmp_path / "s.csv", ["105"])
     error = error_of(run_kaggle, old_csv, "--images", image_folder, "--sample", sample)
     assert f"error: cannot read {image_folder / '105.png'}: Input/output error" in error

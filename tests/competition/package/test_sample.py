@@ -16,6 +16,7 @@ from competition.package.sample import read_sample
 
 pytestmark = pytest.mark.unit
 TREES = ("alder", "ash", "beech", "birch", "elm", "lime", "oak", "yew")
+FROM_ZERO = tuple(f"tree{number}" for number in range(8))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
@@ -29,7 +30,7 @@ def test_sample_with_windows_line_ends_and_byte_order_mark(tmp_path, end, bom):
 
 def test_blank_lines_are_skipped(tmp_path):
     (tmp_path / "s.csv").write_text("id,label\n7,0\n\n8,0\n\n")
-    assert read_sample(tmp_path / "s.csv", TREES).ids == ("7", "8")
+    assert read_sample(tmp_path / "s.csv", FROM_ZERO).ids == ("7", "8")
 
 
 INVALID = {
@@ -90,9 +91,9 @@ ROWS = {
     "header": ("id,label\n7.jpg,0\n8.jpg,0\n", ("id", "label"), 0),
     "no header": ("7.jpg,0\n8.jpg,0\n", (), 0),
     "no header, one row": ("7.jpg,0\n", (), 0),
-    "no header, no suffix": ("7,alder\n8,ash\n", (), 0),
+    "no header, no suffix": ("7,tree0\n8,tree1\n", (), 0),
     "labels first": ("label,id\n0,7.jpg\n0,8.jpg\n", ("label", "id"), 1),
-    "labels first, no header": ("alder,7.jpg\nalder,8.jpg\n", (), 1),
+    "labels first, no header": ("tree0,7.jpg\ntree0,8.jpg\n", (), 1),
     "labels that are ids too": ("label,id\n8,7\n8,8\n", ("label", "id"), 1),
     "one row, called by the header": ("class,image\n8,7\n", ("class", "image"), 1),
 }
@@ -102,7 +103,7 @@ ROWS = {
 def test_every_row_and_the_column_of_the_ids_is_found(tmp_path, case):
     text, header, id_column = ROWS[case]
     (tmp_path / "s.csv").write_text(text)
-    sample = read_sample(tmp_path / "s.csv", TREES, IDS)
+    sample = read_sample(tmp_path / "s.csv", FROM_ZERO, IDS)
     assert (sample.header, sample.id_column) == (header, id_column)
     assert len(sample.ids) == text.count("\n") - bool(header)
     assert set(sample.ids) <= IDS
@@ -111,7 +112,7 @@ def test_every_row_and_the_column_of_the_ids_is_found(tmp_path, case):
 @pytest.mark.parametrize("first", ["9", "9.jpg", "sub/9.PNG"])
 def test_first_row_of_a_missing_image_is_not_taken_for_a_header(tmp_path, first):
     (tmp_path / "s.csv").write_text(f"{first},0\n7.jpg,0\n")
-    assert read_sample(tmp_path / "s.csv", TREES, IDS).ids == (first, "7.jpg")
+    assert read_sample(tmp_path / "s.csv", FROM_ZERO, IDS).ids == (first, "7.jpg")
 
 
 def test_columns_of_probabilities_need_a_header(tmp_path):
@@ -154,7 +155,7 @@ def test_labels_are_not_taken_for_ids_with_other_leading_zeros(tmp_path, text):
     for name in ("0000.jpg", "0002.jpg"):
         (tmp_path / "images" / name).touch()
     (tmp_path / "s.csv").write_text(text)
-    assert read_sample(tmp_path / "s.csv", TREES, ImageIds(tmp_path / "images")).ids == ("0001.jpg", "0002.jpg")
+    assert read_sample(tmp_path / "s.csv", FROM_ZERO, ImageIds(tmp_path / "images")).ids == ("0001.jpg", "0002.jpg")
 
 
 def test_labels_that_match_an_image_do_not_hide_that_the_folder_is_a_wrong_one(tmp_path):
@@ -162,7 +163,7 @@ def test_labels_that_match_an_image_do_not_hide_that_the_folder_is_a_wrong_one(t
     (tmp_path / "images" / "0000.jpg").touch()
     (tmp_path / "s.csv").write_text("image_id,label\n0001.jpg,0\n0002.jpg,0\n")
     with pytest.raises(UserError, match="has no image for 2 of the sample's 2 ids, the first is 0001.jpg"):
-        plan(tmp_path / "images", tmp_path / "s.csv", TREES)
+        plan(tmp_path / "images", tmp_path / "s.csv", FROM_ZERO)
 
 
 def test_ids_that_differ_in_leading_zeros_come_before_a_label_that_matches(tmp_path):
@@ -170,7 +171,7 @@ def test_ids_that_differ_in_leading_zeros_come_before_a_label_that_matches(tmp_p
     for number in range(4):
         (tmp_path / "images" / f"{number}.jpg").touch()
     (tmp_path / "s.csv").write_text("label,id\n0,000\n0,001\n0,002\n0,003\n")
-    assert read_sample(tmp_path / "s.csv", TREES, ImageIds(tmp_path / "images")).ids == ("000", "001", "002", "003")
+    assert read_sample(tmp_path / "s.csv", FROM_ZERO, ImageIds(tmp_path / "images")).ids == ("000", "001", "002", "003")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -206,7 +207,7 @@ DECIDED = {
     "plain names, padded sample": (EIGHT, {"01", "08"}, PADDED),
     "names from 0": (ZERO_BASED, {"0"}, ZERO_BASED),
     "names with gaps": (("3", "5", "70"), {"5"}, ("3", "5", "70")),
-    "positions": (TREES, {"0"}, ZERO_BASED),
+    "positions": (TREES, {"0", "3"}, ZERO_BASED),
     "positions, names numbered from 0": (tuple(f"c{name}" for name in ZERO_BASED), {"0"}, ZERO_BASED),
     "positions, several": (NAMES, {"0", "7"}, ZERO_BASED),
     "padded positions": (NAMES, {"00", "03"}, tuple(f"0{name}" for name in ZERO_BASED)),
@@ -215,6 +216,7 @@ DECIDED = {
     "two classes from 1": (BINARY, {"1", "2"}, ("1", "2")),
     "two class names": (BINARY, {"cat"}, BINARY),
     "blanks in a name": (("new whale", "pug"), {"new whale"}, ("new whale", "pug")),
+    "blanks for underscores": (("new_whale", "pug"), {"new whale"}, ("new whale", "pug")),
     "underscores for blanks": (("new whale", "pug"), {"new_whale"}, ("new_whale", "pug")),
     "decimal names, whole numbers": (("2.0", "3.0", "4.0"), {"2", "3"}, ("2", "3", "4")),
     "decimal names as they are": (("2.0", "3.0", "4.0"), {"2.0"}, ("2.0", "3.0", "4.0")),
@@ -233,6 +235,7 @@ def test_labels_are_decided_by_the_names_and_the_sample(case):
 
 ANIMALS = ("ant_1", "bee_2", "zebra_0")
 UNDECIDED = {
+    "names without numbers, a sample of 0": (TREES, {"0"}, ("names", "positions", "one-based")),
     "names from 1, a sample of 0": (EIGHT, {"0"}, ("names", "positions", "one-based")),
     "padded names, a sample of 0": (PADDED, {"0"}, ("names", "positions", "one-based")),
     "padded names, a sample of 00": (PADDED, {"00"}, ("names", "positions", "one-based")),
@@ -273,6 +276,23 @@ def test_undecided_labels_are_refused_and_the_readings_are_offered(case):
     for option in options:
         assert f"--answer {option}" in str(caught.value)
     assert ", ".join(sorted(values)) in str(caught.value)
+
+
+def test_blanks_beside_cells_are_no_part_of_answers(tmp_path):
+    """The header is kept as it is; `--labels` drops such blanks as well."""
+    (tmp_path / "s.csv").write_text("id, label\n7, ash\n8,ash \n")
+    sample = read_sample(tmp_path / "s.csv", TREES, ("7", "8"))
+    assert (sample.header, sample.answer.labels) == (("id", " label"), TREES)
+    (tmp_path / "p.csv").write_text("id, dog, cat\n7,0.5, 0.5\n")
+    sample = read_sample(tmp_path / "p.csv", BINARY, ("7",))
+    assert (sample.header, sample.answer.columns) == (("id", " dog", " cat"), (1, 0))
+
+
+@pytest.mark.parametrize("names", [TREES, FROM_ZERO])
+def test_note_says_that_the_order_of_names_without_numbers_is_assumed(tmp_path, names):
+    (tmp_path / "s.csv").write_text("id,label\n7,0\n8,5\n")
+    mapping = read_sample(tmp_path / "s.csv", names, ("7", "8")).mapping(names)
+    assert ("the order of the class names is assumed" in mapping) == (names == TREES)
 
 
 @pytest.mark.parametrize("told", ["positions", "one-based"])
@@ -447,6 +467,7 @@ def test_lists_of_labels_are_read(case):
         (NAMES, {"1 2 3"}, "--answer positions or --answer one-based"),
         (NAMES, {"0.5 0.25"}, "got '0.5 0.25'"),
         (NAMES, {"0 9"}, "got '9'"),
+        (("1 2", "3", "4 5 6"), {"0 1 2"}, "several right labels, as the class '1 2' does"),
     ],
 )
 def test_other_lists_are_refused(names, values, named):
