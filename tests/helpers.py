@@ -1,6 +1,7 @@
 """What several test files share: a tiny network and its submission, stub zips, and fresh processes."""
 
 import atexit
+import csv
 import functools
 import importlib.util
 import os
@@ -39,9 +40,10 @@ def stub(answers="good"):
     return STUB.format(answers=answers)
 
 
-def own_lines(stderr):
-    """The lines of stderr that are not TensorFlow's, which on some processors says at its import how it computes."""
-    return [line for line in stderr.splitlines() if "absl::InitializeLog" not in line and "oneDNN" not in line]
+def csv_rows(path):
+    """The rows of a CSV file, each a list of its cells."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
 
 
 def stub_zip(path, source, metadata=""):

@@ -155,13 +155,15 @@ def check_metadata(text: str, name: str = "metadata") -> Check:
         if not line.strip(" "):  # other blank characters are none of YAML's
             continue
         key, _, value = line.partition(":")
-        pairs[key] = value.strip()
+        repeated, pairs[key] = key in pairs, value.strip()
         if key.strip() == "command":
             reason = "the server would start its command beside the checked model.py"
         elif key not in METADATA_KEYS or not line.isprintable() or "\ufffd" in line:  # in place of what is not UTF-8
             reason = reason or f"the server would not understand its line {line.strip()[:60]!r}"
         elif not value.strip():
             reason = reason or f"its line {line.strip()[:60]!r} has no text"
+        elif repeated:
+            reason = reason or f"{key} appears twice"
     if not reason and (_parsed(text) or {}) != pairs:
         reason = f"the server would not read plain text in {text.strip()[:60]!r}"
     return Check(name, not reason, reason, FIX_METADATA.format(name=name) if reason else "")

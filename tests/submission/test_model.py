@@ -116,6 +116,14 @@ def test_names_and_probabilities_have_the_documented_form(classifier, leaf_proba
     np.testing.assert_allclose(leaf_probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+def test_probabilities_of_the_last_predict_are_kept_for_the_grader(model_code, leaf_images, leaf_probabilities):
+    classifier = model_code.model(tiny_submission())
+    assert classifier.probabilities is None
+    for rows in (slice(9), slice(9, 12)):
+        classifier.predict(leaf_images[rows])
+        np.testing.assert_allclose(classifier.probabilities, leaf_probabilities[rows], atol=1e-5)
+
+
 INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 
@@ -581,10 +589,16 @@ def test_batch_size_does_not_matter(model_code, classifier, leaf_images, leaf_pr
     np.testing.assert_allclose(classifier.predict_proba(leaf_images), leaf_probabilities, atol=1e-5)
 
 
-def test_concurrent_predictions_agree(model_code, leaf_images, leaf_probabilities):
+def test_concurrent_predictions_agree_and_the_first_loads_the_model_once(
+    model_code, leaf_images, leaf_probabilities, monkeypatch
+):
+    loaded, model = [], model_code.model
+    monkeypatch.setattr(model_code, "_loaded", None)
+    monkeypatch.setattr(model_code, "model", lambda path: loaded.append(path) or model(path))
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: model_code.predict(leaf_images).numpy().tolist(), range(8)))
     assert answers == [leaf_probabilities.argmax(axis=1).tolist()] * 8
+    assert len(loaded) == 1
 
 
 # --- test-time augmentation

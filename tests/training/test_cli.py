@@ -138,6 +138,14 @@ def test_list_starts_with_three_commands_that_are_understood(capsys, monkeypatch
     assert done == [[], ["inception_svm"], ["released"]]
 
 
+def test_max_images_reaches_the_run(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(train, "_train", lambda recipe, name, inputs, out: given.append(inputs.max_images))
+    for options in ([], ["--max-images", "7"]):
+        assert main(["run", "online", "--data", "x", "--out", str(tmp_path / "out"), *options]) == 0
+    assert given == [None, 7]
+
+
 def test_list_has_the_reports_recipes_in_its_order(capsys):
     _, report, ours, ablations = listed(capsys)[0].values()
     order = list(reported())

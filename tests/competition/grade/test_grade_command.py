@@ -1,5 +1,6 @@
 """grade_submission.py: the text, the JSON, the exit codes, and that it cleans up when it is interrupted."""
 
+import argparse
 import json
 import os
 import re
@@ -20,7 +21,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 import grade_submission
 from common.images import load_folder
 from competition.grade import grade as grade_module
-from competition.grade.grade import STEPS
+from competition.grade.grade import STEPS, Rules
+from competition.grade.options import add_options, rules_of
 from competition.grade.worker import run as worker_run
 
 pytestmark = pytest.mark.integration
@@ -173,6 +175,17 @@ def test_missing_zip_or_folder_exits_with_2(tmp_path, capsys):
 
 
 # --- arguments and signals
+
+
+def test_options_are_the_rules_of_the_server():
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    limits = ["--limit-mb", "7", "--time-limit", "600", "--memory-limit-mb", "900"]
+    given = ["a.zip", *limits, "--layout", "an2dl2024", "--size", "48x40", "--classes", "3"]
+    assert rules_of(parser.parse_args(given)) == Rules(7, 600, 900, "an2dl2024", (48, 40), 3)
+    assert Rules(7, 600, 900) == Rules(limit_mb=7, time_limit=600, memory_limit_mb=900)
+    assert rules_of(parser.parse_args(["a.zip"])) == Rules()
+
 
 WRONG = {
     "no data": ["--data", "{tmp}/nothing"],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, load_module, stub, stub_zip
+from helpers import NAMES, ROOT, load_module, stub, stub_zip
 
 import grade_submission
 from common.folders import ClassFiles
@@ -20,7 +20,6 @@ from competition.grade.worker import run
 
 PROGRAM = ROOT / "competition" / "ingestion_program"
 ingestion, runner = load_module(PROGRAM / "ingestion.py"), load_module(PROGRAM / "runner.py")
-NAMES = tuple(f"Species{number}" for number in range(1, 9))
 
 
 def large(count=8, side=16):

@@ -1,6 +1,5 @@
 """The Kaggle layout: sample_submission.csv is filled in id by id with the model's own predictions."""
 
-import csv
 import errno
 import hashlib
 import re
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import NAMES, load_module, tiny_submission
+from helpers import NAMES, csv_rows, load_module, tiny_submission
 from PIL import Image
 
 import build_submission
@@ -68,11 +67,6 @@ def write_sample(path, ids, header="id,label", value="Species1", end="\n", bom="
     return path
 
 
-def table(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
 def shuffled(ids, seed=1):
     return [str(name) for name in np.random.default_rng(seed).permutation(sorted(ids))]
 
@@ -83,7 +77,7 @@ def test_sample_with_names(submitted_model, image_folder, by_id, tmp_path):
     path, notes = write_csv(submitted_model, image_folder, sample, tmp_path / "new" / "a.csv")
     assert path == tmp_path / "new" / "a.csv"
     assert notes == [f"labels: the class names as they are, {', '.join(NAMES)}"]
-    assert table(path) == [
+    assert csv_rows(path) == [
         ["image", "Label of it"],
         *([name, NAMES[by_id[name].argmax()]] for name in ids),
     ]
@@ -98,7 +92,7 @@ def test_sample_with_numbers(submitted_model, image_folder, by_id, tmp_path):
         write_csv(submitted_model, image_folder, sample, tmp_path / "a.csv")
     path, notes = write_csv(submitted_model, image_folder, sample, tmp_path / "a.csv", "positions")
     assert "0 = Species1, 1 = Species2" in notes[0]
-    assert table(path) == [["id", "label"], *([name, str(by_id[name].argmax())] for name in ids)]
+    assert csv_rows(path) == [["id", "label"], *([name, str(by_id[name].argmax())] for name in ids)]
 
 
 def test_the_sample_is_not_overwritten(image_folder, tmp_path, capsys):
@@ -114,7 +108,7 @@ def test_sample_with_probabilities_keeps_the_order_of_its_columns(submitted_mode
     ids, columns = shuffled(by_id), shuffled(NAMES, seed=2)
     assert columns != list(NAMES)
     sample = write_sample(tmp_path / "sample.csv", ids, ",".join(["id", *columns]), ",".join(["0.125"] * len(NAMES)))
-    header, *rows = table(write_csv(submitted_model, image_folder, sample, tmp_path / "a.csv")[0])
+    header, *rows = csv_rows(write_csv(submitted_model, image_folder, sample, tmp_path / "a.csv")[0])
     assert header == ["id", *columns]
     assert [row[0] for row in rows] == ids
     got = np.array([row[1:] for row in rows], float)
@@ -146,7 +140,7 @@ def test_probabilities_are_clipped_and_sum_to_1(tmp_path):
     folder = stub_images(tmp_path / "images", 8)
     sample = write_sample(tmp_path / "s.csv", range(8), ",".join(["id", *NAMES]), ",".join(["0.125"] * 8))
     path, _ = write_csv(StubModel(NAMES), folder, sample, tmp_path / "a.csv")
-    got = np.array([row[1:] for row in table(path)[1:]], float)
+    got = np.array([row[1:] for row in csv_rows(path)[1:]], float)
     assert got.min() == 1e-6
     assert got.max() <= 1 - 1e-6
     assert np.abs(got.sum(axis=1) - 1).max() < 1e-12
@@ -174,7 +168,7 @@ def test_labels_are_written_as_the_competition_takes_them(tmp_path, case, header
     rows = [f"{value},{number}" if label_first else f"{number},{value}" for number in range(8)]
     (tmp_path / "s.csv").write_text("\n".join([header, *rows] if header else rows) + "\n")
     path, notes = write_csv(StubModel(names), folder, tmp_path / "s.csv", tmp_path / "a.csv", told)
-    body = table(path)[1:] if header else table(path)
+    body = csv_rows(path)[1:] if header else csv_rows(path)
     assert [row[label_first] for row in body] == [str(number) for number in range(8)]
     assert [row[not label_first] for row in body] == expected
     assert notes[0].startswith("labels")
@@ -185,7 +179,7 @@ def test_probability_of_one_of_two_classes(tmp_path, column, told):
     folder = stub_images(tmp_path / "images", 2)
     sample = write_sample(tmp_path / "s.csv", ["0", "1"], f"id,{column}", "0.5")
     path, notes = write_csv(StubModel(["b", "c"]), folder, sample, tmp_path / "a.csv", told)
-    assert table(path) == [["id", column], ["0", "0.000001000000"], ["1", "0.999999000000"]]
+    assert csv_rows(path) == [["id", column], ["0", "0.000001000000"], ["1", "0.999999000000"]]
     assert "the probability of c" in notes[0]
 
 
@@ -201,7 +195,9 @@ def test_small_and_large_probabilities_keep_the_order_of_the_images(tmp_path, co
     sample = write_sample(
         tmp_path / "s.csv", range(len(rare)), ",".join(["id", *model.names]), ",".join(["0.5"] * count)
     )
-    written = np.array([row[1:] for row in table(write_csv(model, folder, sample, tmp_path / "a.csv")[0])[1:]], float)
+    written = np.array(
+        [row[1:] for row in csv_rows(write_csv(model, folder, sample, tmp_path / "a.csv")[0])[1:]], float
+    )
     assert np.argsort(written[:, 0]).tolist() == np.argsort(rare).tolist()
     assert np.argsort(-written[:, 1]).tolist() == np.argsort(rare).tolist()
     assert len(set(written[:, 0])) == len(set(written[:, 1])) == len(rare)
@@ -219,7 +215,7 @@ def test_images_that_are_not_in_the_sample_are_counted(submitted_model, image_fo
     path, notes = write_csv(
         submitted_model, image_folder, write_sample(tmp_path / "sample.csv", ids), tmp_path / "a.csv"
     )
-    assert [row[0] for row in table(path)[1:]] == ids
+    assert [row[0] for row in csv_rows(path)[1:]] == ids
     assert notes[1:] == [f"{COUNT - 5} other files in {image_folder} are not in the sample"]
 
 
@@ -238,7 +234,7 @@ def test_images_of_every_size_and_mode_are_read(submitted_model, tmp_path):
     draw_leaf(4, rng, 120).crop((0, 0, 120, 70)).save(folder / "9.jpg", exif=turned)
     ids = [path.name for path in sorted(folder.iterdir())]
     sample = write_sample(tmp_path / "sample.csv", ids, ",".join(["id", *NAMES]), ",".join("0" * len(NAMES)))
-    rows = table(write_csv(submitted_model, folder, sample, tmp_path / "a.csv")[0])[1:]
+    rows = csv_rows(write_csv(submitted_model, folder, sample, tmp_path / "a.csv")[0])[1:]
     expected = [submitted_model.predict_proba(str(folder / name))[0] for name in ids]
     np.testing.assert_allclose(np.array([row[1:] for row in rows], float), expected, atol=8e-6)
 
@@ -247,7 +243,7 @@ def test_quotes_and_commas_are_kept(submitted_model, image_folder, by_id, tmp_pa
     shutil.copy(image_folder / "100.png", tmp_path / "a, b.png")
     (tmp_path / "s.csv").write_text('"the ""id""",label\n"a, b.png",Species2\n')
     path, _ = write_csv(submitted_model, tmp_path, tmp_path / "s.csv", tmp_path / "out" / "a.csv")
-    assert table(path) == [['the "id"', "label"], ["a, b.png", NAMES[by_id["100"].argmax()]]]
+    assert csv_rows(path) == [['the "id"', "label"], ["a, b.png", NAMES[by_id["100"].argmax()]]]
 
 
 # --- the command line
@@ -286,7 +282,7 @@ def test_command_writes_the_csv_and_prints_the_upload_command(run_kaggle, image_
     arguments = "--images", image_folder, "--sample", sample, "--out", old_csv, "--competition", "leaves-2"
     code, out, err = run_kaggle(*arguments)
     assert (code, err) == (0, "")
-    assert table(old_csv)[1:] == [[f"{name}.png", NAMES[by_id[name].argmax()]] for name in ids]
+    assert csv_rows(old_csv)[1:] == [[f"{name}.png", NAMES[by_id[name].argmax()]] for name in ids]
     assert [path.name for path in old_csv.parent.iterdir()] == [old_csv.name]
     model, mapping, note, line = out.splitlines()
     place = tiny_submission() / "SubmissionModel"
@@ -349,7 +345,7 @@ def test_undecided_labels_are_told_on_the_command_line(run_kaggle, image_folder,
     arguments = "--images", image_folder, "--sample", write_sample(tmp_path / "s.csv", ids, value="1")
     assert "--answer one-based" in error_of(run_kaggle, old_csv, *arguments)
     assert run_kaggle(*arguments, "--answer", "one-based", "--out", old_csv)[0] == 0
-    assert [row[1] for row in table(old_csv)[1:]] == [str(by_id[name].argmax() + 1) for name in ids]
+    assert [row[1] for row in csv_rows(old_csv)[1:]] == [str(by_id[name].argmax() + 1) for name in ids]
 
 
 def test_class_of_another_task_names_the_model_and_the_option(run_kaggle, image_folder, old_csv, tmp_path):
@@ -399,7 +395,7 @@ def test_damaged_image_gets_the_mean_of_the_others(run_kaggle, image_folder, by_
     assert code == 0
     assert f"warning: 1 of {COUNT} images cannot be read, {folder / '105.png'} first" in printed
     assert "object at" not in printed
-    written = {row[0]: np.array(row[1:], float) for row in table(out)[1:]}
+    written = {row[0]: np.array(row[1:], float) for row in csv_rows(out)[1:]}
     others = [by_id[name] for name in ids if name != "105"]
     np.testing.assert_allclose(written["105"], np.mean(others, axis=0), atol=1e-4)
     for name in ("104", "106"):
@@ -493,4 +489,4 @@ def test_run_predicts_with_its_own_model(run_kaggle, image_folder, by_id, old_cs
     code, out, err = run_kaggle(*arguments)
     assert (code, err) == (0, "")
     assert out.startswith("model: runs/first, recipe first, Kind0, Kind1, ")
-    assert [row[1] for row in table(old_csv)[1:]] == [f"Kind{by_id[name].argmax()}" for name in ids]
+    assert [row[1] for row in csv_rows(old_csv)[1:]] == [f"Kind{by_id[name].argmax()}" for name in ids]

@@ -6,7 +6,6 @@ dataset as Kaggle mounts it.
 
 import ast
 import contextlib
-import csv
 import json
 import re
 import shutil
@@ -16,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import NAMES, ROOT, python, tiny_submission
+from helpers import NAMES, ROOT, csv_rows, python, tiny_submission
 from PIL import Image
 
 import build_submission
@@ -60,11 +59,6 @@ def red_images(folder, count, name="{}.png"):
     for number in range(count):
         Image.new("RGB", (3, 3), (number, 0, 0)).save(folder / name.format(number))
     return folder
-
-
-def table(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
 
 
 # --- the folders and their metadata
@@ -121,7 +115,7 @@ def test_metadata_meets_the_rules_of_the_client(built):
     assert [set(license) for license in dataset["licenses"]] == [{"name"}]
     assert kernel["id"].split("/")[1] == re.sub("[^a-z0-9]+", "-", kernel["title"].lower())
     assert (kernel["language"], kernel["kernel_type"]) == ("python", "notebook")
-    assert (kernel["enable_internet"], kernel["is_private"]) == (False, True)
+    assert (kernel["enable_gpu"], kernel["enable_internet"], kernel["is_private"]) == (False, False, True)
     assert kernel["dataset_sources"] == [dataset["id"]]
     assert kernel["competition_sources"] == ["leaf-quiz"]
 
@@ -205,7 +199,7 @@ def test_notebook_in_a_fresh_process_writes_what_the_local_layout_writes(built, 
     sample = hidden / "sample_submission.csv"
     expected, _ = build.predict_csv(hidden / "test_images", sample, out=tmp_path / "local.csv")
     assert (tmp_path / "working" / "submission.csv").read_bytes() == expected.read_bytes()
-    answers = [row[1].split() for row in table(expected)[1:]]
+    answers = [row[1].split() for row in csv_rows(expected)[1:]]
     assert {len(set(answer)) for answer in answers} == {3}
     assert len({answer[0] for answer in answers}) > 3
 
@@ -274,7 +268,7 @@ def test_notebook_answers_in_the_form_of_the_sample(tmp_path, monkeypatch, case)
     sample = hidden / "sample_submission.csv"
     expected, _ = write_csv(StubModel(names), hidden / "test", sample, tmp_path / "local.csv", told)
     assert got.read_bytes() == expected.read_bytes()
-    assert len(table(got)) == count + (header is not None)
+    assert len(csv_rows(got)) == count + (header is not None)
 
 
 @pytest.fixture
@@ -294,7 +288,7 @@ def test_inputs_are_found_where_kaggle_mounts_them(stub, tmp_path, monkeypatch, 
     (root / place / below).parent.mkdir(parents=True, exist_ok=True)
     shutil.move(root / "quiz", tmp_path / "moved")
     shutil.move(tmp_path / "moved", root / place / below)
-    assert len(table(run_notebook(settings, root, tmp_path, monkeypatch))) == 3
+    assert len(csv_rows(run_notebook(settings, root, tmp_path, monkeypatch))) == 3
 
 
 def test_ids_with_other_zeros_are_found(stub, tmp_path, monkeypatch):
@@ -302,7 +296,7 @@ def test_ids_with_other_zeros_are_found(stub, tmp_path, monkeypatch):
     shutil.rmtree(root / "quiz" / "test")
     red_images(root / "quiz" / "test" / "img", 2, "000{}.PNG")
     got = run_notebook(settings, root, tmp_path, monkeypatch)
-    assert table(got)[1:] == [["0", "Species1"], ["1", "Species2"]]
+    assert csv_rows(got)[1:] == [["0", "Species1"], ["1", "Species2"]]
 
 
 def rewrite(name, text):
@@ -393,7 +387,7 @@ def test_probability_that_is_not_finite_is_refused(stub, tmp_path, monkeypatch):
 def test_files_that_kaggle_adds_to_the_dataset_do_not_matter(stub, tmp_path, monkeypatch):
     settings, root = stub
     (root / "stub-model" / "dataset-metadata.json").write_text("{}")
-    assert len(table(run_notebook(settings, root, tmp_path, monkeypatch))) == 3
+    assert len(csv_rows(run_notebook(settings, root, tmp_path, monkeypatch))) == 3
 
 
 def test_time_left_is_printed(stub, tmp_path, monkeypatch, capsys):

@@ -174,6 +174,25 @@ def test_larger_epochs_cost_as_much_as_they_have_more_pixels(monkeypatch, afford
     assert cost <= affordable or epochs == choices.MAX_EPOCHS
 
 
+@pytest.mark.parametrize(
+    ("batches", "epochs", "begins"), [(10, 4, True), (10, 3, False), (100, 3, True), (99, 3, False)]
+)
+def test_a_fine_tuning_needs_4_epochs_or_300_steps(tmp_path, monkeypatch, capsys, batches, epochs, begins):
+    """There is time for so many epochs of so many batches."""
+    base = choices.base_recipe({}, "float32")
+    count = batches * choices.finetuning_recipe(base, ((1, 75),), False).finetune.batch_size
+    images = Images(np.zeros((count, 1, 1, 3), np.uint8), np.zeros(count, int), ("a",), ("",) * count)
+    found = SimpleNamespace(
+        base=base, images=images, inputs=Inputs("leaves", "none"), rows=(np.arange(count), []), size=75, view_seconds=0
+    )
+    monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 1.0)
+    monkeypatch.setattr(choices, "stages", lambda affordable, large: ((int(affordable), 75),))
+    schedule = search.Search._schedule(SimpleNamespace(plan=Plan(20, tmp_path), trials=found), epochs * count, False)
+    assert schedule == (((epochs, 75),) if begins else ())
+    refused = "no fine-tuning: at least 4 epochs or 300 steps are needed"
+    assert (refused in capsys.readouterr().out) is not begins
+
+
 def with_accuracy(monkeypatch, accuracies):
     """Replaces the accuracy that a run of each name returns."""
     train = search.train
@@ -433,6 +452,21 @@ def test_each_head_on_the_pretrained_backbone_is_trained_once(auto_data, tmp_pat
     assert len(trained) == 3 + 2 + len(choices.quick_heads(choices.base_recipe({}, "float32"), kernels=True)) - 1
 
 
+@pytest.mark.usefixtures("recipes")
+@pytest.mark.parametrize(("minutes", "kinds"), [(2.9, {"linear"}), (3, {"linear", "quasi_svm"})])
+def test_quasi_svms_are_tried_from_three_minutes_on(auto_data, tmp_path, monkeypatch, minutes, kinds):
+    tried = set()
+
+    def probabilities(recipe, head, features, images, rows):
+        tried.add(head.kind)
+        return np.eye(3)[images.labels[rows[1]]]
+
+    monkeypatch.setattr(trials, "held_out_probabilities", probabilities)
+    monkeypatch.setattr(search.Search, "finetune", lambda self: None)
+    auto(Inputs(auto_data, "none"), tmp_path / "out", minutes)
+    assert tried == kinds
+
+
 @pytest.mark.usefixtures("one_epoch", "recipes")
 @pytest.mark.parametrize(
     "case", [(1, 3, 5, 2 + 2 + 4), (100, 2, 2, 2 + 1 + 1), (400, 1, 1, 2)], ids=["quick", "slow", "very slow"]
@@ -527,8 +561,19 @@ def test_an_existing_folder_is_not_touched(auto_data, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
 
 
+def test_the_command_passes_its_options_on_and_names_the_next_one(tmp_path, monkeypatch, capsys):
+    given, out = [], tmp_path / "my runs"
+    monkeypatch.setattr(search, "auto", lambda *arguments: given.append(arguments))
+    options = ["--data", "leaves", "--minutes", "7.5", "--backbone-weights", "none", "--size", "48x40"]
+    assert main(["auto", *options, "--out", str(out)]) == 0
+    ((inputs, folder, minutes),) = given
+    assert (str(inputs.data), inputs.backbone_weights, inputs.size) == ("leaves", "none", (48, 40))
+    assert (folder, minutes) == (out, 7.5)
+    assert capsys.readouterr().out == f"done: {out}; next: python build_submission.py --run '{out}'\n"
+
+
 @pytest.mark.slow
-def test_the_command_names_the_next_one(tmp_path):
+def test_a_missing_folder_ends_the_command_with_an_error(tmp_path):
     done = python("-m", "training", "auto", "--data", tmp_path / "none", "--minutes", "1", isolated=False)
     assert done.returncode == 2
     assert "error: " in done.stderr and "none" in done.stderr

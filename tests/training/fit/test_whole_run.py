@@ -21,7 +21,7 @@ from training.model import backbones
 from training.run import Inputs, train
 from training.trained import finetuned_model, load_run
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("tiny_by_name")]
 FILES = {  # every file of a run that the documentation names, and the two that continuing it needs
     "run.json",
     "history.csv",
@@ -38,14 +38,6 @@ FILES = {  # every file of a run that the documentation names, and the two that 
     "checkpoint.npz",
     ".lock",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_is_a_backbone():
-    """Records name the tiny backbone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "tiny", tiny, raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")
