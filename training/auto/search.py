@@ -36,6 +36,7 @@ MIN_EPOCHS = 4
 MIN_STEPS = 300  # enough for a fine-tuning of less than MIN_EPOCHS
 PLANNED = 0.9  # share of the time left that is planned for epochs
 FIXED_SECONDS = 60  # of a fine-tuning: tracing, batch statistics and evaluation
+SAVE_SECONDS = 1  # of a checkpoint, after each epoch
 HEAD_SECONDS = 60  # of the heads after a fine-tuning, besides features; at least twice that of a head so far
 REPEAT_FACTOR = 1.3  # the fine-tuning is repeated on all images if this multiple of its duration is left
 
@@ -177,6 +178,7 @@ class Search:
         recipe = change(best, {"data.validation_split": 0.0})
         if self._begun(ALL) != recipe:
             minutes = read_metrics(self.plan.out / FINETUNED)["finetuning_minutes"]  # of the epochs
+            minutes *= len(self.trials.images) / len(self.trials.rows[0])
             fixed = FIXED_SECONDS + self._test_seconds(best.prediction.tta_transforms)
             if self.plan.seconds_left < REPEAT_FACTOR * (60 * minutes + fixed):
                 return
@@ -219,13 +221,15 @@ class Search:
         per_image = seconds_per_image(recipe, images, trials.inputs.backbone_weights)
         repeats = trials.base.data.class_repeats
         count = sum(repeats.get(images.names[label], 1) for label in images.labels[trials.rows[0]])
-        epoch = per_image * count + trials.view_seconds * len(trials.rows[1])
+        batch = recipe.finetune.batch_size
+        seen = -(-count // batch) * batch  # the last batch is filled up
+        epoch = per_image * seen + SAVE_SECONDS + trials.view_seconds * len(trials.rows[1])
         affordable = max(0.0, seconds / epoch)
         schedule = choices.stages(affordable, trials.size > choices.INPUT_SIZE)
         epochs = sum(epochs for epochs, _ in schedule)
         stages = " and ".join(f"{epochs} epochs at {size}×{size}" for epochs, size in schedule)
         self.plan.say(f"{1 / per_image:.0f} images per second in training: {stages} fit into the time")
-        if epochs < MIN_EPOCHS and epochs * count < MIN_STEPS * recipe.finetune.batch_size:
+        if epochs < MIN_EPOCHS and epochs * count < MIN_STEPS * batch:
             self.plan.say(f"no fine-tuning: at least {MIN_EPOCHS} epochs or {MIN_STEPS} steps are needed")
             return ()
         return schedule
@@ -234,7 +238,11 @@ class Search:
         """Tries other heads on the fine-tuned backbone. Returns the recipe of the best; None if the softmax is it."""
         folder, images = self.plan.out / FINETUNED, self.trials.images
         backbone = finetuned_model(finetuning, images.names, images.images.shape[1:3], folder).get_layer("backbone")
-        best, score = self.trials.best_finetuned_head(finetuning, backbone, _held_out(folder))
+        try:
+            best, score = self.trials.best_finetuned_head(finetuning, backbone, _held_out(folder))
+        except UserError as error:  # the features are not finite or all the same, or a head diverges
+            self.plan.say(f"no other head on the fine-tuned backbone: {str(error).split(';')[0]}")
+            return None
         if best is None:
             self.plan.say("no other head on the fine-tuned backbone is better than its softmax")
             return None

@@ -50,7 +50,8 @@ def array_batches(images: Images, rows: np.ndarray, recipe: Any, epoch: int, fol
 def _graph_batches(images, targets, order, views, mixing, batch_size):
     import tensorflow as tf
 
-    images, targets = tf.constant(images), tf.constant(targets)
+    with tf.device("CPU"):  # where they are read; a GPU may not have the memory
+        images, targets = tf.constant(images), tf.constant(targets)
 
     def make(rows, *view):
         return apply_views(tf.gather(images, rows), *view), tf.gather(targets, rows)
@@ -76,7 +77,9 @@ def plain_batches(batch_size: int, *arrays: np.ndarray) -> Any:
         return _PlainBatches(batch_size, arrays)
     import tensorflow as tf
 
-    return _ready(tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size))
+    with tf.device("CPU"):  # as in `_graph_batches`
+        data = tf.data.Dataset.from_tensor_slices(arrays)
+    return _ready(data.batch(batch_size))
 
 
 def _ready(data):

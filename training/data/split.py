@@ -226,7 +226,8 @@ def _grouped_part(
             "a split needs two groups of images of at least two classes; give smaller groups, or hold nothing out "
             "(--set data.validation_split=0)"
         )
-    for part, attempts in _fractions(share, min(len(np.unique(groups[rows])), np.bincount(labels[rows]).max())):
+    most = int(min(len(np.unique(groups[rows])), np.bincount(labels[rows]).max()))  # Fraction overflows with int64
+    for part, attempts in _fractions(share, most):
         for attempt in range(attempts):  # scikit-learn does not see to it that each part has each class
             own_seed = (seed + SEED_STEP * attempt) % (MAX_SEED + 1)
             held_out = _folds(labels[rows], groups[rows], part.denominator, range(part.numerator), own_seed)

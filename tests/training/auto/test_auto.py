@@ -187,10 +187,44 @@ def test_a_fine_tuning_needs_4_epochs_or_300_steps(tmp_path, monkeypatch, capsys
     )
     monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 1.0)
     monkeypatch.setattr(choices, "stages", lambda affordable, large: ((int(affordable), 75),))
-    schedule = search.Search._schedule(SimpleNamespace(plan=Plan(20, tmp_path), trials=found), epochs * count, False)
+    planned = SimpleNamespace(plan=Plan(20, tmp_path), trials=found)
+    schedule = search.Search._schedule(planned, epochs * (count + search.SAVE_SECONDS), False)
     assert schedule == (((epochs, 75),) if begins else ())
     refused = "no fine-tuning: at least 4 epochs or 300 steps are needed"
     assert (refused in capsys.readouterr().out) is not begins
+
+
+@pytest.mark.parametrize(("count", "seen"), [(32, 32), (33, 64), (12, 32)])
+def test_an_epoch_is_planned_with_whole_batches_and_a_checkpoint(tmp_path, monkeypatch, count, seen):
+    """The pipeline fills up the last batch."""
+    images = Images(np.zeros((count, 1, 1, 3), np.uint8), np.zeros(count, int), ("a",), ("",) * count)
+    found = SimpleNamespace(
+        base=choices.base_recipe({}, "float32"), images=images, inputs=Inputs("leaves", "none"), size=75, view_seconds=0
+    )
+    found.rows = np.arange(count), []
+    affordable = []
+    monkeypatch.setattr(search, "seconds_per_image", lambda *rest: 1.0)
+    monkeypatch.setattr(choices, "stages", lambda epochs, large: affordable.append(epochs) or ((4, 75),))
+    planned = SimpleNamespace(plan=Plan(20, tmp_path), trials=found)
+    search.Search._schedule(planned, 10 * (seen + search.SAVE_SECONDS), False)
+    assert affordable == [10]
+
+
+def test_heads_that_cannot_be_trained_leave_the_softmax(tmp_path, monkeypatch, capsys):
+    """For example because the fine-tuned backbone gives all images the same features."""
+
+    def fail(*_):
+        raise UserError("all training images have the same features; train the backbone with a lower rate")
+
+    images = Images(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ("a", "b"), ("", ""))
+    found = SimpleNamespace(images=images, best_finetuned_head=fail)
+    network = SimpleNamespace(get_layer=lambda name: name)
+    monkeypatch.setattr(search, "finetuned_model", lambda *rest: network)
+    monkeypatch.setattr(search, "_held_out", lambda folder: None)
+    planned = SimpleNamespace(plan=Plan(20, tmp_path), trials=found)
+    assert search.Search._best_head(planned, choices.base_recipe({}, "float32")) is None
+    said = capsys.readouterr().out
+    assert "no other head on the fine-tuned backbone: all training images have the same features\n" in said
 
 
 def with_accuracy(monkeypatch, accuracies):

@@ -166,6 +166,18 @@ def test_a_small_or_large_share_of_many_mixed_groups_is_held_out(share, held_out
     assert len(split(np.tile([0, 0, 1, 1], 250), share, 0, None, groups)[1]) == held_out
 
 
+@pytest.mark.parametrize("share", [0.1, 1 / 7, 0.2])
+@pytest.mark.parametrize("each", range(3, 10))
+def test_mixed_groups_of_small_classes_are_held_out_in_a_share_that_is_possible(each, share):
+    """Of classes of `each` images, with one scene that shows two of them."""
+    labels, groups = np.repeat([0, 1, 2], each), np.arange(3 * each)
+    groups[each] = 0
+    train, val = split(labels, share, 0, None, groups)
+    check_partition(train, val, len(labels))
+    assert np.abs(np.bincount(labels[val], minlength=3) - max(1, share * each)).max() <= 1
+    assert set(labels[train]) == set(labels[val]) == {0, 1, 2}
+
+
 @pytest.mark.parametrize(("classes", "each", "groups"), [(20, 60, 200), (10, 99, 1000), (3, 15, 12)])
 @pytest.mark.parametrize("share", [0.03, 0.07, 0.95])
 def test_small_and_large_shares_of_mixed_groups_of_any_number_can_be_held_out(classes, each, groups, share):
