@@ -281,14 +281,18 @@ def _check_parts(folder: Path, inner: Mapping[str, set[str]]) -> None:
     """Raises a UserError if all folders are called as parts of a data set, some for training and some for testing."""
     train = [name for name in inner if TRAIN_PART.fullmatch(name)]
     others = [name for name in inner if name not in train and OTHER_PART.fullmatch(name)]
-    if not train or not others or len(train) + len(others) < len(inner):
+    beside = [name for name in inner if BESIDE.fullmatch(name)]
+    if not train or not others or len({*train, *others, *beside}) < len(inner):
         return
-    fix = f"give {printable(folder / train[0])}"
-    if not inner[train[0]]:
-        fix += ", with a CSV file of the labels of its images (--labels)"
+    holders = [name for name in train if inner[name]]
+    if holders:
+        fix = f"give {printable(folder / holders[0])}"
+    else:
+        best = folder / train[0] if len(train) == 1 else folder
+        fix = f"give {printable(best)}, with a CSV file of the labels of its images (--labels)"
     raise UserError(
         f"{printable(folder)} must contain class folders, got {', '.join(map(printable, inner))}, which are called as "
-        f"parts of a data set; {fix}"
+        f"parts of a data set; {fix}, or rename them if they are classes"
     )
 
 

@@ -150,9 +150,10 @@ def _unusual(rows: "_Rows", names: Sequence[str], repeated: int, unused: Sequenc
 
 
 def _is_combined(name: str, names: Sequence[str]) -> bool:
-    """Whether a class name lists several others, or several numbers."""
-    words = [word for word in re.split(r"[\s|,;]+", name) if word]
-    return len(words) > 1 and (set(words) <= set(names) or all(word.isdecimal() for word in words))
+    """Whether a class name lists several others, or numbers of which one is a class."""
+    words = {word for word in re.split(r"[\s|,;]+", name) if word}
+    numbers = all(word.isdecimal() for word in words)
+    return len(words) > 1 and (words <= set(names) or (numbers and not words.isdisjoint(names)))
 
 
 @dataclass(frozen=True)

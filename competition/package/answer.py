@@ -126,9 +126,10 @@ def match_values(values: set[str], column: str, names: Sequence[str], told: str 
         return _told_probability(values, column, names, named)
     cells = [[value] if value in names else value.split() for value in values]
     combined = [name for name in names if len(name.split()) > 1 and _are_numbers(name.split())]
-    if combined and any(len(cell) > 1 and _are_numbers(cell) for cell in cells):
+    if not kind and combined and any(len(cell) > 1 and _are_numbers(cell) for cell in cells):
         raise UserError(
-            f"its cells list several right labels, as the class {combined[0]!r} does; a classifier gives each image one"
+            f"its cells list several right labels, as the class {combined[0]!r} does, and the model gives one; if they "
+            "are MAP@k, give --answer positions or --answer one-based"
         )
     if any(len(cell) > 1 for cell in cells):
         words = {word for cell in cells for word in cell}
@@ -170,7 +171,7 @@ def _match_labels(values: set[str], column: str, names: Sequence[str], kind: str
     fix = _fix(values, names)
     if len(values) == 1 and other.lower() in PLACEHOLDERS:
         given = " or ".join(f"--answer {option}" for option in KINDS[:3])
-        fix = f"if it is a placeholder, give {given}; else {fix}"
+        fix = f"if it is a placeholder, give {given}; if not: {fix}"
     raise UserError(
         f"the values of {_called(column)} must be the model's classes or numbers from 0 to {last}, got {other!r}; {fix}"
     )

@@ -10,10 +10,10 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomically
 from common.folders import printable
-from common.image_file import decode, read_file, reason_of
+from common.image_file import NO_HEIC, decode, read_file, reason_of
 from common.progress import progress
 from competition.package.image_ids import ImageIds
-from competition.package.kaggle_kernel import fill_unreadable, predict_batch, write_answers
+from competition.package.kaggle_kernel import are_too_many, fill_unreadable, predict_batch, write_answers
 from competition.package.sample import Sample, read_sample
 from competition.package.trained_on import HASH_BYTES, count_trained_on
 
@@ -113,6 +113,8 @@ class _FileReader:
         except MemoryError:
             raise
         except Exception as error:  # each decoder of Pillow raises exceptions of its own
+            if str(error) == NO_HEIC:
+                raise UserError(f"cannot read {printable(path)}: {error}") from error
             if isinstance(error, OSError) and error.errno is not None:
                 fix = "repair the disk or the permissions"
                 raise UserError(f"cannot read {printable(path)}: {error.strerror}; {fix}") from error
@@ -123,11 +125,15 @@ def _predict(reader: _FileReader, paths: Sequence[str]) -> np.ndarray:
     """Returns probabilities [n, classes]; those of unreadable images are the mean of the others, as in the notebook."""
     unreadable: dict[str, str] = {}
     starts = progress(range(0, len(paths), BATCH_SIZE), "predicting", unit="batch")
-    parts = [predict_batch(reader, paths[start : start + BATCH_SIZE], unreadable) for start in starts]
+    parts = []
+    for start in starts:
+        parts.append(predict_batch(reader, paths[start : start + BATCH_SIZE], unreadable))
+        if are_too_many(unreadable, len(paths)):
+            break
     probabilities = np.concatenate(parts)
     if unreadable:
         try:
-            fill_unreadable(probabilities, paths, unreadable, len(paths))
+            fill_unreadable(probabilities, paths[: len(probabilities)], unreadable, len(paths))
         except ValueError as error:
             raise UserError(str(error)) from error
     return probabilities

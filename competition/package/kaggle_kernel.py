@@ -211,7 +211,7 @@ def predict(network: Any, paths: Sequence[str]) -> np.ndarray:
     shown = start
     for place in range(0, len(paths), BATCH_SIZE):
         parts.append(predict_batch(network, paths[place : place + BATCH_SIZE], unreadable))
-        if len(unreadable) > max(1, MAX_UNREADABLE * len(paths)):
+        if are_too_many(unreadable, len(paths)):
             break
         now, done = time.monotonic(), min(place + BATCH_SIZE, len(paths))
         if now - shown > PAUSE:
@@ -234,6 +234,11 @@ def predict_batch(network: Any, paths: Sequence[str], unreadable: dict[str, str]
     return np.concatenate([predict_batch(network, [path], unreadable) for path in paths])
 
 
+def are_too_many(unreadable: dict[str, str], count: int) -> bool:
+    """Whether more images of `count` cannot be read than one or 5 %."""
+    return len(unreadable) > max(1, MAX_UNREADABLE * count)
+
+
 def fill_unreadable(probabilities: np.ndarray, paths: Sequence[str], unreadable: dict[str, str], count: int) -> None:
     """Sets the rows of images that cannot be read to the mean of the others. Raises ValueError if they are too many.
 
@@ -245,7 +250,7 @@ def fill_unreadable(probabilities: np.ndarray, paths: Sequence[str], unreadable:
     """
     path, reason = next(iter(unreadable.items()))
     what = f"{len(unreadable)} of {len(paths)} images cannot be read, {path} first ({reason})"
-    if len(unreadable) > max(1, MAX_UNREADABLE * count) or len(unreadable) == len(paths):
+    if are_too_many(unreadable, count) or len(unreadable) == len(paths):
         raise ValueError(f"{what}; look at the files, and train and predict with images of this kind")
     rows = np.array([path in unreadable for path in paths])
     probabilities[rows] = probabilities[~rows].mean(axis=0)

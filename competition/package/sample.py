@@ -110,13 +110,17 @@ def _match(
     header: Sequence[str], body: Sequence[Sequence[str]], id_column: int, names: Sequence[str], told: str | None
 ) -> Answer:
     """Decides what the columns beside that of the ids take."""
-    columns = [cell.strip() for place, cell in enumerate(header) if place != id_column]
+    columns = [_stripped(cell, names) for place, cell in enumerate(header) if place != id_column]
     if len(body[0]) > 2:
         return match_columns(columns, names, told)
-    values, column = {row[1 - id_column].strip() for row in body}, columns[0] if columns else ""
+    values, column = {_stripped(row[1 - id_column], names) for row in body}, columns[0] if columns else ""
     if header and re.sub("[ -]", "_", header[id_column].lower()) not in FILE_COLUMNS:
         _require_header(column, values, names)
     return match_values(values, column, names, told)
+
+
+def _stripped(cell: str, names: Sequence[str]) -> str:
+    return cell if cell in names else cell.strip()
 
 
 def _require_header(column: str, values: set[str], names: Sequence[str]) -> None:

@@ -201,9 +201,12 @@ def test_folders_that_are_likely_parts_are_warned_of(tmp_path, paths, named):
         (("train/1.jpg", "test/1.jpg"), "train, with"),
         (("train_images/1.jpg", "test_images/1.jpg"), "train_images, with"),
         (("seg_train/1.jpg", "seg_test/1.jpg", "seg_pred-test/1.jpg"), "seg_train, with"),
-        (("train/images/1.jpg", "test/images/1.jpg"), "train$"),
+        (("train/images/1.jpg", "test/images/1.jpg"), "train, or rename"),
         (("test_stg1/1.jpg", "test_stg2/1.jpg", "Train/1.jpg"), "Train, with"),
-        (("asl_alphabet_train/asl/A/1.jpg", "asl_alphabet_test/1.jpg"), "asl_alphabet_train$"),
+        (("asl_alphabet_train/asl/A/1.jpg", "asl_alphabet_test/1.jpg"), "asl_alphabet_train, or"),
+        (("train/1.jpg", "test/1.jpg", "unlabeled/1.jpg"), "train, with"),
+        (("train_1/1.jpg", "train_2/1.jpg", "test_1/1.jpg"), r"[^/]*\d, with"),
+        (("annotations_train/a.xml", "images_train/A/1.jpg", "images_test/1.jpg"), "images_train, or"),
     ],
 )
 def test_folders_for_training_and_testing_are_no_classes(tmp_path, paths, named):

@@ -154,7 +154,7 @@ def test_the_columns_of_a_one_hot_table_are_named(listed):
                 f"warning: the class {labels[1]} of train.csv is a combination of others; if an image has several "
                 "labels, each combination is learned as a class of its own",
             )
-            for labels in (("rust", "rust scab", "scab", "rust"), ("7", "147 616", "7", "8"), ("a", "b|a", "b", "a"))
+            for labels in (("rust", "rust scab", "scab", "rust"), ("616", "147 616", "7", "8"), ("a", "b|a", "b", "a"))
         ),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_table_of_pixels_is_told_how_to_become_files(listed):
         listed(head + "\n1" + ",0" * 784 + "\n")
 
 
-@pytest.mark.parametrize("label", ["hot dog", "common wheat", "no scab", "1 of 2"])
+@pytest.mark.parametrize("label", ["hot dog", "common wheat", "no scab", "1 of 2", "1 000", "3|5"])
 def test_a_class_of_several_words_is_no_combination(listed, label):
     table = HEAD + f"a,{label}\nb,dog\nc,scab\nd,wheat\n"
     assert not any("combination" in note for note in listed(table)[1])

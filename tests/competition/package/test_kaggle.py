@@ -16,6 +16,7 @@ from PIL import Image
 import build_submission
 from common.errors import UserError
 from common.files import write_json
+from common.image_file import NO_HEIC
 from common.images import Images
 from competition.package import build
 from competition.package.kaggle import write_csv
@@ -417,7 +418,29 @@ def test_many_damaged_images_are_an_error(run_kaggle, image_folder, old_csv, tmp
     folder = damaged_copy(image_folder, tmp_path / "images", ["101", "105", "110"], "empty")
     sample = write_sample(tmp_path / "s.csv", [path.name for path in sorted(folder.iterdir())])
     error = error_of(run_kaggle, old_csv, "--images", folder, "--sample", sample)
-    assert f"3 of {COUNT} images cannot be read, {folder / '101.png'} first" in error
+    assert f"3 of 32 images cannot be read, {folder / '101.png'} first" in error  # the first batch
+
+
+def test_predicting_ends_when_too_many_images_cannot_be_read(run_kaggle, image_folder, old_csv, tmp_path, monkeypatch):
+    """Of 40 images 2 are allowed; the first batch has 32."""
+    read = []
+    monkeypatch.setattr("competition.package.kaggle.read_file", lambda path: read.append(path) or b"")
+    sample = write_sample(tmp_path / "s.csv", [path.name for path in sorted(image_folder.iterdir())])
+    error = error_of(run_kaggle, old_csv, "--images", image_folder, "--sample", sample)
+    assert "32 of 32 images cannot be read" in error
+    assert len(set(read)) == 32
+
+
+def test_photographs_that_need_a_package_are_no_damaged_images(
+    run_kaggle, image_folder, old_csv, tmp_path, monkeypatch
+):
+    def fail(data):
+        raise ValueError(NO_HEIC)
+
+    monkeypatch.setattr("competition.package.kaggle.decode", fail)
+    sample = write_sample(tmp_path / "s.csv", ["105"])
+    error = error_of(run_kaggle, old_csv, "--images", image_folder, "--sample", sample)
+    assert f"error: cannot read {image_folder / '105.png'}: Pillow has no HEIC reader; pip install pillow-heif" in error
 
 
 def test_file_that_this_computer_cannot_read_is_no_damaged_image(

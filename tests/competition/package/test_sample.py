@@ -286,6 +286,8 @@ def test_blanks_beside_cells_are_no_part_of_answers(tmp_path):
     (tmp_path / "p.csv").write_text("id, dog, cat\n7,0.5, 0.5\n")
     sample = read_sample(tmp_path / "p.csv", BINARY, ("7",))
     assert (sample.header, sample.answer.columns) == (("id", " dog", " cat"), (1, 0))
+    (tmp_path / "s.csv").write_text("id,label\n7,ash \n")
+    assert read_sample(tmp_path / "s.csv", ("ash ", "oak"), ("7",)).answer.labels == ("ash ", "oak")  # as the folder
 
 
 @pytest.mark.parametrize("names", [TREES, FROM_ZERO])
@@ -443,6 +445,7 @@ LISTS = {  # names, values, --answer, kind, labels, top
     "told to be from 1": (NAMES, {"1 2 3"}, "one-based", "one-based", EIGHT, 3),
     "padded": (NAMES, {"00 01"}, None, "positions", tuple(f"0{name}" for name in ZERO_BASED), 2),
     "underscores": (WHALES, {"new_whale w_1 pug"}, None, "names", ("new_whale", "w_1", "w_2", "pug"), 3),
+    "told, of names that are numbers": (("1 2", "3", "4"), {"0 1"}, "positions", "positions", ("0", "1", "2"), 2),
     "blanks at the ends": (NAMES, {" Species1  Species2 "}, None, "names", NAMES, 2),
     "numbers for names with blanks": (WHALES, {"0 3"}, None, "positions", tuple("0123"), 2),
 }
