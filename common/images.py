@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import statistics
+import sys
 import time
 import unicodedata
 import warnings
@@ -367,7 +368,7 @@ def _check_readable(photos: list[_Photo], names: tuple[str, ...], results: list[
 
 
 def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
-    """Raises a UserError that names files of the same bytes in two classes."""
+    """Raises a UserError that names files of the same bytes in two classes. If they are many, all are printed first."""
     first: dict[bytes, _Photo] = {}
     pairs = []
     for photo in photos:
@@ -377,7 +378,9 @@ def _check_labels(photos: list[_Photo], names: tuple[str, ...]) -> None:
                 f"{printable(other.path)} ({names[other.label]}) = {printable(photo.path)} ({names[photo.label]})"
             )
     if pairs:
-        more = [f"and {len(pairs) - PAIRS} more pairs"] if len(pairs) > PAIRS else []
+        more = [f"and the other {len(pairs) - PAIRS} pairs printed above"] if len(pairs) > PAIRS else []
+        for pair in pairs if more else []:
+            print(f"two labels: {pair}", file=sys.stderr)
         shown = "; ".join([*pairs[:PAIRS], *more])
         raise UserError(f"each image must have one label, these have two; remove one of each pair: {shown}")
 

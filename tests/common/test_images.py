@@ -425,13 +425,18 @@ sys.exit(run_command(lambda: print(load_folder(sys.argv[2], (32, 32)).notes)))
     assert re.fullmatch("error: too little memory .*\n", done.stderr)
 
 
-def test_few_of_many_pairs_with_two_labels_are_named(tmp_path):
+def test_few_of_many_pairs_with_two_labels_are_named_and_all_printed(tmp_path, capsys):
     draw_folder(tmp_path / "leaves", 5, classes=2, side=32)
     for path in (tmp_path / "leaves" / "Species1").iterdir():
         shutil.copy(path, tmp_path / "leaves" / "Species2" / f"copy_{path.name}")
-    with pytest.raises(UserError, match="remove one of each pair: .*; and 2 more pairs$") as caught:
+    with pytest.raises(UserError, match="each pair: .*; and the other 2 pairs printed above$") as caught:
         load_folder(tmp_path / "leaves")
     assert str(caught.value).count(" = ") == 3
+    listed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("two labels: ")]
+    assert len(listed) == 5 and len(set(listed)) == 5
+    for path in (tmp_path / "leaves" / "Species1").iterdir():
+        copy = tmp_path / "leaves" / "Species2" / f"copy_{path.name}"
+        assert f"two labels: {path} (Species1) = {copy} (Species2)" in listed
 
 
 def test_thumbnails_among_photographs_are_noted(tmp_path):
