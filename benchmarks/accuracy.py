@@ -27,6 +27,7 @@ import numpy as np
 from sklearn.metrics import log_loss
 
 from benchmarks import benchmark_parser, read_features, require_folder, run_benchmark
+from common.cli import whole_number
 from common.errors import UserError
 from common.files import digest
 from common.images import Images, load_folder
@@ -252,7 +253,7 @@ def _check_run(run: Path, record: Record, images: Images) -> None:
     if not usable:
         raise UserError(f"--run must have a quasi-SVM, a validation part and checkpoint=last; {run} does not")
     fields = attrgetter("head", "data", "finetune.dense_units", "finetune.dropout")
-    own_fields = ("data.folds", "data.fold", "head.teacher_share", "head.class_bias")
+    own_fields = ("data.folds", "data.fold", "head.views", "head.teacher_share", "head.class_bias")
     own = {name: attrgetter(name)(recipe) for name in own_fields}
     planned = change(load_recipe(name), own)
     if fields(recipe) not in (fields(planned), fields(in_bfloat16(planned))):
@@ -275,15 +276,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="a finished run with a quasi-SVM, a validation part and checkpoint=last, or a cross-validation",
     )
     parser.add_argument("--data", required=True, help="the class folders that it was trained on")
-    parser.add_argument("--seeds", type=int, default=2, help="heads of each row (default: %(default)s)")
+    parser.add_argument("--seeds", type=whole_number, default=2, help="heads of each row (default: %(default)s)")
     parser.add_argument("--teacher", type=Path, metavar="CROSSVAL", help="the teacher that it was trained with, if any")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also plot the rows to this PNG file")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
 def _run(options: argparse.Namespace) -> dict:
-    if options.seeds < 1:
-        raise UserError(f"--seeds must be a whole number from 1, got {options.seeds}")
     if options.picture:
         require_folder(options.picture)
     runs = finished_folds(options.run) or [options.run]

@@ -30,6 +30,7 @@ import psutil
 from PIL import Image
 
 from benchmarks import Failed, benchmark_parser, run_benchmark
+from common.cli import whole_number
 from competition.grade.grade import Grade, grade
 from competition.package.build import build
 from competition.synthetic import draw_images
@@ -215,8 +216,10 @@ def _timed(program: str, *arguments: Path) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints. Returns the exit code."""
     parser = benchmark_parser("grading", __doc__)
-    parser.add_argument("--images", type=int, default=1063, help="of part 1 (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=1, help="grades, some minutes each (default: %(default)s)")
+    parser.add_argument("--images", type=whole_number, default=1063, help="of part 1 (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=whole_number, default=1, help="grades, some minutes each (default: %(default)s)"
+    )
     return run_benchmark(parser.parse_args(arguments), _run)
 
 

@@ -31,8 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import Failed, benchmark_parser, require_folder, run_benchmark
+from benchmarks import RESULTS, Failed, benchmark_parser, require_folder, run_benchmark
 from benchmarks.process import Process, peak_mb, submission
+from common.cli import whole_number
 from common.errors import UserError
 from common.progress import progress
 
@@ -101,7 +102,6 @@ def training_epoch(point: Point) -> Callable[[], Any]:
 
     labels, names = np.arange(point.count) % CLASSES, tuple(f"Species{number + 1}" for number in range(CLASSES))
     images = Images(_images(point.count), labels, names, ("",) * point.count)
-    held_out = labels[np.arange(point.count) // CLASSES] % 5 == 4
     finetune = Finetune(
         backbone=_backbone(point),
         resolution_schedule=((1, point.side),),
@@ -109,7 +109,8 @@ def training_epoch(point: Point) -> Callable[[], Any]:
         batch_size=BATCH_SIZE,
         precision="mixed_bfloat16" if fastest() == "bfloat16" else "float32",
     )
-    data = TrainVal(images.rows(np.flatnonzero(~held_out)), images.rows(np.flatnonzero(held_out)))
+    val = held_out(point.count)
+    data = TrainVal(images.rows(np.flatnonzero(~val)), images.rows(np.flatnonzero(val)))
     folder = tempfile.TemporaryDirectory(prefix="growth-")
     epoch = TrainingEpoch(Recipe(data=Data(), finetune=finetune), data, Path(folder.name))
     epoch.fit(epoch.batches(), steps=1)
@@ -120,6 +121,11 @@ def training_epoch(point: Point) -> Callable[[], Any]:
             epoch.save()
 
     return run
+
+
+def held_out(count: int) -> np.ndarray:
+    """Which of `count` images, of the classes in turn, are the fifth that is held out: bool [count]."""
+    return np.arange(count) // CLASSES % 5 == 4
 
 
 TASKS = {"prediction": prediction, "feature caching": feature_caching, "training epoch": training_epoch}
@@ -235,7 +241,7 @@ def draw(rows: list[dict], path: Path) -> None:
     """Plots the series on log axes, with lines of exponent 1."""
     from training.evaluate.plots import new_figure, save_figure
 
-    figure, axes = new_figure(2, 2, (11, 8))
+    figure, axes = new_figure(2, 2, (11, 8), math=True)
     for line, axis in enumerate(AXES):
         for column, (name, label) in enumerate(zip(MEASURES, ("seconds", "peak memory in MB"), strict=True)):
             panel = axes[line, column]
@@ -257,7 +263,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--picture", type=Path, default="docs/img/growth.png", metavar="FILE", help="the plot (default: %(default)s)"
     )
-    parser.add_argument("--most", type=int, default=MOST, metavar="N", help="most images (default: %(default)s)")
+    parser.add_argument(
+        "--most", type=whole_number, default=MOST, metavar="N", help="most images (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="a trial of under two minutes with a small network")
     return run_benchmark(parser.parse_args(arguments), _run)
 
@@ -266,6 +274,8 @@ def _run(options: argparse.Namespace) -> dict:
     if options.most < COUNTS[1]:
         raise UserError(f"--most must be at least {COUNTS[1]}, got {options.most}")
     require_folder(options.picture)
+    if options.quick and Path(RESULTS) in (options.json.parent, options.picture.parent):
+        raise UserError("--quick is only a trial; give another --json, so that it replaces no result")
     series = points(options.most, options.quick)
     found, failed = measure(list(dict.fromkeys(point for _, _, part in series for point in part)))
     rows = []

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import Failed, benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
+from common.cli import whole_number
 from common.errors import UserError
 from common.images import load_folder
 from common.machine import available_cores
@@ -110,15 +111,17 @@ def measure_memory(program: str, *arguments: object) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints. Returns the exit code."""
     parser = benchmark_parser("images", __doc__)
-    parser.add_argument("--photographs", type=int, default=1000, help="loaded for the memory (default: %(default)s)")
-    parser.add_argument("--timed", type=int, default=100, help="loaded in each round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="timed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--photographs", type=whole_number, default=1000, help="loaded for the memory (default: %(default)s)"
+    )
+    parser.add_argument("--timed", type=whole_number, default=100, help="loaded in each round (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number, default=3, help="timed rounds (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
 def _run(options: argparse.Namespace) -> dict:
-    if min(options.photographs, options.timed) < PREDICTED or options.rounds < 1:
-        raise UserError(f"--photographs and --timed must be at least {PREDICTED}, --rounds at least 1")
+    if min(options.photographs, options.timed) < PREDICTED:
+        raise UserError(f"--photographs and --timed must be at least {PREDICTED}")
     with tempfile.TemporaryDirectory(prefix="photographs-") as temporary:
         timed, every = Path(temporary, "timed"), Path(temporary, "every")
         speed = measure_speed(timed, draw_photographs(timed, options.timed), options.rounds)

@@ -31,6 +31,7 @@ import numpy as np
 
 from benchmarks import Failed, benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
 from benchmarks.process import SUBMISSION, NotMeasured, Process, submission
+from common.cli import whole_number
 from common.folders import natural_key
 from common.progress import progress
 from competition.synthetic import draw_images
@@ -318,8 +319,8 @@ def _children_seconds() -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Compares and prints. Returns the exit code."""
     parser = benchmark_parser("inference", __doc__)
-    parser.add_argument("--images", type=int, default=256, help="number of images (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: %(default)s)")
+    parser.add_argument("--images", type=whole_number, default=256, help="number of images (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number, default=7, help="timed rounds (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 

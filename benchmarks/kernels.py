@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from benchmarks import benchmark_parser, read_features, run_benchmark
+from common.cli import whole_number
 from common.errors import UserError
 from training.evaluate.metrics import wilson
 from training.fit.head import median_distance
@@ -42,17 +43,19 @@ def measure(run: Path, views: int) -> dict:
 
     Args:
         run: folder of a finished run with a quasi-SVM and a validation part.
-        views: random views of each training image to train on, at most those of the run.
+        views: views of each training image to train on: random ones, or with `head.views=0` the TTA transforms.
 
     Returns:
         Classifier → its accuracy on the validation images with the 95 % interval, as plain values.
 
     Raises:
-        UserError: no such run; see `read_features`.
+        UserError: no such run, or it has fewer views; see `read_features`.
     """
     arrays = read_features(run)
     kernel_scale = read_record(run).recipe.head.kernel_scale
     train, truth = arrays["train"][:views], arrays["val_labels"]
+    if len(train) < views:
+        raise UserError(f"--views must be from 1 to {len(train)}, the views of {run}; got {views}")
     if not len(truth):
         raise UserError(f"--run must have a validation part; {run} was trained on all images")
     rows = train.reshape(-1, train.shape[-1])
@@ -111,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("kernels", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run with a quasi-SVM")
     parser.add_argument(
-        "--views", type=int, default=2, help="random views of each training image to train on (default: %(default)s)"
+        "--views", type=whole_number, default=2, help="views of each training image to train on (default: %(default)s)"
     )
     return run_benchmark(parser.parse_args(arguments), _run)
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Failed, benchmark_parser, require_folder, run_benchmark
+from common.cli import whole_number
 from common.errors import UserError
-from common.files import atomically
 from common.progress import progress
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,12 +91,9 @@ def measure(python: str, path: Path, images: int, dtype: str, precision: str) ->
 
 def draw_picture(rows: list[dict], path: Path) -> None:
     """Draws the peak against the number of images, one line for each type."""
-    import matplotlib
+    from training.evaluate.plots import new_figure, save_figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    figure, axes = new_figure(1, 1, (7, 3.6), math=True)
     for kind in dict.fromkeys((row["precision"], row["dtype"]) for row in rows):
         own = [row for row in rows if (row["precision"], row["dtype"]) == kind]
         x, y = [row["images"] for row in own], [row["peak_mb"] for row in own]
@@ -104,14 +101,15 @@ def draw_picture(rows: list[dict], path: Path) -> None:
     axes.axhline(rows[0]["import_mb"], color="grey", linestyle="--", label="import tensorflow alone")
     axes.set(xlabel="images", ylabel="largest resident memory, MB", ylim=(0, None))
     axes.legend(loc="lower right")
-    atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
-    pyplot.close(figure)
+    save_figure(figure, path)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints. Returns the exit code."""
     parser = benchmark_parser("memory", __doc__)
-    parser.add_argument("--images", type=int, nargs="+", default=IMAGES, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--images", type=whole_number, nargs="+", default=IMAGES, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "img" / "memory.png", metavar="FILE")
     parser.add_argument("--python", default=sys.executable, metavar="FILE", help="interpreter (default: this one)")
     return run_benchmark(parser.parse_args(arguments), _run)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks import Failed, benchmark_parser, require_folder
 from benchmarks.result import write_result
-from common.cli import run_command
+from common.cli import positive, run_command, whole_number
 from common.errors import UserError
 from common.folders import list_classes
 
@@ -84,8 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="class folders to train on")
     parser.add_argument("--test", help="class folders to measure on")
     parser.add_argument("--digits", action="store_true", help="scikit-learn's digits instead of --data and --test")
-    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 10], help="of auto (default: 1 10)")
-    parser.add_argument("--epochs", type=int, nargs="*", default=[], help="of the forty lines, for example 8 25")
+    parser.add_argument("--minutes", type=positive, nargs="*", default=[1, 10], help="of auto (default: 1 10)")
+    parser.add_argument(
+        "--epochs", type=whole_number, nargs="*", default=[], help="of the forty lines, for example 8 25"
+    )
     parser.add_argument("--backbone-weights", default="imagenet", help="imagenet, none, or a .weights.h5 file")
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options))

@@ -33,6 +33,7 @@ import numpy as np
 
 from benchmarks import Failed, benchmark_parser, run_benchmark, speed_record
 from benchmarks.process import SUBMISSION, NotMeasured, Process, submission
+from common.cli import whole_number
 from common.errors import UserError
 from common.images import load_folder
 from common.progress import progress
@@ -256,15 +257,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Compares and prints. Returns the exit code."""
     parser = benchmark_parser("peers", __doc__)
     parser.add_argument("--data", metavar="DIR", help="class folders of photographs (default: synthetic leaves)")
-    parser.add_argument("--images", type=int, default=256, help="number of images (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="of the peers (default: %(default)s)")
+    parser.add_argument("--images", type=whole_number, default=256, help="number of images (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number, default=7, help="timed rounds (default: %(default)s)")
+    parser.add_argument("--batch-size", type=whole_number, default=32, help="of the peers (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
 def _run(options: argparse.Namespace) -> dict:
-    if min(options.images, options.rounds, options.batch_size) < 1:
-        raise UserError("--images, --rounds and --batch-size must be whole numbers from 1")
     images = _images(options.data, options.images)
     seconds, agrees, missing = measure(images, options.rounds, options.batch_size)
     rows = record(seconds, len(images))

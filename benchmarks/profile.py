@@ -37,6 +37,7 @@ import numpy as np
 
 from benchmarks import benchmark_parser, run_benchmark
 from benchmarks.process import Process
+from common.cli import whole_number
 from common.errors import UserError
 from common.progress import progress
 
@@ -354,8 +355,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("recipe", help="see python -m training list")
     parser.add_argument("--data", required=True, metavar="DIR", help="class folders")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="changes the recipe")
-    parser.add_argument("--steps", type=int, default=6, help="training steps of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=whole_number, default=6, help="training steps of a round (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=whole_number, default=5, help="timed rounds (default: %(default)s)")
     parser.add_argument(
         "--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY", help=f"{'; '.join(WAYS)} (default: all)"
     )
@@ -363,8 +366,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> dict:
-    if min(options.steps, options.rounds) < 1:
-        raise UserError(f"--steps and --rounds must be from 1, got {options.steps} and {options.rounds}")
     setting = Setting(options.recipe, tuple(options.set), options.data, options.steps)
     times = measure(setting, list(dict.fromkeys(options.ways)), options.rounds)
     baseline = next(iter(times.values()))

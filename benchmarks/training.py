@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import benchmark_parser, run_benchmark, speed_record, speed_table, time_interleaved
+from common.cli import whole_number
 from common.errors import UserError
 from common.images import Images, load_folder
 from common.progress import progress
@@ -178,9 +179,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--backbone-weights", default="none", help="of part 2: imagenet, a .weights.h5 file, or none (the default)"
     )
-    parser.add_argument("--batches", type=int, default=6, help="of part 1 (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=15, help="of part 1 (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=512, help="of part 2, to train on (default: %(default)s)")
+    parser.add_argument("--batches", type=whole_number, default=6, help="of part 1 (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number, default=15, help="of part 1 (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=whole_number, default=512, help="of part 2, to train on (default: %(default)s)"
+    )
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
@@ -188,7 +191,7 @@ def _run(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if not options.data:
-            draw_folder(folder / "synthetic", 2 * options.images // 8)
+            draw_folder(folder / "synthetic", -(-2 * options.images // 8))
         images = load_folder(options.data or folder / "synthetic")
         if len(images) < 2 * options.images:
             raise UserError(f"--images must be at most half of the {len(images)} images, got {options.images}")

@@ -23,10 +23,13 @@ import numpy as np
 
 from benchmarks import benchmark_parser, run_benchmark, speed_record, speed_table
 from benchmarks.peers import agreement
-from benchmarks.process import NotMeasured, Process, submission
+from benchmarks.process import SUBMISSION, NotMeasured, Process, submission
+from common.cli import whole_number
 from common.errors import UserError
 from common.images import load_folder
 from common.progress import progress
+from competition.package.archive import MODEL_NAME
+from competition.package.class_names import class_names
 from competition.synthetic import SIDE
 
 BASELINE, MERGED, LATE, BOTH = "as exported", "1×1 convolutions merged", "pooling after 1×1 convolutions", "both"
@@ -65,7 +68,7 @@ def load_variant(name: str, calibration: np.ndarray) -> Callable[[np.ndarray, bo
 
 
 def _rewritten(own: Any, name: str, precision: str) -> tuple[Callable, int]:
-    """A session like the submission's own, of its rewritten graph, and the bytes of the graph before."""
+    """A session like the submission's own, of its rewritten graph, and the bytes of the nodes that it needs."""
     import tensorflow as tf
 
     from benchmarks.rewrites import merge_siblings, pool_late, sorted_graph
@@ -75,9 +78,10 @@ def _rewritten(own: Any, name: str, precision: str) -> tuple[Callable, int]:
         merge_siblings(changed)
     if name in (LATE, BOTH):
         pool_late(changed)
+    needed = tf.compat.v1.graph_util.extract_sub_graph(sorted_graph(changed), [own._result.split(":")[0]])
     with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(sorted_graph(changed), name="")
-    return type(own)(graph, own._source, own._result, precision), own._session.graph.as_graph_def().ByteSize()
+        tf.graph_util.import_graph_def(needed, name="")
+    return type(own)(graph, own._source, own._result, precision), needed.ByteSize()
 
 
 def _eight_bits(own: Any, calibration: np.ndarray) -> tuple[Callable, int]:
@@ -146,19 +150,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("variants", __doc__)
     parser.add_argument("--data", metavar="DIR", required=True, help="class folders of training photographs")
     parser.add_argument("--test", metavar="DIR", help="class folders on which the accuracy is measured")
-    parser.add_argument("--images", type=int, default=192, help="of --data (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default: %(default)s)")
+    parser.add_argument("--images", type=whole_number, default=192, help="of --data (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number, default=9, help="timed rounds (default: %(default)s)")
     return run_benchmark(parser.parse_args(arguments), _run)
 
 
 def _run(options: argparse.Namespace) -> dict:
-    if options.images < 2 * BATCH or options.rounds < 1:
-        raise UserError(f"--images must be from {2 * BATCH} and --rounds from 1")
+    if options.images < 2 * BATCH:
+        raise UserError(f"--images must be from {2 * BATCH}, got {options.images}")
     folder = load_folder(options.data, (SIDE, SIDE)).images
     if len(folder) < options.images:
         raise UserError(f"--images must be at most the {len(folder)} images in {options.data}, got {options.images}")
     images = folder[np.linspace(0, len(folder) - 1, options.images).astype(int)]
     test = load_folder(options.test, (SIDE, SIDE)) if options.test else None
+    if test:
+        names = class_names(SUBMISSION / MODEL_NAME / "saved_model.pb") or ()
+        test = test.with_classes(names, "--test", "the submission")
     operations = {}
     for precision in ("float32", "bfloat16"):
         with contextlib.suppress(NotMeasured), Process(precision, load_trace, precision) as trace:

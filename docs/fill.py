@@ -349,7 +349,7 @@ def _inference(result: dict) -> dict[str, str]:
 
 
 def _memory(rows: list[dict], name: str) -> dict[str, str]:
-    """The peak of each type for the images of the competition, and how much the number of images changes it."""
+    """The largest peak of each precision, and the most images that it was measured with."""
     found = {f"{name}.import": f"{max(row['import_mb'] for row in rows):,.0f} MB"}
     for precision in ("float32", "bfloat16"):
         own = [row for row in rows if row["precision"] == precision]

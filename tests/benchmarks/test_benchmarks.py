@@ -1,6 +1,8 @@
 """What the benchmarks share: timing, tables, the list of benchmarks, and their results in results/benchmarks."""
 
+import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -55,6 +57,32 @@ def test_list_names_every_benchmark_and_its_command(capsys):
     for name, summary in listing.summaries().items():
         assert f"python -m benchmarks.{name}\n    {summary}" in out
         assert summary.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("accuracy", ["--seeds"]),
+        ("grading", ["--images", "--rounds"]),
+        ("growth", ["--most"]),
+        ("images", ["--photographs", "--timed", "--rounds"]),
+        ("inference", ["--images", "--rounds"]),
+        ("kernels", ["--views"]),
+        ("memory", ["--images"]),
+        ("own_data", ["--epochs", "--minutes"]),
+        ("peers", ["--images", "--rounds", "--batch-size"]),
+        ("profile", ["--steps", "--rounds"]),
+        ("training", ["--batches", "--rounds", "--images"]),
+        ("variants", ["--images", "--rounds"]),
+    ],
+)
+def test_numbers_below_one_are_refused(name, options, capsys):
+    module = importlib.import_module(f"benchmarks.{name}")
+    for option in options:
+        for number in ("0", "-1"):
+            with pytest.raises(SystemExit, match="2"):
+                module.main([f"{option}={number}"])
+            assert re.search(rf"argument {option}: must be a (whole )?number", capsys.readouterr().err)
 
 
 def test_result_is_written_to_the_benchmarks_file_by_default():

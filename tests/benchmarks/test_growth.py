@@ -1,5 +1,6 @@
 """benchmarks.growth: exponents, the points of the series, and small measurements."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -7,6 +8,7 @@ from benchmarks import Failed, growth
 from benchmarks.growth import TASKS, Point, above_linear, exponent, points, series_record
 from benchmarks.result import read_result
 from docs import fill
+from training.evaluate import plots
 
 
 @pytest.mark.unit
@@ -86,6 +88,32 @@ def test_point_that_fails_is_named_and_the_others_are_measured(monkeypatch, tmp_
     with Image.open(picture) as image:
         assert image.format == "PNG"
     assert fill._growth_rows(result).count("\n| ") == 2 + len(result["series"])
+
+
+@pytest.mark.unit
+def test_labels_of_log_axes_are_drawn_as_math_whatever_was_drawn_before(tmp_path, monkeypatch):
+    plots.new_figure(1, 1, (2, 2))  # shows names with dollar signs as they are
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    growth.draw([series(axis, 1, 2, 40) for axis in growth.AXES], tmp_path / "growth.png")
+    figures[0].canvas.draw()
+    labels = [label for panel in figures[0].axes for label in (*panel.get_xticklabels(), *panel.get_yticklabels())]
+    assert any("$" in label.get_text() for label in labels)
+    assert all(label.get_parse_math() for label in labels)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("count", [100, 300, 1000, 100_000])
+def test_a_fifth_is_held_out_of_every_class(count):
+    rows = growth.held_out(count)
+    assert rows.mean() == pytest.approx(0.2, abs=0.05)
+    assert len(set(np.flatnonzero(rows) % growth.CLASSES)) == growth.CLASSES
+
+
+@pytest.mark.unit
+def test_quick_trial_replaces_no_result(capsys):
+    assert growth.main(["--quick"]) == 2
+    assert "--quick is only a trial; give another --json" in capsys.readouterr().err
 
 
 @pytest.mark.unit

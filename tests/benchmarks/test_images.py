@@ -21,7 +21,7 @@ def test_images(tmp_path, monkeypatch):
     assert result["predicting"]["images"] == 8
 
 
-@pytest.mark.parametrize("options", [["--photographs", "7"], ["--timed", "0"], ["--rounds", "0"]])
+@pytest.mark.parametrize("options", [["--photographs", "7"], ["--timed", "1"]])
 def test_too_few_photographs_are_refused(tmp_path, capsys, options):
     assert images.main([*options, "--json", str(tmp_path / "result.json")]) == 2
     assert "must be at least" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """benchmarks.kernels on the features of a finished run."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,6 +48,12 @@ def test_features_of_an_earlier_version_are_read(finished_run, tmp_path):
     read = read_features(tmp_path)
     assert set(read) == set(arrays) == {"train", "train_labels", "val", "val_labels"}
     assert all(np.array_equal(read[name], arrays[name]) for name in arrays)
+
+
+def test_more_views_than_the_run_has_are_refused(finished_run, small_recipe, tmp_path, capsys):
+    options = ["--run", str(finished_run / "run"), "--views", "99", "--json", str(tmp_path / "kernels.json")]
+    assert kernels.main(options) == 2
+    assert re.search(r"--views must be from 1 to \d+, the views of .*; got 99", capsys.readouterr().err)
 
 
 def test_folder_without_a_run_is_refused(tmp_path, capsys):

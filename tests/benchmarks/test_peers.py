@@ -109,13 +109,6 @@ def test_contestant_with_other_labels_ends_the_measurement(fake):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("option", ["--images", "--rounds", "--batch-size"])
-def test_numbers_below_one_are_refused(tmp_path, capsys, option):
-    assert peers.main([option, "0", "--json", str(tmp_path / "peers.json")]) == 2
-    assert option in capsys.readouterr().err
-
-
-@pytest.mark.unit
 def test_more_images_than_photographs_are_refused(leaf_folder, tmp_path, capsys):
     assert peers.main(["--data", str(leaf_folder), "--images", "25", "--json", str(tmp_path / "peers.json")]) == 2
     assert "at most the 24 images" in capsys.readouterr().err

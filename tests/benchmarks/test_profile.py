@@ -41,14 +41,6 @@ def test_record_has_medians_the_range_of_the_share_and_ratios_of_the_same_round(
     assert "| share of the bare step in a step on augmented batches | 50.0 % (50.0 % to 50.0 %) |" in filled
 
 
-@pytest.mark.unit
-@pytest.mark.parametrize("option", ["--steps", "--rounds"])
-def test_numbers_below_one_are_refused(tmp_path, capsys, option):
-    arguments = ["scratch_vgg", "--data", "leaves", option, "0", "--json", str(tmp_path / "profile.json")]
-    assert profile.main(arguments) == 2
-    assert option in capsys.readouterr().err
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("changes", "steps", "validation_batches", "averages"),

@@ -80,11 +80,11 @@ def test_grading(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_training(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "EPOCHS", 1)
-    result = measured(training, tmp_path, "--images", "16", "--batches", "1", "--rounds", "1")
+    result = measured(training, tmp_path, "--images", "17", "--batches", "1", "--rounds", "1")
     assert set(result) == {
         "images", "rounds", "step alone", "tf.data pipeline", "flow_from_directory", "quasi_svm_head",
     }  # fmt: skip
     head = result["quasi_svm_head"]
-    assert (head["images"], head["epochs"], head["views"]) == (16, 1, 8)
+    assert (head["images"], head["epochs"], head["views"]) == (17, 1, 8)
     assert 0 <= head["cached"]["accuracy"] <= 1
     assert head["uncached"]["seconds"] > 0

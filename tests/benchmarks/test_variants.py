@@ -1,10 +1,13 @@
 """benchmarks.variants and benchmarks.rewrites: the rewritten graphs compute the same, with fewer operations."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from benchmarks import rewrites, variants
+from benchmarks.process import NotMeasured
 from benchmarks.result import read_result
 from competition.synthetic import draw_folder, draw_images
 
@@ -101,11 +104,34 @@ def test_variants_of_the_submission_agree(tmp_path):
     assert all(0 <= row["accuracy"] <= 1 for row in written["variants"].values())
 
 
+class NoProcess:
+    """A process that cannot measure anything."""
+
+    def __init__(self, name, *arguments):
+        raise NotMeasured(name)
+
+
+def test_labels_are_those_of_the_submission_if_the_test_images_have_few_classes(tmp_path, monkeypatch):
+    draw_folder(tmp_path / "leaves", 10, classes=4)
+    for name in ("Species1", "Species3"):
+        shutil.rmtree(tmp_path / "leaves" / name)
+    measured = []
+    monkeypatch.setattr(variants, "Process", NoProcess)
+    monkeypatch.setattr(variants, "measure", lambda images, rounds, test: measured.append(test))
+    options = ["--data", str(tmp_path / "leaves"), "--test", str(tmp_path / "leaves"), "--images", "20"]
+    assert variants.main([*options, "--json", str(tmp_path / "v.json")]) == 2  # of 20 images, 32 are needed
+    draw_folder(tmp_path / "train", 4)
+    options = ["--data", str(tmp_path / "train"), "--test", str(tmp_path / "leaves"), "--images", "32"]
+    assert variants.main([*options, "--json", str(tmp_path / "v.json")]) == 0
+    assert set(measured[0].labels) == {1, 3}
+    (tmp_path / "leaves" / "Species2").rename(tmp_path / "leaves" / "Weed")
+    assert variants.main([*options, "--json", str(tmp_path / "v.json")]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--images", "8"], "--images must be from 32"),
-        (["--rounds", "0"], "--rounds from 1"),
         (["--images", "99999"], "--images must be at most"),
     ],
 )

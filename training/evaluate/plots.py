@@ -80,12 +80,19 @@ def plot_ranges(names: list, series: dict, path: Path, reported: dict[str, float
     save_figure(figure, path)
 
 
-def new_figure(rows: int, columns: int, size: tuple, **arguments: Any) -> tuple[Any, Any]:
-    """Creates a figure and its axes without a display. `save_figure` writes it."""
+def new_figure(rows: int, columns: int, size: tuple, math: bool = False, **arguments: Any) -> tuple[Any, Any]:
+    """Creates a figure and its axes without a display. `save_figure` writes it.
+
+    Args:
+        rows, columns: number of axes.
+        size: (width, height) in inches.
+        math: whether text between dollar signs is math. The labels of log axes are; names of classes and files are not.
+        arguments: of `pyplot.subplots`.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["text.parse_math"] = False  # names of classes and files may have dollar signs
+    matplotlib.rcParams["text.parse_math"] = math
     from matplotlib import pyplot
 
     return pyplot.subplots(rows, columns, figsize=size, layout="constrained", **arguments)

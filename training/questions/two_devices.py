@@ -146,7 +146,7 @@ def _noise(pixels: np.ndarray, size: int) -> float:
 
 
 def _plot(result: dict, path: Path) -> None:
-    figure, (left, right) = new_figure(1, 2, (13, 4))
+    figure, (left, right) = new_figure(1, 2, (13, 4), math=True)
     for name, losses in result["losses"].items():
         if not name.endswith(SINGLE):
             seen = (np.arange(len(losses)) + 1) * STEPS * BATCH_SIZE / len(losses)
