@@ -205,6 +205,17 @@ def _two_columns(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
+def add_size(command: argparse.ArgumentParser) -> None:
+    """The option of the size at which images are read."""
+    command.add_argument(
+        "--size",
+        type=image_size,
+        metavar="SIZE",
+        help="N or HxW, height and width in pixels at which the images are read (default: the most frequent size, "
+        "or the median if none is frequent, reduced to 384 on the longer side if that is longer than 512)",
+    )
+
+
 def output_file(text: str) -> str:
     """Returns the path of a file to write, for `add_argument(type=output_file)`. Folders are refused."""
     if Path(text).is_dir():

@@ -411,23 +411,23 @@ def _conversions(photos: list[_Photo], size: tuple[int, int], automatic: bool) -
     (height, width), most = Counter(photo.size for photo in photos).most_common(1)[0]
     if automatic and size[0] == size[1] and height != width:
         yield (
-            f"the images have several aspect ratios, so they are read as squares of {size[0]}×{size[1]}; training "
-            "takes another size with --size"
+            f"the images have several aspect ratios, so they are read as squares of {size[0]}×{size[1]}; --size "
+            "chooses another size"
         )
     elif automatic and most < MIN_SHARE * len(photos):
         yield (
             f"no size is that of a tenth of the images, so they are read at the median size, {size[0]}×{size[1]}; "
-            "training takes another with --size"
+            "--size chooses another"
         )
     elif automatic and (height, width) != size and max(height, width) <= MAX_SIDE:
         yield (
             f"the most frequent size {height}×{width} is that of thumbnails, so the images are read at the median "
-            f"size, {size[0]}×{size[1]}; training takes another with --size"
+            f"size, {size[0]}×{size[1]}; --size chooses another"
         )
     elif automatic and (height, width) != size:
         yield (
             f"the most frequent size {height}×{width} is reduced, because a side is longer than {MAX_SIDE} pixels; "
-            "training takes another with --size"
+            "--size chooses another"
         )
 
 

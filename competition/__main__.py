@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import add_labels, argument_parser, output_file, require_separate_files, run_command
+from common.cli import add_labels, add_size, argument_parser, output_file, require_separate_files, run_command
 from common.errors import UserError
 from common.images import load_images
 from common.labels import LabelledFolder
@@ -33,6 +33,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__, prog="python -m competition")
     parser.add_argument("data", help="folder with one folder of images for each class, or any folder with --labels")
     add_labels(parser)
+    add_size(parser)
     parser.add_argument(
         "--out", type=output_file, default="dist/competition.zip", help="the zip to write (default: %(default)s)"
     )
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
         text=read_text(options.text) if options.text else "",
         logo=read_logo(options.logo) if options.logo else b"",
     )
-    images = load_images(LabelledFolder(options.data, options.labels, options.label_columns).files())
+    images = load_images(LabelledFolder(options.data, options.labels, options.label_columns).files(), options.size)
     for note in images.notes:
         print(note)
     if options.classes:
@@ -108,6 +109,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"cannot write {options.out}: {reason}; free the disk or give another --out") from error
     print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB: {len(images)} images of {len(images.names)} classes")
     print(f"classes: {numbered(images.names)}")
+    if not options.classes:
+        print("if there are classes without a hidden image, give --classes, so that all keep their numbers")
     print(f"{note_path(path)}  what participants can see, and what you decide on the server")
     print(f"{kit_path(path)}  a sample submission; python grade_submission.py grades it with --data")
     if settings.show_mistakes:

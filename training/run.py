@@ -114,8 +114,7 @@ def _check_names(recipe: Recipe, names: tuple) -> None:
     """Raises a UserError, before anything is trained, if classes in the recipe do not exist."""
     check_classes("data.class_repeats", recipe.data.class_repeats, names)
     check_classes("head.class_bias", recipe.head.class_bias, names)
-    for classes, _ in recipe.augmentation.precomputed:
-        check_classes("augmentation.precomputed", classes, names)
+    check_classes("augmentation.precomputed", recipe.augmentation.precomputed, names)
 
 
 def split_and_balance(recipe: Recipe, images: Images, rows: tuple[np.ndarray, np.ndarray] | None = None) -> TrainVal:

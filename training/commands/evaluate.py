@@ -6,9 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli import output_file, require_separate_files, whole_number
+from common.cli import add_size, output_file, require_separate_files, whole_number
 from common.errors import UserError
-from training.commands.options import add_command, add_data, add_size, add_validation, add_weights, inputs_of
+from training.commands.options import add_command, add_data, add_validation, add_weights, inputs_of
 
 SHOWN_ERRORS = 20  # likely label errors that are printed
 

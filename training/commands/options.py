@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from common.cli import add_labels, image_size
+from common.cli import add_labels
 from training.config.checks import MAX_SEED
 
 if TYPE_CHECKING:
@@ -121,17 +121,6 @@ def add_groups(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="CSV file with the columns path (relative to --data) and group, with a row for each image; a split keeps "
         "each group in one part",
-    )
-
-
-def add_size(command: argparse.ArgumentParser) -> None:
-    """The option of the size at which images are read."""
-    command.add_argument(
-        "--size",
-        type=image_size,
-        metavar="SIZE",
-        help="N or HxW, height and width in pixels at which the images are read (default: the most frequent size, "
-        "or the median if none is frequent, reduced to 384 on the longer side if that is longer than 512)",
     )
 
 

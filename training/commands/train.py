@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import positive, whole_number
+from common.cli import add_size, positive, whole_number
 from common.errors import InUse, UserError
 from training.commands.options import (
     add_command,
     add_data,
     add_groups,
-    add_size,
     add_test,
     add_training_options,
     add_validation,

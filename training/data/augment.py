@@ -127,8 +127,8 @@ def precompute_augmentation(images: Images, rounds: tuple, transforms: RandomTra
         UserError: a class that does not exist.
     """
     rng = np.random.default_rng(seed)
+    check_classes("augmentation.precomputed", rounds, images.names)
     for names, copies in rounds:
-        check_classes("augmentation.precomputed", names, images.names)
         classes = [images.names.index(name) for name in names] or list(range(len(images.names)))
         rows = np.repeat(np.flatnonzero(np.isin(images.labels, classes)), copies)
         images = _with_copies(

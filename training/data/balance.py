@@ -3,7 +3,7 @@
 Applied after the split, so that the validation part keeps its own distribution.
 """
 
-from collections.abc import Collection
+import shlex
 from typing import Any
 
 import numpy as np
@@ -87,14 +87,27 @@ def repeat_classes(labels: np.ndarray, names: tuple, repeats: dict) -> np.ndarra
     return np.concatenate([rows[counts[labels] > turn] for turn in range(counts.max())])
 
 
-def check_classes(field: str, wanted: Collection[str], names: tuple) -> None:
-    """Raises a UserError if a recipe names classes that the data does not have."""
-    unknown = sorted(set(wanted) - set(names))
+def check_classes(field: str, value: dict | tuple, names: tuple) -> None:
+    """Raises a UserError if a field of a recipe names classes that the data does not have.
+
+    Args:
+        field: its name, for the error, which gives the setting without these classes.
+        value: class name → number, or the rounds of `precompute_augmentation`.
+        names: class names of the data.
+    """
+    kept: dict | tuple
+    if isinstance(value, dict):
+        wanted = set(value)
+        kept = {name: number for name, number in value.items() if name in names}
+    else:
+        wanted = {name for classes, _ in value for name in classes}
+        rounds = [(tuple(name for name in classes if name in names), classes, copies) for classes, copies in value]
+        kept = tuple((there, copies) for there, classes, copies in rounds if there or not classes)
+    unknown = sorted(wanted - set(names))
     if unknown:
-        empty = "{}" if isinstance(wanted, dict) else "()"
         raise UserError(
             f"{field} must name classes of the data, {', '.join(names)}, got {', '.join(unknown)}; "
-            f"give --set {field}={empty} or your own classes"
+            f"give --set {shlex.quote(f'{field}={kept}')} or your own classes"
         )
 
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from common.errors import UserError
 from training.config.recipe import QUASI_SVM
 from training.evaluate.paired import Difference, finished_folds, held_out, paired_difference
-from training.run_folder import read_record
+from training.run_folder import best_of, read_record
 
 PENALTY = 1e-3  # of the squared biases; it also decides their common offset, which changes no probability
 MIN_PROBABILITY = 1e-7  # of a probability, for its logarithm
@@ -79,8 +79,11 @@ def class_bias(folder: Path) -> tuple[dict[str, float], Difference]:
         the difference in accuracy of `cross_fitted` biases to the run as it is.
 
     Raises:
-        UserError: no such run, damaged files, a class with a single image, or a run whose head has no class biases.
+        UserError: no such run, damaged files, a class with a single image, or a head that has no class biases. `auto`
+            has none.
     """
+    if best_of(folder) != folder:
+        raise UserError(f"class biases are a setting of recipes, and {folder} is of auto, which takes none; give a run")
     head = read_record((finished_folds(folder) or [folder])[0]).recipe.head
     if head.kind != QUASI_SVM or head.softmax_share:
         raise UserError(

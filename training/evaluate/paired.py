@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from common.errors import UserError
 from training.evaluate.metrics import wilson
-from training.run_folder import METRICS, VAL, read_record, run_file, saved_probabilities
+from training.run_folder import METRICS, VAL, best_of, read_record, run_file, saved_probabilities
 
 FOLD_GLOB = "seed0-fold*"  # see `fold_folder`; of the first seed
 
@@ -139,7 +139,7 @@ def compare_held_out(before: Path, after: Path) -> Difference:
     Of a cross-validation, the finished folds of its first seed are used.
 
     Args:
-        before, after: folders of finished runs with a validation set, or of cross-validations.
+        before, after: folders of finished runs with a validation set, also of `auto`, or of cross-validations.
 
     Returns:
         `Difference` of `after` to `before`.
@@ -178,9 +178,10 @@ def held_out(folder: Path) -> HeldOut:
     Raises:
         UserError: see `compare_held_out`.
     """
-    runs = finished_folds(folder) or [folder]
+    runs = finished_folds(folder) or [best_of(folder)]
     record, parts = read_record(runs[0]), []
-    for path in (run_file(run, VAL) for run in runs):
+    # The best run of `auto` may be trained on the held-out images; `auto` keeps the predictions of before.
+    for path in [folder / VAL] if (folder / VAL).is_file() else [run_file(run, VAL) for run in runs]:
         if not path.is_file():
             raise UserError(f"{folder} must be a finished run with a validation set, or a cross-validation; no {path}")
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import ROOT, load_module, python
+from PIL import Image
 
 from competition import __main__ as command_line
 from competition.host import bundle
@@ -23,6 +24,7 @@ OLD = b"the old bundle"
 OPTIONS = (
     "--out",
     "--labels",
+    "--size",
     "--classes",
     "--title",
     "--text",
@@ -76,7 +78,8 @@ def test_command_replaces_the_old_bundle(telltale_folder, old_bundle, capsys):
     assert command_line.main([str(telltale_folder), *options]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    bundle_line, classes_line, note_line, kit_line = printed.out.splitlines()
+    bundle_line, classes_line, numbers_line, note_line, kit_line = printed.out.splitlines()
+    assert "give --classes, so that all keep their numbers" in numbers_line
     assert classes_line == "classes: 0 = Species1, 1 = Species2, 2 = Species3, 3 = Species4"
     assert re.fullmatch(rf"{re.escape(str(old_bundle))}  [\d.]+ MB: {COUNT} images of {CLASSES} classes", bundle_line)
     assert note_line.startswith(f"{old_bundle.with_name('competition.organizer.md')}  what participants can see")
@@ -85,6 +88,23 @@ def test_command_replaces_the_old_bundle(telltale_folder, old_bundle, capsys):
     assert saved["title"] == "Mine"
     assert saved["phases"][0]["start"] == "2027-01-31 00:00:00"
     assert files(old_bundle.parent) == ["competition.organizer.md", "competition.starting_kit.zip", old_bundle.name]
+
+
+@pytest.mark.unit
+def test_large_photographs_keep_their_size_only_on_request(tmp_path, capsys):
+    for number in range(4):
+        path = tmp_path / "photographs" / f"class{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (600, 400), (60 * number, 90, 20)).save(path)
+    for options, shape, stored in (([], (256, 384), ".png"), (["--size", "400x600"], (400, 600), ".jpg")):
+        path = tmp_path / f"{shape[0]}.zip"
+        assert command_line.main([str(tmp_path / "photographs"), "--out", str(path), *options]) == 0
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.startswith("input_data/images/")]
+            with archive.open(names[0]) as file, Image.open(file) as image:
+                assert image.size == shape[::-1]
+        assert {Path(name).suffix for name in names} == {stored}
+        assert ("--size chooses another" in capsys.readouterr().out) == (not options)
 
 
 @pytest.mark.unit

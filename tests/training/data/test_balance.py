@@ -1,6 +1,8 @@
 """Class balance: resampling, repeated classes and class weights, of the training part only."""
 
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from common.errors import UserError
 from common.images import Images
 from competition.synthetic import draw_images
 from training import run
+from training.config.override import override
 from training.config.recipe import Recipe
 from training.data.augment import RandomTransforms
 from training.data.balance import (
+    check_classes,
     class_weights,
     natural,
     oversample,
@@ -41,8 +45,37 @@ def test_classes_that_are_not_named_occur_once():
 
 
 def test_unknown_class_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="data.class_repeats.*a, b, c.*Oak.*--set data.class_repeats="):
+    with pytest.raises(UserError, match="data.class_repeats.*a, b, c.*Oak.*--set 'data.class_repeats={'"):
         repeat_classes(LABELS, NAMES, {"Oak": 2, "a": 2})
+
+
+def setting_in(error):
+    """The setting that an error recommends, as a shell would give it to --set."""
+    return shlex.split(re.search("give --set (.*) or your own classes$", str(error))[1])[0]
+
+
+def test_recommended_setting_keeps_what_is_said_of_the_classes_of_the_data():
+    recipe = change(Recipe(), class_repeats={"Oak": 2, "it's": 3})
+    with pytest.raises(UserError) as caught:
+        check_classes("data.class_repeats", recipe.data.class_repeats, ("a", "it's"))
+    assert override(recipe, [setting_in(caught.value)]).data.class_repeats == {"it's": 3}
+    with pytest.raises(UserError) as caught:
+        check_classes("data.class_repeats", recipe.data.class_repeats, NAMES)
+    assert override(recipe, [setting_in(caught.value)]).data.class_repeats == {}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "kept"),
+    [
+        (((("Oak", "Elm"), 1), ((), 3)), (((), 3),)),
+        (((("Oak", "b"), 1), ((), 3)), ((("b",), 1), ((), 3))),
+        (((("Oak",), 2),), ()),
+    ],
+)
+def test_recommended_setting_keeps_the_augmentation_of_all_classes(rounds, kept):
+    with pytest.raises(UserError, match="augmentation.precomputed.*got .*Oak") as caught:
+        check_classes("augmentation.precomputed", rounds, NAMES)
+    assert override(Recipe(), [setting_in(caught.value)]).augmentation.precomputed == kept
 
 
 def test_run_splits_first_and_repeats_only_training_rows(leaf_folder, tmp_path, small, monkeypatch):

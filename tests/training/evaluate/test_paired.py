@@ -10,6 +10,7 @@ from scipy.stats import binomtest, bootstrap
 from common.errors import UserError
 from competition.synthetic import draw_folder
 from training import __main__ as cli
+from training.evaluate.class_bias import class_bias
 from training.evaluate.crossval import crossval
 from training.evaluate.paired import Difference, changed_answers, compare_held_out, paired_difference, paired_interval
 from training.run import Inputs, train
@@ -138,6 +139,15 @@ def test_folds_of_several_cross_validations_in_one_folder_are_refused(runs, tmp_
     shutil.copytree(runs / "slow_folds" / "seed0-fold1", folder / "seed0-fold1", dirs_exist_ok=True)
     with pytest.raises(UserError, match="must have the folds of one cross-validation"):
         compare_held_out(runs / "slow_folds", folder)
+
+
+def test_of_auto_the_predictions_of_before_the_training_on_all_images_are_compared(runs, tmp_path):
+    """Its best run may be trained on all images, and has no predictions then."""
+    best = shutil.copytree(runs / "run", tmp_path / "auto" / "best")
+    (best / VAL).rename(tmp_path / "auto" / VAL)
+    assert compare_held_out(runs / "slow", tmp_path / "auto") == compare_held_out(runs / "slow", runs / "run")
+    with pytest.raises(UserError, match="class biases are a setting of recipes, and .*auto is of auto"):
+        class_bias(tmp_path / "auto")
 
 
 @pytest.mark.parametrize(
