@@ -66,6 +66,12 @@ FOLD_STEPS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         {"finetune.teacher_share": 0.5, "head.teacher_share": 0.5},
     ),
     ("Third cycle: 12 epochs at 224×224, CutMix or MixUp (`third_cycle`)", "third_cycle", "third_cycle", {}),
+    (
+        "Both: distilled from the second cycle on, third cycle",
+        "distilled_third_cycle",
+        "third_cycle",
+        {"finetune.init_from.teacher_share": 0.5, "finetune.teacher_share": 0.5, "head.teacher_share": 0.5},
+    ),
 )
 FOLDS = 5
 SPECIES = [
