@@ -81,9 +81,9 @@ def run(options: argparse.Namespace) -> None:
     """Reads the images, writes the bundle and prints its size."""
     if Path(options.out).suffix.lower() != ".zip":
         raise UserError(f"--out must end with .zip, got {options.out}; give {options.out}.zip")
-    require_separate_files(
-        {"--out": options.out}, {"--labels": options.labels, "--logo": options.logo, "--classes": options.classes}
-    )
+    written = {"--out": options.out, "its note": note_path(options.out), "its starting kit": kit_path(options.out)}
+    read = {"--labels": options.labels, "--logo": options.logo, "--classes": options.classes, "--text": options.text}
+    require_separate_files(written, read)
     settings = Settings(
         title=options.title,
         start=options.start,

@@ -1,5 +1,6 @@
 """The classes of a competition: those of the training images, also if one has no hidden image."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def require_training_classes(images: Images, folder: Path) -> None:
     """
     training = folder.resolve().parent / TRAINING
     names = sorted(subfolders(training), key=natural_key) if training.is_dir() else []
-    missing = [name for name in names if name not in images.names]
-    if missing and set(images.names) < set(names):
+    hidden = {unicodedata.normalize("NFC", name) for name in images.names}  # a Mac's archive has other forms
+    missing = [name for name in names if unicodedata.normalize("NFC", name) not in hidden]
+    if missing and hidden < {unicodedata.normalize("NFC", name) for name in names}:
         raise UserError(
             f"{printable(folder)} has no image of {', '.join(missing)}, which {printable(training)} has, so its "
             f"classes would be numbered differently; give --classes {printable(training)}, or to leave them out "

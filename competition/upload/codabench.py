@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
 import requests
+from urllib3.exceptions import LocationParseError
 
 from common.errors import UserError
 from common.progress import progress
@@ -90,7 +91,7 @@ class Server:
         """The text behind a presigned address, or "" if it cannot be read."""
         try:
             answer = self.session.get(url, auth=_unsigned, timeout=TIMEOUT, allow_redirects=False)
-        except requests.RequestException:
+        except (requests.RequestException, LocationParseError):  # the latter of an address without a proper host
             return ""
         return self.redacted(answer.content.decode("utf-8", "replace")) if answer.status_code == 200 else ""
 

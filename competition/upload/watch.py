@@ -78,7 +78,8 @@ def watch(server: Server, submission: int, seconds: float, say: Callable[[str], 
             if _has_ended(state, before, over):
                 ended[state.submission] = state
         tasks = tasks or [parent]
-        if parent.failed or all(task.submission in ended for task in tasks):
+        complete = not parent.children or parent.status == "Finished"  # a running one may get more tasks
+        if parent.failed or (complete and all(task.submission in ended for task in tasks)):
             break
         if over:
             raise NoAnswer(
@@ -128,7 +129,7 @@ def _has_ended(state: State, before: State | None, over: bool) -> bool:
         state, before: of the task, in this poll and in the one before, if there was one.
         over: whether the time is over, so that the scores that are there are taken.
     """
-    complete = over or (before is not None and before.scores == state.scores)
+    complete = over or (before is not None and str(before.scores) == str(state.scores))  # NaN differs from itself
     return state.failed or (state.scored and complete)
 
 

@@ -48,24 +48,36 @@ def compare(folders: list[Path], table: Path, out: Path) -> list[str]:
         One line for each folder that was skipped.
 
     Raises:
-        UserError: not one finished run, folders of the same name, or a file that is no table.
+        UserError: not one finished run, folders of the same name, also of another run in the table, or a file that is
+            no table.
     """
     rows = {row.run: row for row in (read_rows(table) if table.is_file() else [])}
     skipped, places = [], {path.resolve() for path in folders}
     for folder in sorted(folders):
-        namesakes = sorted(str(place) for place in places if place.name == folder.resolve().name)
+        namesakes = sorted(str(place) for place in places if _row_name(place) == _row_name(folder.resolve()))
         if len(namesakes) > 1:
             raise UserError(f"the folders of runs must have different names, got {' and '.join(namesakes)}; rename one")
         try:
             row = collect(folder)
-            rows[row.run] = row
         except UserError as error:
             skipped.append(str(error))
+            continue
+        there = rows.setdefault(row.run, row)
+        if (there.recipe, there.seed, there.data) != (row.recipe, row.seed, row.data):
+            raise UserError(
+                f"{table} has another run {row.run}, of {there.recipe}; give another --rows, or rename {folder}"
+            )
+        rows[row.run] = row
     if not rows:
         raise UserError(f"compare needs a finished run, got {len(skipped)} other folders: {'; '.join(skipped[:3])}")
     write_rows(table, list(rows.values()))
     write_table(read_rows(table), out)
     return skipped
+
+
+def _row_name(folder: Path) -> str:
+    """The name of a run's row: that of its folder, or the present one of a recipe that was renamed."""
+    return RENAMED.get(folder.name, folder.name)
 
 
 def collect(folder: Path) -> Row:
@@ -76,7 +88,7 @@ def collect(folder: Path) -> Row:
     test = metrics.get("test")
     try:
         return Row(
-            run=RENAMED.get(folder.name, folder.name),
+            run=_row_name(folder),
             recipe=name,
             seed=record.recipe.seed,
             data=record.data_sha256[:12],

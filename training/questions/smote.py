@@ -92,7 +92,7 @@ def _reduced(images: np.ndarray) -> np.ndarray:
 
 def _same_class_neighbor(x: np.ndarray, labels: np.ndarray, names: tuple) -> dict[str, float]:
     """For each class, the share of its images whose nearest neighbor is of the same class."""
-    nearest = NearestNeighbors(n_neighbors=2).fit(x).kneighbors(x, return_distance=False)[:, 1]
+    nearest = NearestNeighbors(n_neighbors=1).fit(x).kneighbors(return_distance=False)[:, 0]
     same = labels[nearest] == labels
     return {name: float(same[labels == label].mean()) for label, name in enumerate(names)}
 

@@ -97,7 +97,7 @@ def _reduced(data: _Data, label: int, size: int, title: str) -> np.ndarray:
 
 def _nearest(x: np.ndarray) -> np.ndarray:
     scaled = StandardScaler().fit_transform(x)
-    return NearestNeighbors(n_neighbors=2).fit(scaled).kneighbors(scaled, return_distance=False)[:, 1]
+    return NearestNeighbors(n_neighbors=1).fit(scaled).kneighbors(return_distance=False)[:, 0]
 
 
 def _shares(labels: np.ndarray, names: tuple) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 import zipfile
 
 import pytest
@@ -59,6 +60,22 @@ def test_fewer_hidden_classes_than_training_classes_beside_them_are_refused(part
     assert not (tmp_path / "competition.zip").exists()
     own = parts / "validation"
     assert built([own, "--classes", own], tmp_path) == (["Species1", "Species3", "Species4"], {0, 1, 2})
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_names_in_two_unicode_forms_are_the_same_class(tmp_path, missing):
+    for part, form, names in (("train", "NFD", ("Aé", "B", "C")), ("validation", "NFC", ("Aé", "C"))):
+        draw_folder(tmp_path / "drawn", 1, classes=3, side=32)
+        for number, name in enumerate(names if part == "train" or missing else ("Aé", "B", "C"), 1):
+            place = tmp_path / part / unicodedata.normalize(form, name)
+            shutil.copytree(tmp_path / "drawn" / f"Species{number}", place)
+        shutil.rmtree(tmp_path / "drawn")
+    hidden = tmp_path / "validation"
+    if not missing:
+        require_training_classes(load_folder(hidden), hidden)
+        return
+    with pytest.raises(UserError, match="has no image of B, which"):
+        require_training_classes(load_folder(hidden), hidden)
 
 
 def test_training_images_that_cannot_be_listed_are_compared_all_the_same(parts):

@@ -108,6 +108,18 @@ def test_large_photographs_keep_their_size_only_on_request(tmp_path, capsys):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--text", "mine.organizer.md"), ("--classes", "mine.starting_kit.zip"), ("--text", "mine.zip")],
+)
+def test_a_file_that_is_read_is_not_overwritten(telltale_folder, tmp_path, capsys, option, name):
+    (tmp_path / name).write_text("Species1\nSpecies2\nSpecies3\nSpecies4\n", "utf-8")
+    error = refusal(capsys, telltale_folder, "--out", tmp_path / "mine.zip", option, tmp_path / name)
+    assert f"must be another file than {option}" in error
+    assert files(tmp_path) == [name]
+
+
+@pytest.mark.unit
 def test_mistakes_are_shown_only_on_request_and_the_command_says_what_that_gives_away(
     telltale_folder, old_bundle, capsys
 ):

@@ -150,6 +150,7 @@ def test_a_long_page_is_cut(failing, upload):
         ("detail_result", {"status": 200, "body": {"url": "x"}}),
         ("detail_result", {"status": 200, "body": b'"http://["'}),
         ("detail_result", {"status": 200, "body": b'"nowhere"'}),
+        ("detail_result", {"status": 200, "body": b'"http://www..x.org/page"'}),
         ("detail_result", {}),
         ("page", {"status": 404}),
         ("page", {"status": 200, "body": b"\xff\xfe"}),

@@ -37,6 +37,14 @@ def test_scores_that_come_one_after_another(server, upload):
     assert done.out.splitlines()[-3:] == ["accuracy  0.5", "F1        0.5", "AUC       0.5"]
 
 
+def test_a_score_that_is_not_a_number_is_printed_like_others(server, upload):
+    """It never equals itself, also not in the next poll."""
+    server.scores = [{"column_key": "accuracy", "score": "nan"}]
+    done = upload()
+    assert (done.code, done.out.splitlines()[-1]) == (0, "accuracy  nan")
+    assert server.count("submission") < 20
+
+
 def test_without_time_to_wait_the_scores_that_are_there_are_printed(server, upload):
     server.statuses, server.late = ["Finished"], 0
     done = upload("--wait", "0")
@@ -175,6 +183,16 @@ def test_a_child_that_cannot_be_polled(two_tasks, upload, fault):
     assert done.line
     assert upload().code == 0
     assert two_tasks.count("submit") == 1
+
+
+def test_a_running_parent_that_lists_its_first_task_only_is_waited_for(two_tasks, upload):
+    child = {"status": "Finished", "scores": [{"column_key": "accuracy", "score": "0.9"}]}
+    for _ in range(3):
+        two_tasks.fail("submission", status=200, body={"status": "Running", "children": [4001]})
+        two_tasks.fail("submission", status=200, body=child)
+    done = upload()
+    assert done.code == 0
+    assert "hard (submission 4002)\n  accuracy  0.4" in done.out
 
 
 @pytest.mark.parametrize("task", [None, 5, "easy", {}, {"name": 5}, {"name": None}], ids=str)

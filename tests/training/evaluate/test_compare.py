@@ -19,7 +19,7 @@ from training.config.override import in_bfloat16, override
 from training.evaluate import plots
 from training.evaluate.compare import _settings, collect, compare, write_table
 from training.evaluate.rows import RUNS, read_rows, reported
-from training.recipes import load_recipe, recipe_names, recipe_summary
+from training.recipes import RENAMED, load_recipe, recipe_names, recipe_summary
 from training.run import Inputs, train
 
 pytestmark = pytest.mark.integration
@@ -423,6 +423,27 @@ def test_folders_of_the_same_name_are_refused(tested_runs, tmp_path, capsys):
     assert run_compare(tmp_path / "table.md", other, *tested_runs) == 2
     assert "must have different names" in capsys.readouterr().err
     assert run_compare(tmp_path / "table.md", other, other) == 0
+
+
+def test_folders_whose_rows_have_the_same_name_are_refused(tested_runs, tmp_path, capsys):
+    """A recipe that was renamed, and its present name."""
+    old, new = next(iter(RENAMED.items()))
+    for name in (old, new):
+        shutil.copytree(tested_runs[1], tmp_path / name)
+    assert run_compare(tmp_path / "table.md", tmp_path / old, tmp_path / new) == 2
+    assert "must have different names" in capsys.readouterr().err
+
+
+def test_another_run_of_the_same_name_does_not_replace_a_row(tested_runs, tmp_path, capsys):
+    """The folds of two cross-validations, for example."""
+    other = shutil.copytree(tested_runs[1], tmp_path / "other" / tested_runs[1].name)
+    record = json.loads((other / "run.json").read_text())
+    record["data_sha256"] = "0" * 64
+    (other / "run.json").write_text(json.dumps(record))
+    assert run_compare(tmp_path / "table.md", tested_runs[1]) == 0
+    assert run_compare(tmp_path / "table.md", tested_runs[1]) == 0
+    assert run_compare(tmp_path / "table.md", other) == 2
+    assert "has another run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from training.questions import COMPONENTS, class_f1, fitted_components, folds, linear_classifier, undersampled
+from training.questions import (
+    COMPONENTS,
+    class_f1,
+    fitted_components,
+    folds,
+    linear_classifier,
+    smote,
+    species1,
+    undersampled,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -49,6 +58,14 @@ def test_class_f1_has_every_class_and_agrees_with_scikit_learn():
     rng = np.random.default_rng(0)
     truth, predicted = rng.integers(0, 4, (2, 200))
     assert class_f1(truth, predicted, 4) == pytest.approx(f1_score(truth, predicted, average=None))
+
+
+def test_an_image_with_an_exact_copy_is_not_its_own_neighbor():
+    x = np.random.default_rng(0).normal(size=(20, 5))
+    doubled, labels = np.concatenate([x, x]), np.repeat([0, 1], 20)  # each copy is in the other class
+    assert smote._same_class_neighbor(doubled, labels, ("a", "b")) == {"a": 0.0, "b": 0.0}
+    nearest = species1._nearest(doubled)
+    assert (labels[nearest] != labels).all()
 
 
 def test_linear_classifier_learns_from_256_components_of_features_of_any_scale():
