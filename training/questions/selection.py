@@ -20,6 +20,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from common.errors import UserError
+from common.files import digest
 from common.images import Images
 from common.progress import progress
 from training.config.record import from_json, to_json, upgrade
@@ -31,7 +32,10 @@ from training.fit.head import Features, fit_on_features
 from training.model.heads import softmax_head
 from training.questions import FOLDS, Question, folds, question_parser, run_question
 from training.recipes.tuned import recipe as tuned
-from training.tune import BEST, RECORD, TRIALS, fixed_fields, trial_recipe
+from training.run_folder import weights_sha256
+from training.tune import BEST, COMPARED, RECORD, TRIALS, fixed_fields, trial_recipe
+
+LEAST = 3  # trials, which a rank correlation needs
 
 
 def answer(question: Question, search: Path) -> None:
@@ -40,6 +44,9 @@ def answer(question: Question, search: Path) -> None:
     images = question.images(each=FOLDS)
     trials = _read_trials(search)
     val_images = _count_val_images(images, trials[0]["val_accuracy"])
+    _check_inputs(question, images, search)
+    if len(trials) < LEAST:
+        raise UserError(f"--search must have at least {LEAST} trials, {search} has {len(trials)}; run a longer one")
     val = np.array([trial["val_accuracy"] for trial in trials])
     test = np.array([trial["test_accuracy"] for trial in trials])
     best = progress(trials[:BEST], "the ten best in folds", unit="trial")
@@ -84,6 +91,22 @@ def _read_trials(folder: Path) -> list[dict]:
             f"--search must be of the recipe tuned as it is now, {folder} is not; run it again without --set"
         )
     return rows
+
+
+def _check_inputs(question: Question, images: Images, search: Path) -> None:
+    """Raises a UserError if the search was of other images or backbone weights, as far as its record tells."""
+    test = question.test_images(images)
+    own = {
+        "data_sha256": digest(images.images, images.labels),
+        "test_sha256": digest(test.images, test.labels),
+        "backbone_sha256": weights_sha256(question.backbone_weights),
+    }
+    record = json.loads((search / RECORD).read_text("utf-8"))
+    others = [COMPARED[key] for key, value in own.items() if record.get(key, value) != value]
+    if others:
+        raise UserError(
+            f"--search must be of the same {', '.join(others)}, and {search} is not; give those of the search"
+        )
 
 
 def _parsed(name: str, value: str) -> str | float:

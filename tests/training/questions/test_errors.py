@@ -115,6 +115,24 @@ def test_search_of_another_recipe_is_refused(small_leaves, question, one_error, 
     one_error("tuned", "--set")
 
 
+@pytest.mark.parametrize(
+    ("key", "option"),
+    [("data_sha256", "--data"), ("test_sha256", "--test"), ("backbone_sha256", "--backbone-weights")],
+)
+def test_search_of_other_images_or_weights_is_refused(small_leaves, question, one_error, tmp_path, key, option):
+    search = write_search(tmp_path / "search", "\n".join([HEAD, ROW, ROW, ROW, ""]))
+    record = json.loads((search / RECORD).read_text())
+    (search / RECORD).write_text(json.dumps({**record, key: "0" * 64}))
+    assert question("selection", small_leaves / "train", "--test", small_leaves / "test", "--search", search) == 2
+    one_error(f"--search must be of the same {option}, and")
+
+
+def test_search_of_two_trials_is_refused(small_leaves, question, one_error, tmp_path):
+    search = write_search(tmp_path / "search", "\n".join([HEAD, ROW, ROW, ""]))
+    assert question("selection", small_leaves / "train", "--test", small_leaves / "test", "--search", search) == 2
+    one_error("at least 3 trials", "has 2")
+
+
 def test_search_of_an_earlier_version_is_read(small_leaves, question, one_error, tmp_path):
     """Its record has flat fields. The accuracy is wrong, which is checked after the recipe."""
     fixed, flat = fixed_fields(to_json(tuned)), {}
