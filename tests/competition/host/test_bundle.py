@@ -136,6 +136,20 @@ def test_default_start_is_today_in_utc(monkeypatch, zone):
 def test_leaderboard_keeps_the_rules_of_codabench(unpacked):
     board = unpacked.yaml["leaderboards"][0]
     assert board["submission_rule"] in RULES
+    assert board["submission_rule"] == "Force_Best"  # as the page Evaluation says
+    columns = [(column["title"], column["key"], column["sorting"], column["precision"]) for column in board["columns"]]
+    assert columns == [
+        ("Accuracy", "accuracy", "desc", 4),
+        ("Macro F1", "macro_f1", "desc", 4),
+        ("95 % from", "accuracy_low", "desc", 4),
+        ("95 % to", "accuracy_high", "desc", 4),
+    ]
+    (phase,) = unpacked.yaml["phases"]
+    assert phase["hide_prediction_output"] is True
+    assert (
+        phase["execution_time_limit"]
+        >= 60 + json.loads((unpacked.folder / "ingestion_program" / "contract.json").read_text("utf-8"))["seconds"]
+    )
     index = [column["index"] for column in board["columns"]]
     assert index.count(0) == 1
     assert len(set(index)) == len(index)
