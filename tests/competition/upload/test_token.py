@@ -177,6 +177,21 @@ def test_login_writes_a_private_file(server, login, upload):
     assert upload("--token-file", str(login.file)).code == 0
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_password_does_not_follow_a_redirect(server, login, status):
+    """With 307 and 308 it would be sent again, perhaps to another host."""
+    location = f"{server.url.replace('127.0.0.1', 'localhost')}/api/api-token-auth/"
+    server.fail("login", status=status, headers={"Location": location})
+    assert login().code == 1
+    assert server.endpoints() == ["login"]
+    assert not login.file.exists()
+
+
+def test_a_netrc_file_is_not_used_to_log_in(server, login, netrc):
+    assert login().code == 0
+    assert not any("authorization" in call.headers for call in server.calls)
+
+
 def test_login_writes_to_a_new_private_file_that_no_other_command_uses(login, monkeypatch):
     """A temporary file that another command left, or writes at this moment, stays as it is."""
     login.file.parent.mkdir(parents=True)
