@@ -45,6 +45,7 @@ INPUT_SIZES = (96, 128, 192, 256)
 QUICK_COUNTS, QUICK_SIDES = (50, 100), (48, 96)
 BATCH_SIZE = 32
 CLASSES = 8
+PICTURE = "docs/img/growth.png"
 ABOVE_LINEAR = 1.1
 AXES = ("images", "pixels")
 MEASURES = ("seconds", "peak_mb")
@@ -260,9 +261,7 @@ def draw(rows: list[dict], path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and draws. Returns the exit code."""
     parser = benchmark_parser("growth", __doc__)
-    parser.add_argument(
-        "--picture", type=Path, default="docs/img/growth.png", metavar="FILE", help="the plot (default: %(default)s)"
-    )
+    parser.add_argument("--picture", type=Path, default=PICTURE, metavar="FILE", help="the plot (default: %(default)s)")
     parser.add_argument(
         "--most", type=whole_number, default=MOST, metavar="N", help="most images (default: %(default)s)"
     )
@@ -274,8 +273,8 @@ def _run(options: argparse.Namespace) -> dict:
     if options.most < COUNTS[1]:
         raise UserError(f"--most must be at least {COUNTS[1]}, got {options.most}")
     require_folder(options.picture)
-    if options.quick and Path(RESULTS) in (options.json.parent, options.picture.parent):
-        raise UserError("--quick is only a trial; give another --json, so that it replaces no result")
+    if options.quick and (options.json.parent == Path(RESULTS) or options.picture == Path(PICTURE)):
+        raise UserError("--quick is only a trial; give another --json and --picture, so that it replaces no result")
     series = points(options.most, options.quick)
     found, failed = measure(list(dict.fromkeys(point for _, _, part in series for point in part)))
     rows = []

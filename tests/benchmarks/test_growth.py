@@ -111,9 +111,10 @@ def test_a_fifth_is_held_out_of_every_class(count):
 
 
 @pytest.mark.unit
-def test_quick_trial_replaces_no_result(capsys):
-    assert growth.main(["--quick"]) == 2
-    assert "--quick is only a trial; give another --json" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--json", "--picture"])
+def test_quick_trial_replaces_no_result(tmp_path, capsys, option):
+    assert growth.main(["--quick", option, str(tmp_path / "trial")]) == 2
+    assert "--quick is only a trial; give another --json and --picture" in capsys.readouterr().err
 
 
 @pytest.mark.unit

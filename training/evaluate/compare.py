@@ -63,9 +63,10 @@ def compare(folders: list[Path], table: Path, out: Path) -> list[str]:
             skipped.append(str(error))
             continue
         there = rows.setdefault(row.run, row)
-        if (there.recipe, there.seed, there.data) != (row.recipe, row.seed, row.data):
+        if any(getattr(there, name) != getattr(row, name) for name in ("recipe", "seed", "data", "settings")):
             raise UserError(
-                f"{table} has another run {row.run}, of {there.recipe}; give another --rows, or rename {folder}"
+                f"{table} has another run {row.run}, of {there.recipe} with other settings or images; give another "
+                f"--rows, or rename {folder}"
             )
         rows[row.run] = row
     if not rows:

@@ -434,11 +434,15 @@ def test_folders_whose_rows_have_the_same_name_are_refused(tested_runs, tmp_path
     assert "must have different names" in capsys.readouterr().err
 
 
-def test_another_run_of_the_same_name_does_not_replace_a_row(tested_runs, tmp_path, capsys):
+@pytest.mark.parametrize("what", ["data", "settings"])
+def test_another_run_of_the_same_name_does_not_replace_a_row(tested_runs, tmp_path, capsys, what):
     """The folds of two cross-validations, for example."""
     other = shutil.copytree(tested_runs[1], tmp_path / "other" / tested_runs[1].name)
     record = json.loads((other / "run.json").read_text())
-    record["data_sha256"] = "0" * 64
+    if what == "data":
+        record["data_sha256"] = "0" * 64
+    else:
+        record["recipe"]["finetune"]["batch_size"] = 4
     (other / "run.json").write_text(json.dumps(record))
     assert run_compare(tmp_path / "table.md", tested_runs[1]) == 0
     assert run_compare(tmp_path / "table.md", tested_runs[1]) == 0
